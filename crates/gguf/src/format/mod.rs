@@ -1,0 +1,144 @@
+//! The one table of tensor formats.
+//!
+//! Each row gives the GGUF type id, elements a block, bytes a block and
+//! whether Quarrel computes with it. Everything that must answer for every
+//! format matches on [`Format`] without a wildcard, so that a new row breaks
+//! the build until each place has answered.
+
+macro_rules! formats {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $label:literal, $len:literal, $bytes:literal, $support:ident;)*) => {
+        /// A tensor's element or block format.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(non_camel_case_types, reason = "the names the field uses")]
+        #[repr(u32)]
+        pub enum Format { $($(#[$doc])* $name = $id,)* }
+
+        impl Format {
+            /// Every format, in the table's order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The format of a GGUF type id.
+            pub fn from_id(id: u32) -> Option<Self> {
+                match id { $($id => Some(Self::$name),)* _ => None }
+            }
+
+            /// The name people know, as `llama.cpp` spells it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// Elements a block (1 for plain floats and integers).
+            pub const fn block_len(self) -> usize {
+                match self { $(Self::$name => $len,)* }
+            }
+
+            /// Bytes a block.
+            pub const fn block_bytes(self) -> usize {
+                match self { $(Self::$name => $bytes,)* }
+            }
+
+            /// Whether Quarrel computes with it or only knows its shape.
+            pub const fn support(self) -> Support {
+                match self { $(Self::$name => Support::$support,)* }
+            }
+        }
+    };
+}
+
+/// What this build can do with a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// Dequantise, quantise and compute.
+    Full,
+    /// Dequantise and compute; writing it is not offered.
+    Read,
+    /// Its size is known, so that files with it can be listed; nothing more.
+    Listed,
+}
+
+formats! {
+    /// IEEE single precision.
+    F32 = 0, "F32", 1, 4, Full;
+    /// IEEE half precision.
+    F16 = 1, "F16", 1, 2, Full;
+    /// 32 × 4 bit, one f16 scale.
+    Q4_0 = 2, "Q4_0", 32, 18, Full;
+    /// 32 × 4 bit, f16 scale and minimum.
+    Q4_1 = 3, "Q4_1", 32, 20, Full;
+    /// 32 × 5 bit, one f16 scale.
+    Q5_0 = 6, "Q5_0", 32, 22, Full;
+    /// 32 × 5 bit, f16 scale and minimum.
+    Q5_1 = 7, "Q5_1", 32, 24, Full;
+    /// 32 × 8 bit, one f16 scale.
+    Q8_0 = 8, "Q8_0", 32, 34, Full;
+    /// An intermediate of other engines, never a tensor's format in practice.
+    Q8_1 = 9, "Q8_1", 32, 36, Listed;
+    /// 256 × 2 bit in sixteens, 4-bit scales and minima.
+    Q2_K = 10, "Q2_K", 256, 84, Full;
+    /// 256 × 3 bit in sixteens, 6-bit scales.
+    Q3_K = 11, "Q3_K", 256, 110, Full;
+    /// 256 × 4 bit in 32s, 6-bit scales and minima.
+    Q4_K = 12, "Q4_K", 256, 144, Full;
+    /// 256 × 5 bit in 32s, 6-bit scales and minima.
+    Q5_K = 13, "Q5_K", 256, 176, Full;
+    /// 256 × 6 bit in sixteens, 8-bit scales.
+    Q6_K = 14, "Q6_K", 256, 210, Full;
+    /// An intermediate of other engines.
+    Q8_K = 15, "Q8_K", 256, 292, Listed;
+    /// Codebook, 2.06 bits.
+    IQ2_XXS = 16, "IQ2_XXS", 256, 66, Listed;
+    /// Codebook, 2.31 bits.
+    IQ2_XS = 17, "IQ2_XS", 256, 74, Listed;
+    /// Codebook, 3.06 bits.
+    IQ3_XXS = 18, "IQ3_XXS", 256, 98, Listed;
+    /// Codebook, 1.56 bits.
+    IQ1_S = 19, "IQ1_S", 256, 50, Listed;
+    /// 32 × 4 bit through a non-linear table.
+    IQ4_NL = 20, "IQ4_NL", 32, 18, Full;
+    /// Codebook, 3.44 bits.
+    IQ3_S = 21, "IQ3_S", 256, 110, Listed;
+    /// Codebook, 2.5 bits.
+    IQ2_S = 22, "IQ2_S", 256, 82, Listed;
+    /// 256 × 4 bit through a non-linear table, 6-bit scales of 32s.
+    IQ4_XS = 23, "IQ4_XS", 256, 136, Read;
+    /// 8-bit integer.
+    I8 = 24, "I8", 1, 1, Listed;
+    /// 16-bit integer.
+    I16 = 25, "I16", 1, 2, Listed;
+    /// 32-bit integer.
+    I32 = 26, "I32", 1, 4, Listed;
+    /// 64-bit integer.
+    I64 = 27, "I64", 1, 8, Listed;
+    /// IEEE double precision.
+    F64 = 28, "F64", 1, 8, Listed;
+    /// Codebook, 1.75 bits.
+    IQ1_M = 29, "IQ1_M", 256, 56, Listed;
+    /// The upper half of an IEEE single.
+    BF16 = 30, "BF16", 1, 2, Full;
+    /// Ternary, 1.69 bits.
+    TQ1_0 = 34, "TQ1_0", 256, 54, Listed;
+    /// Ternary, 2.06 bits.
+    TQ2_0 = 35, "TQ2_0", 256, 66, Listed;
+    /// OCP microscaling: 32 × e2m1, one e8m0 scale.
+    MXFP4 = 39, "MXFP4", 32, 17, Read;
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Format {
+    /// Bytes that `elements` take, or an error where they are no whole number of blocks.
+    ///
+    /// # Errors
+    /// [`crate::Error::RowLength`].
+    pub fn row_bytes(self, elements: usize) -> crate::Result<usize> {
+        let block_len = self.block_len();
+        if !elements.is_multiple_of(block_len) {
+            return Err(crate::Error::RowLength { format: self, elements, block_len });
+        }
+        Ok(elements / block_len * self.block_bytes())
+    }
+}

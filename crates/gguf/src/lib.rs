@@ -1,0 +1,17 @@
+//! GGUF files: metadata, tensors and the table of block formats.
+//!
+//! Nothing here knows what a model is, what a GPU is, or how to wait. A file
+//! is untrusted input: every count, size and offset in it is checked before
+//! it is used, and what is wrong comes back as a typed [`Error`].
+//!
+//! Format specification: `docs/gguf.md` of the ggml project.
+
+mod bytes;
+mod error;
+pub mod format;
+pub mod metadata;
+
+pub use bytes::{Bytes, Mapping};
+pub use error::{Error, Result};
+pub use format::Format;
+pub use metadata::{Array, Metadata, Value};

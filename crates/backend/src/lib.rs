@@ -1,1 +1,27 @@
-//! Placeholder until the crate's first commit.
+//! The op table, and the devices that run it.
+//!
+//! A forward step is data ([`Step`]): a list of [`Op`]s over numbered buffers,
+//! weights and cache layers. A [`Backend`] lowers a step once per shape bucket
+//! and then runs it with new [`StepInputs`] as often as asked. Everything a
+//! kernel needs to know stands in its op's struct; nothing here knows what an
+//! architecture or a request is.
+//!
+//! Each op is a folder under `kernels/`: its struct, slow obvious reference,
+//! test cases and error bound in `op.rs`, beside one file per device.
+
+mod cache;
+mod device;
+mod error;
+mod inputs;
+pub mod kernels;
+mod op;
+mod step;
+mod weight;
+
+pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
+pub use device::{Backend, Bucket, LoweredId};
+pub use error::{Error, Result};
+pub use inputs::{GroupInputs, NO_PAGE, Role, SequenceInputs, StepInputs, TokenInputs};
+pub use op::Op;
+pub use step::{BufferDesc, BufferId, CacheLayerId, Rows, Step, WeightId};
+pub use weight::Weight;

@@ -1,0 +1,5 @@
+//! `embed`: token ids to rows.
+
+mod op;
+
+pub use op::*;

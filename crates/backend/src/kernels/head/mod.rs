@@ -1,0 +1,5 @@
+//! `head`: logits of the wanted rows.
+
+mod op;
+
+pub use op::*;

@@ -1,0 +1,5 @@
+//! `moe_add`: a whole mixture-of-experts feed-forward, added to the residual stream.
+
+mod op;
+
+pub use op::*;

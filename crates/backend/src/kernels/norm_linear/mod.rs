@@ -1,0 +1,5 @@
+//! `norm_linear`: optional RMSNorm, then linear maps of one input.
+
+mod op;
+
+pub use op::*;

@@ -1,0 +1,5 @@
+//! `paged_attention`: attention over the pages of each row's sequence.
+
+mod op;
+
+pub use op::*;

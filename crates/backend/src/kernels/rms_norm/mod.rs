@@ -1,0 +1,5 @@
+//! `rms_norm`: root-mean-square normalisation.
+
+mod op;
+
+pub use op::*;

@@ -1,0 +1,5 @@
+//! `rope_store`: QK-norm, rotary embedding, K and V to their pages.
+
+mod op;
+
+pub use op::*;

@@ -1,0 +1,5 @@
+//! `swiglu_linear_add`: gated activation, down projection, added to the residual stream.
+
+mod op;
+
+pub use op::*;

@@ -1,0 +1,46 @@
+//! The op table: every op a step may contain, one row each.
+
+use crate::kernels;
+
+macro_rules! op_table {
+    ($($(#[$doc:meta])* $variant:ident, $module:ident, $name:literal;)*) => {
+        /// One op of a step; the struct behind each variant says what it does.
+        #[derive(Debug, Clone)]
+        pub enum Op { $($(#[$doc])* $variant(kernels::$module::$variant),)* }
+
+        impl Op {
+            /// Every op's name, in the table's order.
+            pub const NAMES: &[&'static str] = &[$($name,)*];
+
+            /// The op's name, which is its folder under `kernels/`.
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+        }
+
+        $(impl From<kernels::$module::$variant> for Op {
+            fn from(op: kernels::$module::$variant) -> Self { Self::$variant(op) }
+        })*
+    };
+}
+
+op_table! {
+    /// Token ids to rows.
+    Embed, embed, "embed";
+    /// Root-mean-square normalisation.
+    RmsNorm, rms_norm, "rms_norm";
+    /// Optional RMSNorm, then one or more linear maps of the same input.
+    NormLinear, norm_linear, "norm_linear";
+    /// QK-norm, rotary embedding, and writing K and V to their pages.
+    RopeStore, rope_store, "rope_store";
+    /// Attention over the pages of each row's sequence.
+    PagedAttention, paged_attention, "paged_attention";
+    /// A linear map added to the residual stream.
+    LinearAdd, linear_add, "linear_add";
+    /// Gated activation, down projection, added to the residual stream.
+    SwigluLinearAdd, swiglu_linear_add, "swiglu_linear_add";
+    /// A whole mixture-of-experts feed-forward, added to the residual stream.
+    MoeAdd, moe_add, "moe_add";
+    /// Logits of the wanted rows.
+    Head, head, "head";
+}

@@ -1,0 +1,60 @@
+//! What the engine sees of a model: something that takes batches and gives logits.
+
+use backend::StepInputs;
+
+/// One cache group, as the engine's block manager needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheGroup {
+    /// Pages in the pool.
+    pub n_pages: u32,
+    /// Tokens a page.
+    pub page_size: u32,
+    /// `Some(w)`: a query sees its own and the `w - 1` positions before it, older pages may be freed.
+    pub window: Option<u32>,
+}
+
+/// The largest batch a runner accepts, fixed when the model was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunnerLimits {
+    /// Vocabulary size: length of a logits row.
+    pub n_vocab: usize,
+    /// Longest context of one sequence, in tokens.
+    pub max_context: u32,
+    /// Rows a step.
+    pub max_batch_tokens: usize,
+    /// Sequences a step.
+    pub max_sequences: usize,
+    /// Rows a step whose logits are wanted.
+    pub max_outputs: usize,
+}
+
+/// A loaded model on some backend. One thread owns it.
+pub trait ModelRunner: Send {
+    /// Batch limits and vocabulary size.
+    fn limits(&self) -> RunnerLimits;
+
+    /// The cache groups; batches carry one [`backend::GroupInputs`] for each.
+    fn groups(&self) -> &[CacheGroup];
+
+    /// Runs the model over a batch, writing its keys and values to the cache.
+    ///
+    /// # Errors
+    /// [`crate::Error`] when the batch does not fit the limits, the file changed
+    /// under us, or the device failed.
+    fn forward(&mut self, batch: &StepInputs) -> crate::Result<()>;
+
+    /// Logits of the last batch's outputs, `[outputs, n_vocab]`, in the batch's order.
+    ///
+    /// # Errors
+    /// [`crate::Error`] when the device failed.
+    fn logits(&mut self) -> crate::Result<&[f32]>;
+
+    /// Copies cache pages `(from, to)` within a group.
+    ///
+    /// # Errors
+    /// [`crate::Error`] for pages that are not there.
+    fn copy_pages(&mut self, group: usize, pages: &[(u32, u32)]) -> crate::Result<()>;
+
+    /// One line for people: backend and device.
+    fn description(&self) -> String;
+}

@@ -1,6 +1,7 @@
 //! Bytes that live as long as somebody looks at them: views of a mapped file,
 //! or an owned buffer, behind one cheap handle.
 
+use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Mapping {
     map: memmap2::Mmap,
+    file: File,
     path: PathBuf,
 }
 
@@ -18,15 +20,19 @@ impl Mapping {
     /// Maps the whole of `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened or mapped.
+    /// [`Error::Io`] when the path is no regular file or cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         let io = |source| Error::Io { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(io)?;
+        // Opening a pipe would wait for its writer for ever.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+        }
+        let file = File::open(path).map_err(io)?;
         // SAFETY: the mapping is read-only and private to this value. Another
         // process may still truncate the file; `check_length` notices that
         // before each use, and ARCHITECTURE.md documents the race that remains.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Ok(Arc::new(Self { map, path: path.to_owned() }))
+        Ok(Arc::new(Self { map, file, path: path.to_owned() }))
     }
 
     /// The file's path, as it was opened.
@@ -39,21 +45,15 @@ impl Mapping {
         &self.map
     }
 
-    /// Whether the file on disk still has at least the mapped length.
+    /// Whether the mapped file still has at least its mapped length. The open
+    /// file is asked, not the path: one that was renamed or deleted stays good.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file is gone, [`Error::Malformed`] when it shrank.
+    /// [`Error::Io`] when the file cannot be asked, [`Error::Shrunk`] when it is shorter.
     pub fn check_length(&self) -> Result<()> {
-        let found = std::fs::metadata(&self.path)
-            .map_err(|source| Error::Io { path: self.path.clone(), source })?
-            .len();
-        if found < self.map.len() as u64 {
-            return Err(Error::Malformed {
-                what: format!("the file shrank from {} to {found} bytes while in use", self.map.len()),
-                at: found,
-            });
-        }
-        Ok(())
+        let io = |source| Error::Io { path: self.path.clone(), source };
+        let (was, now) = (self.map.len() as u64, self.file.metadata().map_err(io)?.len());
+        if now < was { Err(Error::Shrunk { path: self.path.clone(), was, now }) } else { Ok(()) }
     }
 }
 
@@ -90,6 +90,13 @@ impl Bytes {
         self.get(range.clone())?;
         let start = self.range.start;
         Some(Self { owner: self.owner.clone(), range: start + range.start..start + range.end })
+    }
+}
+
+impl From<Arc<Mapping>> for Bytes {
+    fn from(mapping: Arc<Mapping>) -> Self {
+        let range = 0..mapping.as_slice().len();
+        Self { owner: Owner::Mapping(mapping), range }
     }
 }
 

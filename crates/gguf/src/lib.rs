@@ -7,11 +7,18 @@
 //! Format specification: `docs/gguf.md` of the ggml project.
 
 mod bytes;
+mod cursor;
 mod error;
+mod file;
 pub mod format;
 pub mod metadata;
+mod reader;
+mod split;
+pub mod tensor;
 
 pub use bytes::{Bytes, Mapping};
 pub use error::{Error, Result};
+pub use file::ModelFile;
 pub use format::Format;
 pub use metadata::{Array, Metadata, Value};
+pub use tensor::{Tensor, Tensors};

@@ -5,6 +5,30 @@ use std::collections::HashMap;
 
 use crate::{Error, Result};
 
+/// Longest key or tensor name, in bytes (the specification's limit for keys).
+pub const MAX_NAME_LEN: usize = 65_535;
+
+/// How many arrays may sit inside one another; the specification sets no
+/// limit, and files in the wild use one level.
+pub const MAX_ARRAY_DEPTH: usize = 16;
+
+/// The ids by which a file names the types of values.
+pub(crate) mod type_id {
+    pub const U8: u32 = 0;
+    pub const I8: u32 = 1;
+    pub const U16: u32 = 2;
+    pub const I16: u32 = 3;
+    pub const U32: u32 = 4;
+    pub const I32: u32 = 5;
+    pub const F32: u32 = 6;
+    pub const BOOL: u32 = 7;
+    pub const STRING: u32 = 8;
+    pub const ARRAY: u32 = 9;
+    pub const U64: u32 = 10;
+    pub const I64: u32 = 11;
+    pub const F64: u32 = 12;
+}
+
 /// One metadata value.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the GGUF type of that name")]
@@ -179,6 +203,15 @@ impl Metadata {
                 None
             }
         }
+    }
+
+    /// Removes `key`; returns its value.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let removed = self.index.remove(key)?;
+        for place in self.index.values_mut().filter(|place| **place > removed) {
+            *place -= 1;
+        }
+        Some(self.entries.remove(removed).1)
     }
 
     /// The value of `key`, untyped.

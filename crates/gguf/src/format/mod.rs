@@ -3,10 +3,34 @@
 //! Each row gives the GGUF type id, elements a block, bytes a block and
 //! whether Quarrel computes with it. Everything that must answer for every
 //! format matches on [`Format`] without a wildcard, so that a new row breaks
-//! the build until each place has answered.
+//! the build until each place has answered; [`Format::visit`] is the one such
+//! match that most need.
+
+pub mod block;
+pub mod floats;
+pub mod iq4;
+pub mod legacy;
+pub mod mxfp4;
+pub mod q2_k;
+pub mod q3_k;
+pub mod q4_k;
+pub mod q6_k;
+mod row;
+
+pub use block::Block;
+pub use floats::Float;
+pub use half::{bf16, f16};
+pub use iq4::{IQ4_NL, IQ4_XS};
+pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub use mxfp4::MXFP4;
+pub use q2_k::Q2_K;
+pub use q3_k::Q3_K;
+pub use q4_k::{Q4_K, Q5_K};
+pub use q6_k::Q6_K;
+pub use row::blocks;
 
 macro_rules! formats {
-    ($($(#[$doc:meta])* $name:ident = $id:literal, $label:literal, $len:literal, $bytes:literal, $support:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $label:literal, $len:literal, $bytes:literal, $support:ident, $kind:ident($($ty:ident)?);)*) => {
         /// A tensor's element or block format.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[allow(non_camel_case_types, reason = "the names the field uses")]
@@ -41,8 +65,30 @@ macro_rules! formats {
             pub const fn support(self) -> Support {
                 match self { $(Self::$name => Support::$support,)* }
             }
+
+            /// Calls the visitor's method for what the format is made of, with
+            /// its type: the way from a format known at run time to code
+            /// compiled for it.
+            pub fn visit<V: Visitor>(self, visitor: V) -> V::Output {
+                match self { $(Self::$name => visitor.$kind$(::<$ty>)?(),)* }
+            }
         }
     };
+}
+
+/// Code that is written once over the type of a format's elements.
+pub trait Visitor {
+    /// What it gives.
+    type Output;
+
+    /// Called for `F32`, `F16` and `BF16`, with [`f32`], [`f16`] or [`bf16`].
+    fn float<F: Float>(self) -> Self::Output;
+
+    /// Called for the block formats that this build computes with.
+    fn block<B: Block>(self) -> Self::Output;
+
+    /// Called for the formats that are only [listed](Support::Listed).
+    fn opaque(self) -> Self::Output;
 }
 
 /// What this build can do with a format.
@@ -58,69 +104,69 @@ pub enum Support {
 
 formats! {
     /// IEEE single precision.
-    F32 = 0, "F32", 1, 4, Full;
+    F32 = 0, "F32", 1, 4, Full, float(f32);
     /// IEEE half precision.
-    F16 = 1, "F16", 1, 2, Full;
+    F16 = 1, "F16", 1, 2, Full, float(f16);
     /// 32 × 4 bit, one f16 scale.
-    Q4_0 = 2, "Q4_0", 32, 18, Full;
+    Q4_0 = 2, "Q4_0", 32, 18, Full, block(Q4_0);
     /// 32 × 4 bit, f16 scale and minimum.
-    Q4_1 = 3, "Q4_1", 32, 20, Full;
+    Q4_1 = 3, "Q4_1", 32, 20, Full, block(Q4_1);
     /// 32 × 5 bit, one f16 scale.
-    Q5_0 = 6, "Q5_0", 32, 22, Full;
+    Q5_0 = 6, "Q5_0", 32, 22, Full, block(Q5_0);
     /// 32 × 5 bit, f16 scale and minimum.
-    Q5_1 = 7, "Q5_1", 32, 24, Full;
+    Q5_1 = 7, "Q5_1", 32, 24, Full, block(Q5_1);
     /// 32 × 8 bit, one f16 scale.
-    Q8_0 = 8, "Q8_0", 32, 34, Full;
+    Q8_0 = 8, "Q8_0", 32, 34, Full, block(Q8_0);
     /// An intermediate of other engines, never a tensor's format in practice.
-    Q8_1 = 9, "Q8_1", 32, 36, Listed;
+    Q8_1 = 9, "Q8_1", 32, 36, Listed, opaque();
     /// 256 × 2 bit in sixteens, 4-bit scales and minima.
-    Q2_K = 10, "Q2_K", 256, 84, Full;
+    Q2_K = 10, "Q2_K", 256, 84, Full, block(Q2_K);
     /// 256 × 3 bit in sixteens, 6-bit scales.
-    Q3_K = 11, "Q3_K", 256, 110, Full;
+    Q3_K = 11, "Q3_K", 256, 110, Full, block(Q3_K);
     /// 256 × 4 bit in 32s, 6-bit scales and minima.
-    Q4_K = 12, "Q4_K", 256, 144, Full;
+    Q4_K = 12, "Q4_K", 256, 144, Full, block(Q4_K);
     /// 256 × 5 bit in 32s, 6-bit scales and minima.
-    Q5_K = 13, "Q5_K", 256, 176, Full;
+    Q5_K = 13, "Q5_K", 256, 176, Full, block(Q5_K);
     /// 256 × 6 bit in sixteens, 8-bit scales.
-    Q6_K = 14, "Q6_K", 256, 210, Full;
+    Q6_K = 14, "Q6_K", 256, 210, Full, block(Q6_K);
     /// An intermediate of other engines.
-    Q8_K = 15, "Q8_K", 256, 292, Listed;
+    Q8_K = 15, "Q8_K", 256, 292, Listed, opaque();
     /// Codebook, 2.06 bits.
-    IQ2_XXS = 16, "IQ2_XXS", 256, 66, Listed;
+    IQ2_XXS = 16, "IQ2_XXS", 256, 66, Listed, opaque();
     /// Codebook, 2.31 bits.
-    IQ2_XS = 17, "IQ2_XS", 256, 74, Listed;
+    IQ2_XS = 17, "IQ2_XS", 256, 74, Listed, opaque();
     /// Codebook, 3.06 bits.
-    IQ3_XXS = 18, "IQ3_XXS", 256, 98, Listed;
+    IQ3_XXS = 18, "IQ3_XXS", 256, 98, Listed, opaque();
     /// Codebook, 1.56 bits.
-    IQ1_S = 19, "IQ1_S", 256, 50, Listed;
+    IQ1_S = 19, "IQ1_S", 256, 50, Listed, opaque();
     /// 32 × 4 bit through a non-linear table.
-    IQ4_NL = 20, "IQ4_NL", 32, 18, Full;
+    IQ4_NL = 20, "IQ4_NL", 32, 18, Full, block(IQ4_NL);
     /// Codebook, 3.44 bits.
-    IQ3_S = 21, "IQ3_S", 256, 110, Listed;
+    IQ3_S = 21, "IQ3_S", 256, 110, Listed, opaque();
     /// Codebook, 2.5 bits.
-    IQ2_S = 22, "IQ2_S", 256, 82, Listed;
+    IQ2_S = 22, "IQ2_S", 256, 82, Listed, opaque();
     /// 256 × 4 bit through a non-linear table, 6-bit scales of 32s.
-    IQ4_XS = 23, "IQ4_XS", 256, 136, Read;
+    IQ4_XS = 23, "IQ4_XS", 256, 136, Read, block(IQ4_XS);
     /// 8-bit integer.
-    I8 = 24, "I8", 1, 1, Listed;
+    I8 = 24, "I8", 1, 1, Listed, opaque();
     /// 16-bit integer.
-    I16 = 25, "I16", 1, 2, Listed;
+    I16 = 25, "I16", 1, 2, Listed, opaque();
     /// 32-bit integer.
-    I32 = 26, "I32", 1, 4, Listed;
+    I32 = 26, "I32", 1, 4, Listed, opaque();
     /// 64-bit integer.
-    I64 = 27, "I64", 1, 8, Listed;
+    I64 = 27, "I64", 1, 8, Listed, opaque();
     /// IEEE double precision.
-    F64 = 28, "F64", 1, 8, Listed;
+    F64 = 28, "F64", 1, 8, Listed, opaque();
     /// Codebook, 1.75 bits.
-    IQ1_M = 29, "IQ1_M", 256, 56, Listed;
+    IQ1_M = 29, "IQ1_M", 256, 56, Listed, opaque();
     /// The upper half of an IEEE single.
-    BF16 = 30, "BF16", 1, 2, Full;
+    BF16 = 30, "BF16", 1, 2, Full, float(bf16);
     /// Ternary, 1.69 bits.
-    TQ1_0 = 34, "TQ1_0", 256, 54, Listed;
+    TQ1_0 = 34, "TQ1_0", 256, 54, Listed, opaque();
     /// Ternary, 2.06 bits.
-    TQ2_0 = 35, "TQ2_0", 256, 66, Listed;
+    TQ2_0 = 35, "TQ2_0", 256, 66, Listed, opaque();
     /// OCP microscaling: 32 × e2m1, one e8m0 scale.
-    MXFP4 = 39, "MXFP4", 32, 17, Read;
+    MXFP4 = 39, "MXFP4", 32, 17, Read, block(MXFP4);
 }
 
 impl std::fmt::Display for Format {

@@ -1,0 +1,35 @@
+//! The plain floats: one element a block, nothing to unpack.
+
+use half::{bf16, f16};
+
+/// An element that is a float by itself, as a file holds it (little-endian).
+pub trait Float: Copy {
+    /// Its bytes.
+    type Bytes: bytemuck::Pod;
+
+    /// The value of `bytes`, exactly.
+    fn read(bytes: Self::Bytes) -> f32;
+
+    /// The nearest to `x`, ties to even; infinite where `x` is out of range.
+    fn write(x: f32) -> Self::Bytes;
+}
+
+macro_rules! float {
+    ($ty:ty, $bytes:literal, $to:expr, $from:expr) => {
+        impl Float for $ty {
+            type Bytes = [u8; $bytes];
+            #[inline]
+            fn read(bytes: Self::Bytes) -> f32 {
+                $to(<$ty>::from_le_bytes(bytes))
+            }
+            #[inline]
+            fn write(x: f32) -> Self::Bytes {
+                <$ty>::to_le_bytes($from(x))
+            }
+        }
+    };
+}
+
+float!(f32, 4, std::convert::identity, std::convert::identity);
+float!(f16, 2, f16::to_f32, f16::from_f32);
+float!(bf16, 2, bf16::to_f32, bf16::from_f32);

@@ -1,0 +1,165 @@
+//! The formats of 32 elements with one scale: `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`,
+//! `Q8_0`.
+//!
+//! Four-bit parts lie in 16 bytes, element `i` in the low half of byte `i` and
+//! element `i + 16` in the high half; fifth bits lie in four bytes, element
+//! `i` in bit `i`.
+
+use super::Format;
+use super::block::{Block, Half, block};
+
+block! {
+    /// `d * (q - 8)`, `q` of 4 bits.
+    Q4_0 {
+        /// Scale.
+        d: Half,
+        /// Elements, two a byte.
+        qs: [u8; 16],
+    }
+}
+
+block! {
+    /// `d * q + m`, `q` of 4 bits.
+    Q4_1 {
+        /// Scale.
+        d: Half,
+        /// Offset.
+        m: Half,
+        /// Elements, two a byte.
+        qs: [u8; 16],
+    }
+}
+
+block! {
+    /// `d * (q - 16)`, `q` of 5 bits.
+    Q5_0 {
+        /// Scale.
+        d: Half,
+        /// Fifth bits.
+        qh: [u8; 4],
+        /// Low four bits, two elements a byte.
+        qs: [u8; 16],
+    }
+}
+
+block! {
+    /// `d * q + m`, `q` of 5 bits.
+    Q5_1 {
+        /// Scale.
+        d: Half,
+        /// Offset.
+        m: Half,
+        /// Fifth bits.
+        qh: [u8; 4],
+        /// Low four bits, two elements a byte.
+        qs: [u8; 16],
+    }
+}
+
+block! {
+    /// `d * q`, `q` of 8 bits.
+    Q8_0 {
+        /// Scale.
+        d: Half,
+        /// Elements.
+        qs: [i8; 32],
+    }
+}
+
+/// The 32 four-bit elements of `qs`.
+#[inline]
+pub(super) fn unpack_nibbles(qs: &[u8; 16], q: &mut [i8]) {
+    let (low, high) = q[..32].split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
+        *low = (byte & 15) as i8;
+        *high = (byte >> 4) as i8;
+    }
+}
+
+/// Adds the 32 fifth bits of `qh` to `q`.
+#[inline]
+fn add_fifth_bits(qh: [u8; 4], q: &mut [i8]) {
+    let bits = u32::from_le_bytes(qh);
+    for (i, q) in q[..32].iter_mut().enumerate() {
+        *q |= ((bits >> i & 1) << 4) as i8;
+    }
+}
+
+/// Moves the 32 elements of `q` down by `by`.
+#[inline]
+fn centre(q: &mut [i8], by: i8) {
+    for q in &mut q[..32] {
+        *q -= by;
+    }
+}
+
+impl Block for Q4_0 {
+    const FORMAT: Format = Format::Q4_0;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = false;
+    const RANGE: (i8, i8) = (-8, 7);
+
+    #[inline]
+    fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
+        unpack_nibbles(&self.qs, q);
+        centre(q, 8);
+        scales[0] = self.d.to_f32();
+    }
+}
+
+impl Block for Q4_1 {
+    const FORMAT: Format = Format::Q4_1;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = true;
+    const RANGE: (i8, i8) = (0, 15);
+
+    #[inline]
+    fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
+        unpack_nibbles(&self.qs, q);
+        scales[0] = self.d.to_f32();
+        offsets[0] = self.m.to_f32();
+    }
+}
+
+impl Block for Q5_0 {
+    const FORMAT: Format = Format::Q5_0;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = false;
+    const RANGE: (i8, i8) = (-16, 15);
+
+    #[inline]
+    fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
+        unpack_nibbles(&self.qs, q);
+        add_fifth_bits(self.qh, q);
+        centre(q, 16);
+        scales[0] = self.d.to_f32();
+    }
+}
+
+impl Block for Q5_1 {
+    const FORMAT: Format = Format::Q5_1;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = true;
+    const RANGE: (i8, i8) = (0, 31);
+
+    #[inline]
+    fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
+        unpack_nibbles(&self.qs, q);
+        add_fifth_bits(self.qh, q);
+        scales[0] = self.d.to_f32();
+        offsets[0] = self.m.to_f32();
+    }
+}
+
+impl Block for Q8_0 {
+    const FORMAT: Format = Format::Q8_0;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = false;
+    const RANGE: (i8, i8) = (-128, 127);
+
+    #[inline]
+    fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
+        q[..32].copy_from_slice(&self.qs);
+        scales[0] = self.d.to_f32();
+    }
+}

@@ -1,0 +1,48 @@
+//! `Q2_K`: sixteen groups of 16, 2 bits an element, 4-bit scales and minima.
+
+use super::Format;
+use super::block::{Block, Half, block};
+
+block! {
+    /// `d * s * q - dmin * m`, `q` of 2 bits.
+    Q2_K {
+        /// A byte a group: scale in the low half, minimum in the high half.
+        scales: [u8; 16],
+        /// Elements, four a byte: 128 elements share 32 bytes, each quarter of
+        /// 32 elements in its two bits.
+        qs: [u8; 64],
+        /// Scale of the scales.
+        d: Half,
+        /// Scale of the minima.
+        dmin: Half,
+    }
+}
+
+/// The 256 two-bit elements of `qs`; `Q3_K` keeps its low bits this way too.
+#[inline]
+pub(super) fn unpack_pairs(qs: &[u8; 64], q: &mut [i8]) {
+    for (qs, q) in qs.chunks_exact(32).zip(q.chunks_exact_mut(128)) {
+        for (quarter, q) in q.chunks_exact_mut(32).enumerate() {
+            for (q, byte) in q.iter_mut().zip(qs) {
+                *q = (byte >> (2 * quarter) & 3) as i8;
+            }
+        }
+    }
+}
+
+impl Block for Q2_K {
+    const FORMAT: Format = Format::Q2_K;
+    const GROUP: usize = 16;
+    const HAS_OFFSET: bool = true;
+    const RANGE: (i8, i8) = (0, 3);
+
+    #[inline]
+    fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
+        unpack_pairs(&self.qs, &mut q[..256]);
+        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        for ((byte, scale), offset) in self.scales.iter().zip(&mut scales[..16]).zip(&mut offsets[..16]) {
+            *scale = d * f32::from(byte & 15);
+            *offset = -(dmin * f32::from(byte >> 4));
+        }
+    }
+}

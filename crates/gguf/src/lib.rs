@@ -15,10 +15,12 @@ pub mod metadata;
 mod reader;
 mod split;
 pub mod tensor;
+mod writer;
 
 pub use bytes::{Bytes, Mapping};
 pub use error::{Error, Result};
 pub use file::ModelFile;
 pub use format::Format;
 pub use metadata::{Array, Metadata, Value};
-pub use tensor::{Tensor, Tensors};
+pub use tensor::{Tensor, TensorInfo, Tensors};
+pub use writer::Writer;

@@ -1,0 +1,55 @@
+//! What can stop a chore.
+
+use std::path::{Path, PathBuf};
+
+/// The result of anything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file concerned.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A program could not be started.
+    #[error("cannot run `{program}`: {source}; install it and try again")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A program ended with an error.
+    #[error("{what} failed: `{command}` ended with {status}\n{stderr}")]
+    Program {
+        /// The purpose, in words.
+        what: String,
+        /// The command line.
+        command: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// The end of what it wrote to standard error.
+        stderr: String,
+    },
+    /// What was fetched is not what was asked for.
+    #[error("what was fetched for {} has sha256 {found}, not {expected}: is the package index a true mirror?", path.display())]
+    Hash {
+        /// The file or directory.
+        path: PathBuf,
+        /// The known hash.
+        expected: String,
+        /// The hash found.
+        found: String,
+    },
+}
+
+/// Attaches the path to an I/O error.
+pub fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    |source| Error::Io { path, source }
+}

@@ -10,18 +10,25 @@
 //! test cases and error bound in `op.rs`, beside one file per device.
 
 mod cache;
+pub mod check;
 mod device;
 mod error;
+mod host;
 mod inputs;
 pub mod kernels;
 mod op;
+mod plan;
+pub mod reference;
 mod step;
 mod weight;
 
 pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
 pub use device::{Backend, Bucket, LoweredId};
 pub use error::{Error, Result};
+pub use host::Memory;
 pub use inputs::{GroupInputs, NO_PAGE, Role, SequenceInputs, StepInputs, TokenInputs};
 pub use op::Op;
+pub use plan::{Place, Plan};
+pub use reference::Reference;
 pub use step::{BufferDesc, BufferId, CacheLayerId, Rows, Step, WeightId};
 pub use weight::Weight;

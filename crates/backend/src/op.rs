@@ -1,6 +1,9 @@
 //! The op table: every op a step may contain, one row each.
 
+use crate::check::{Access, Shapes};
 use crate::kernels;
+use crate::reference::Context;
+use crate::{BufferId, Result};
 
 macro_rules! op_table {
     ($($(#[$doc:meta])* $variant:ident, $module:ident, $name:literal;)*) => {
@@ -15,6 +18,27 @@ macro_rules! op_table {
             /// The op's name, which is its folder under `kernels/`.
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// Checks the op against its weights, buffers and cache layer.
+            ///
+            /// # Errors
+            /// [`crate::Error::Step`].
+            pub fn check(&self, shapes: &Shapes<'_>) -> Result<()> {
+                match self { $(Self::$variant(op) => op.check(shapes),)* }
+            }
+
+            /// Tells `visit` every buffer the op uses, inputs first.
+            pub fn accesses(&self, visit: &mut dyn FnMut(BufferId, Access)) {
+                match self { $(Self::$variant(op) => op.accesses(visit),)* }
+            }
+
+            /// Runs the op slowly and obviously.
+            ///
+            /// # Errors
+            /// [`crate::Error::Weight`].
+            pub fn reference(&self, context: &mut Context<'_>) -> Result<()> {
+                match self { $(Self::$variant(op) => op.reference(context),)* }
             }
         }
 

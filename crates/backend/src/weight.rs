@@ -90,6 +90,15 @@ impl Weight {
         &self.bytes[row * n..(row + 1) * n]
     }
 
+    /// Writes the values of row `row` to `out`, which has [`Weight::cols`] places.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] for a format that is only listed.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        let result = self.format.dequantize(self.row(row), out);
+        result.map_err(|source| Error::Weight { name: self.name.clone(), source })
+    }
+
     /// A view of rows `start..start + rows` without copying; `None` if they are not all there.
     pub fn row_range(&self, start: usize, rows: usize) -> Option<Self> {
         let n = self.row_bytes();

@@ -1,6 +1,8 @@
 //! `out[t] = scale * table[ids[t]]`, or the given embeddings unscaled.
 
-use crate::{BufferId, WeightId};
+use crate::check::{Access, Shapes};
+use crate::reference::Context;
+use crate::{BufferId, Result, Rows, TokenInputs, WeightId};
 
 /// Looks up each row's token. Ids beyond the table are refused before the step runs.
 #[derive(Debug, Clone)]
@@ -11,4 +13,33 @@ pub struct Embed {
     pub scale: f32,
     /// `[tokens, n_embd]`
     pub out: BufferId,
+}
+
+impl Embed {
+    pub(crate) fn check(&self, shapes: &Shapes<'_>) -> Result<()> {
+        shapes.require(self.scale.is_finite(), || format!("scale is {}", self.scale))?;
+        shapes.expect_buffer(self.out, Rows::Tokens, shapes.weight(self.table)?.cols())
+    }
+
+    pub(crate) fn accesses(&self, visit: &mut dyn FnMut(BufferId, Access)) {
+        visit(self.out, Access::Write);
+    }
+
+    pub(crate) fn reference(&self, context: &mut Context<'_>) -> Result<()> {
+        let rows = match &context.inputs.tokens {
+            TokenInputs::Ids(ids) => {
+                let rows = ids.iter().map(|&id| {
+                    let row = context.weight_row(self.table, id as usize)?;
+                    Ok(row.into_iter().map(|x| x * f64::from(self.scale)).collect())
+                });
+                rows.collect::<Result<Vec<Vec<f64>>>>()?
+            }
+            TokenInputs::Embeddings { values, .. } => {
+                let n_embd = context.weight(self.table).cols();
+                values.chunks_exact(n_embd).map(|row| row.iter().map(|&x| f64::from(x)).collect()).collect()
+            }
+        };
+        context.set(self.out, &rows);
+        Ok(())
+    }
 }

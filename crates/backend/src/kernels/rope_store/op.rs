@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use super::super::rms_norm::Norm;
-use crate::{BufferId, CacheLayerId};
+use crate::check::{Access, Shapes};
+use crate::reference::Context;
+use crate::{BufferId, CacheLayerId, Result, Rows};
 
 /// Which elements of a head form a rotated pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,4 +57,78 @@ pub struct RopeStore {
     pub rope: Option<Rope>,
     /// Where k and v go; its configuration has the key/value heads and dimensions.
     pub cache: CacheLayerId,
+}
+
+impl Rope {
+    /// Rotates one head at `position`.
+    pub(crate) fn reference(&self, head: &mut [f64], position: u32) {
+        for (i, &inv_freq) in self.inv_freq.iter().enumerate() {
+            let (a, b) = self.pair(i);
+            let (sin, cos) = (f64::from(position) * f64::from(inv_freq)).sin_cos();
+            let (sin, cos) = (sin * f64::from(self.magnitude), cos * f64::from(self.magnitude));
+            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+        }
+    }
+
+    /// The two elements of pair `i`.
+    fn pair(&self, i: usize) -> (usize, usize) {
+        match self.pairs {
+            RopePairs::Adjacent => (2 * i, 2 * i + 1),
+            RopePairs::Halves => (i, i + self.inv_freq.len()),
+        }
+    }
+}
+
+impl RopeStore {
+    pub(crate) fn check(&self, shapes: &Shapes<'_>) -> Result<()> {
+        let layer = shapes.layer(self.cache)?;
+        let (n_heads, n_kv_heads, k_dim) = (self.n_heads, layer.n_kv_heads, layer.k_dim);
+        shapes.require(n_heads > 0, || "there are no heads".to_owned())?;
+        shapes.expect_buffer(self.q, Rows::Tokens, n_heads.saturating_mul(k_dim))?;
+        shapes.expect_buffer(self.k, Rows::Tokens, n_kv_heads.saturating_mul(k_dim))?;
+        shapes.expect_buffer(self.v, Rows::Tokens, n_kv_heads.saturating_mul(layer.v_dim))?;
+        if let Some(norms) = &self.qk_norm {
+            shapes.expect_norm(&norms.q, k_dim)?;
+            shapes.expect_norm(&norms.k, k_dim)?;
+        }
+        let n_dims = self.rope.as_ref().map_or(0, |rope| 2 * rope.inv_freq.len());
+        shapes.require(n_dims <= k_dim, || format!("{n_dims} of {k_dim} elements of a head rotate"))
+    }
+
+    pub(crate) fn accesses(&self, visit: &mut dyn FnMut(BufferId, Access)) {
+        visit(self.q, Access::Update);
+        visit(self.k, Access::Update);
+        visit(self.v, Access::Read);
+    }
+
+    pub(crate) fn reference(&self, context: &mut Context<'_>) -> Result<()> {
+        let (mut q, k, v) = (context.rows(self.q), context.rows(self.k), context.rows(self.v));
+        let (positions, layer) = (&context.inputs.positions, context.cache.layer(self.cache).config.clone());
+        let prepare = |head: &[f64], norm: Option<Norm>, row: usize| -> Result<Vec<f64>> {
+            let mut head = norm.map_or(Ok(head.to_vec()), |norm| norm.reference(context, head))?;
+            if let Some(rope) = &self.rope {
+                rope.reference(&mut head, positions[row]);
+            }
+            Ok(head)
+        };
+        let mut keys = Vec::new();
+        for (row, (q, k)) in q.iter_mut().zip(&k).enumerate() {
+            for head in q.chunks_exact_mut(layer.k_dim) {
+                let rotated = prepare(head, self.qk_norm.map(|norms| norms.q), row)?;
+                head.copy_from_slice(&rotated);
+            }
+            for head in k.chunks_exact(layer.k_dim) {
+                keys.push(prepare(head, self.qk_norm.map(|norms| norms.k), row)?);
+            }
+        }
+        let values = v.iter().flat_map(|row| row.chunks_exact(layer.v_dim));
+        let slots = &context.inputs.groups[layer.group].slots;
+        for (i, (key, value)) in keys.iter().zip(values).enumerate() {
+            let (slot, kv_head) = (slots[i / layer.n_kv_heads] as usize, i % layer.n_kv_heads);
+            let to_f32 = |x: &[f64]| -> Vec<f32> { x.iter().map(|&x| x as f32).collect() };
+            context.cache.layer_mut(self.cache).store(slot, kv_head, &to_f32(key), &to_f32(value));
+        }
+        context.set(self.q, &q);
+        Ok(())
+    }
 }

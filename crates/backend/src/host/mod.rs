@@ -1,0 +1,9 @@
+//! What backends on the host's memory share: checking inputs, and the cache.
+
+mod cache;
+mod inputs;
+mod memory;
+
+pub use cache::{HostCache, HostLayer};
+pub use inputs::Limits;
+pub use memory::{Memory, ZeroedBytes};

@@ -1,5 +1,7 @@
 //! What can be wrong with a model.
 
+use crate::MemoryPlan;
+
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -39,4 +41,46 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Weights, cache and scratch together exceed the memory there is.
+    #[error(
+        "needs {} bytes of weights, {} of KV cache for a context of {} tokens and {} of scratch, together {}, \
+         but may use {limit}; {}",
+        plan.weights, plan.kv_cache, plan.context, plan.scratch, plan.total(), advice(*fits)
+    )]
+    Memory {
+        /// The numbers.
+        plan: MemoryPlan,
+        /// Bytes there are.
+        limit: u64,
+        /// The longest context that would fit; 0 if none does.
+        fits: u32,
+    },
+    /// A load option that makes no sense for this model.
+    #[error("option {option}: {problem}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A batch larger than the model was loaded for.
+    #[error("a batch of {found} {what}, but the model was loaded for at most {most}")]
+    Batch {
+        /// Rows, sequences or outputs.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Logits were asked for before a batch ran.
+    #[error("no batch has run, so there are no logits")]
+    NoLogits,
+}
+
+fn advice(fits: u32) -> String {
+    match fits {
+        0 => "no context fits; use a smaller model or format".into(),
+        fits => format!("a context of {fits} tokens would fit"),
+    }
 }

@@ -1,10 +1,29 @@
 //! Architectures as data, and the one forward pass that serves them all.
+//!
+//! A file's metadata become a plain [`ModelConfig`] (`arch/`), its tensors
+//! checked weights (`weights`), both together one step (`forward`) that any
+//! [`backend::Backend`] runs. What the engine sees is [`ModelRunner`].
 
+mod arch;
+pub mod batch;
+pub mod config;
 mod error;
+mod forward;
+mod load;
+mod loaded;
+mod memory;
+mod rope;
 mod runner;
+mod source;
+mod weights;
 
+pub use arch::supported_architectures;
 pub use backend::{
     GroupInputs, KvFormat, NO_PAGE, Role, SequenceInputs, StepInputs as ForwardBatch, TokenInputs,
 };
+pub use config::ModelConfig;
 pub use error::{Error, Result};
+pub use load::{LoadOptions, load};
+pub use loaded::LoadedModel;
+pub use memory::{MemoryPlan, PAGE_SIZE};
 pub use runner::{CacheGroup, ModelRunner, RunnerLimits};

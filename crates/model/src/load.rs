@@ -1,0 +1,165 @@
+//! Loading: configuration, weights, memory plan, cache and lowered steps.
+
+use backend::{Backend, Bucket, KvFormat};
+use gguf::ModelFile;
+
+use crate::config::ModelConfig;
+use crate::forward::{self, ForwardStep};
+use crate::loaded::{LoadedModel, LoweredBucket};
+use crate::memory::{self, CacheNeeds, MemoryPlan, PAGE_SIZE};
+use crate::{CacheGroup, Error, Result, RunnerLimits, weights};
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Longest context of one sequence, in tokens; `None`: the model's own, or
+    /// what fits `memory`.
+    pub context: Option<u32>,
+    /// How keys are cached.
+    pub kv_k: KvFormat,
+    /// How values are cached.
+    pub kv_v: KvFormat,
+    /// Rows a step; longer prompts run in chunks.
+    pub max_batch_tokens: usize,
+    /// Sequences a step; the cache has pages for as many of full length.
+    pub max_sequences: usize,
+    /// Rows a step whose logits are wanted.
+    pub max_outputs: usize,
+    /// Bytes that weights, cache and scratch may take; `None`: only the device's word counts.
+    pub memory: Option<u64>,
+}
+
+impl Default for LoadOptions {
+    /// One sequence, chunks of 512, an f16 cache, the model's own context.
+    fn default() -> Self {
+        Self {
+            context: None,
+            kv_k: KvFormat::F16,
+            kv_v: KvFormat::F16,
+            max_batch_tokens: 512,
+            max_sequences: 1,
+            max_outputs: 1,
+            memory: None,
+        }
+    }
+}
+
+impl LoadOptions {
+    fn check(&self) -> Result<()> {
+        let outputs = self.max_outputs;
+        for (option, found) in [
+            ("max_batch_tokens", self.max_batch_tokens),
+            ("max_sequences", self.max_sequences),
+            ("max_outputs", outputs),
+        ] {
+            if found == 0 || found > 1 << 20 {
+                let problem = format!("is {found}, but must be from 1 to {}", 1 << 20);
+                return Err(Error::Option { option, problem });
+            }
+        }
+        match self.context {
+            Some(0) => Err(Error::Option { option: "context", problem: "must be at least 1".into() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn needs(&self) -> CacheNeeds {
+        CacheNeeds {
+            kv_k: self.kv_k,
+            kv_v: self.kv_v,
+            max_batch_tokens: self.max_batch_tokens,
+            max_sequences: self.max_sequences,
+        }
+    }
+
+    /// Chooses the context and adds everything up.
+    fn plan(&self, config: &ModelConfig, weights: u64, scratch: u64) -> Result<MemoryPlan> {
+        let wanted = self.context.unwrap_or(config.context_length);
+        if wanted > config.context_length {
+            return Err(Error::Option {
+                option: "context",
+                problem: format!("is {wanted}, but the model was trained for {}", config.context_length),
+            });
+        }
+        let plan = |context| {
+            let kv_cache = self.needs().bytes(config, context);
+            MemoryPlan { weights, kv_cache, scratch, context }
+        };
+        let Some(limit) = self.memory.filter(|&limit| plan(wanted).total() > limit) else {
+            return Ok(plan(wanted));
+        };
+        let left = limit.saturating_sub(weights).saturating_sub(scratch);
+        let fits = self.needs().longest_context(config, left, wanted);
+        match self.context {
+            None if fits >= PAGE_SIZE => Ok(plan(fits)),
+            _ => Err(Error::Memory { plan: plan(wanted), limit, fits }),
+        }
+    }
+}
+
+/// Loads a model onto a backend.
+///
+/// # Errors
+/// [`Error::UnknownArchitecture`], [`Error::Config`] and [`Error::Tensor`] for
+/// files that are no model we know; [`Error::Memory`] with the numbers when it
+/// does not fit; [`Error::Option`]; [`Error::Backend`] when the device lacks a
+/// kernel or memory.
+pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptions) -> Result<LoadedModel> {
+    options.check()?;
+    let config = ModelConfig::from_file(file)?;
+    let (map, weights) = weights::take(file, &config)?;
+    // The rotary tables depend on the context, the buffers do not.
+    let sizes = forward::write_step(&config, &map, config.context_length).step;
+    let max_outputs = options.max_outputs.min(options.max_batch_tokens);
+    let scratch = memory::scratch(&sizes, options.max_batch_tokens, max_outputs);
+    let plan = options.plan(&config, file.tensor_bytes(), scratch)?;
+    let cache = options.needs().config(&config, plan.context)?;
+    let forward = forward::write_step(&config, &map, plan.context);
+    let limits = RunnerLimits {
+        n_vocab: config.n_vocab,
+        max_context: plan.context,
+        max_batch_tokens: options.max_batch_tokens,
+        max_sequences: options.max_sequences,
+        max_outputs,
+    };
+    backend.load(weights)?;
+    backend.create_cache(&cache)?;
+    let buckets = lower(backend.as_mut(), &forward, &limits)?;
+    let groups = cache.groups.iter().map(|group| CacheGroup {
+        n_pages: group.n_pages,
+        page_size: group.page_size,
+        window: group.window,
+    });
+    Ok(LoadedModel {
+        file: file.clone(),
+        config,
+        plan,
+        backend,
+        buckets,
+        logits_buffer: forward.logits,
+        groups: groups.collect(),
+        limits,
+        last: None,
+        logits: Vec::new(),
+    })
+}
+
+/// Lowers the step for batches of 1, 2, 4, … rows up to the largest.
+fn lower(
+    backend: &mut dyn Backend,
+    forward: &ForwardStep,
+    limits: &RunnerLimits,
+) -> Result<Vec<LoweredBucket>> {
+    let largest = limits.max_batch_tokens;
+    let powers = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < largest);
+    let lower = |tokens: usize| {
+        let bucket = Bucket {
+            tokens,
+            sequences: limits.max_sequences.min(tokens),
+            outputs: limits.max_outputs.min(tokens),
+            max_pages: limits.max_context.div_ceil(PAGE_SIZE) as usize,
+        };
+        Ok(LoweredBucket { id: backend.lower(&forward.step, bucket)?, bucket })
+    };
+    powers.chain([largest]).map(lower).collect()
+}

@@ -39,7 +39,8 @@ pub fn single(groups: &[CacheGroup], rows: &Rows<'_>, outputs: Vec<u32>) -> Step
 fn group_inputs(group: &CacheGroup, start: u32, end: u32) -> GroupInputs {
     let size = group.page_size;
     let oldest_seen = group.window.map_or(0, |window| (start + 1).saturating_sub(window));
-    let page = |logical: u32| if (logical + 1) * size <= oldest_seen { NO_PAGE } else { logical % group.n_pages };
+    let page =
+        |logical: u32| if (logical + 1) * size <= oldest_seen { NO_PAGE } else { logical % group.n_pages };
     let block_tables: Vec<u32> = (0..end.div_ceil(size)).map(page).collect();
     GroupInputs {
         slots: (start..end).map(|position| page(position / size) * size + position % size).collect(),

@@ -54,28 +54,22 @@ impl Writer {
     /// `x += output(attention(norm(x)))`
     fn attention(&mut self, layer: &LayerConfig, weights: &LayerWeights, x: BufferId, cache: CacheLayerId) {
         let (attention, eps) = (&layer.attention, layer.norm_eps);
-        let [q, k, v] =
-            [("q", attention.q_cols()), ("k", attention.k_cols()), ("v", attention.v_cols())]
-                .map(|(name, cols)| self.buffer(name, cols));
+        let [q, k, v] = [("q", attention.q_cols()), ("k", attention.k_cols()), ("v", attention.v_cols())]
+            .map(|(name, cols)| self.buffer(name, cols));
         let out = self.buffer("attention", attention.out_cols());
         self.step.push(NormLinear {
             x,
             norm: Some(Norm { weight: weights.attn_norm, eps }),
-            projections: vec![
-                projection(weights.q, q),
-                projection(weights.k, k),
-                projection(weights.v, v),
-            ],
+            projections: vec![projection(weights.q, q), projection(weights.k, k), projection(weights.v, v)],
         });
         self.step.push(RopeStore {
             q,
             k,
             v,
             n_heads: attention.n_heads,
-            qk_norm: weights.qk_norm.map(|norms| QkNorm {
-                q: Norm { weight: norms.q, eps },
-                k: Norm { weight: norms.k, eps },
-            }),
+            qk_norm: weights
+                .qk_norm
+                .map(|norms| QkNorm { q: Norm { weight: norms.q, eps }, k: Norm { weight: norms.k, eps } }),
             rope: match &attention.positions {
                 Positions::None => None,
                 Positions::Rotary(rope) => Some(rope.table(self.context)),
@@ -118,9 +112,7 @@ impl Writer {
                     activation,
                     weight: down.weight,
                     bias: down.bias,
-                    post_norm: weights
-                        .ffn_post_norm
-                        .map(|weight| Norm { weight, eps: layer.norm_eps }),
+                    post_norm: weights.ffn_post_norm.map(|weight| Norm { weight, eps: layer.norm_eps }),
                     scale,
                     residual,
                 });

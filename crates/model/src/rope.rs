@@ -40,7 +40,8 @@ impl RopeScaling {
             Self::Yarn { factor, original_context, beta_fast, beta_slow, .. } => {
                 // The pair that makes `turns` full turns over the original context.
                 let pair_of = |turns: f32| {
-                    let wavelengths = f64::from(original_context) / (f64::from(turns) * std::f64::consts::TAU);
+                    let wavelengths =
+                        f64::from(original_context) / (f64::from(turns) * std::f64::consts::TAU);
                     n_dims as f64 * wavelengths.ln() / (2.0 * f64::from(base).ln())
                 };
                 let low = pair_of(beta_fast).floor().max(0.0);

@@ -8,7 +8,8 @@ use gguf::format::Support;
 use gguf::{Format, ModelFile, Tensor};
 
 use crate::config::{
-    AttentionConfig, FfnConfig, GateUpTensors, LayerConfig, ModelConfig, Norms, OutputWeight, QkNorms, QkvTensors,
+    AttentionConfig, FfnConfig, GateUpTensors, LayerConfig, ModelConfig, Norms, OutputWeight, QkNorms,
+    QkvTensors,
 };
 use crate::{Error, Result};
 
@@ -132,9 +133,7 @@ impl<'a> Taker<'a> {
                     self.linear(&v, rows[2], n_embd, attention.qkv_bias)?,
                 ])
             }
-            QkvTensors::Fused => {
-                self.fused(&format!("blk.{i}.attn_qkv"), rows, n_embd, attention.qkv_bias)
-            }
+            QkvTensors::Fused => self.fused(&format!("blk.{i}.attn_qkv"), rows, n_embd, attention.qkv_bias),
         }
     }
 
@@ -185,9 +184,9 @@ impl<'a> Taker<'a> {
             let part = weight.row_range(start, rows).expect("the parts add up to the whole");
             let part = Linear {
                 weight: self.push(part),
-                bias: bias.as_ref().map(|all| {
-                    self.push(Weight::vector(format!("{name}.bias"), &all[start..start + rows]))
-                }),
+                bias: bias
+                    .as_ref()
+                    .map(|all| self.push(Weight::vector(format!("{name}.bias"), &all[start..start + rows]))),
             };
             start += rows;
             part

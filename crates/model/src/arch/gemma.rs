@@ -7,11 +7,12 @@ use backend::kernels::swiglu_linear_add::Activation;
 
 use super::common::Common;
 use super::rotary::Rotary;
+use crate::Result;
 use crate::config::{
-    FfnConfig, LayerConfig, ModelConfig, Norms, OutputWeight, Positions, QkNorms, RopeConfig, RopeScaling, Span,
+    FfnConfig, LayerConfig, ModelConfig, Norms, OutputWeight, Positions, QkNorms, RopeConfig, RopeScaling,
+    Span,
 };
 use crate::source::Source;
-use crate::Result;
 
 const ROTARY: Rotary = Rotary { pairs: RopePairs::Halves, factors: false };
 

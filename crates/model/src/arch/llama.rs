@@ -4,9 +4,9 @@ use backend::kernels::rope_store::RopePairs;
 
 use super::common::Common;
 use super::rotary::Rotary;
+use crate::Result;
 use crate::config::{ModelConfig, Span};
 use crate::source::Source;
-use crate::Result;
 
 pub(super) fn describe(source: Source<'_>) -> Result<ModelConfig> {
     let common = Common::read(source)?;

@@ -39,7 +39,11 @@ pub(super) fn read(source: Source<'_>, k_dim: usize, context: u32, kind: Rotary)
         n_dims,
         base,
         scaling: scaling(source, original_context)?,
-        factors: if kind.factors { factors(source, n_dims / 2, original_context)? } else { RopeFactors::None },
+        factors: if kind.factors {
+            factors(source, n_dims / 2, original_context)?
+        } else {
+            RopeFactors::None
+        },
         magnitude: source.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
     })
 }

@@ -1,1 +1,23 @@
-//! Placeholder until the crate's first commit.
+//! Requests in, text out.
+//!
+//! A [`Request`] becomes a sequence with cache pages; the scheduler picks what
+//! runs next; the model runs it; the sampler picks tokens; a [`Generation`]
+//! carries them to the caller as text. The loop in `engine.rs` ties it together
+//! on one thread that owns the model.
+
+mod batch;
+mod engine;
+mod error;
+mod events;
+mod pages;
+mod request;
+mod sampling;
+pub mod scheduler;
+mod sequence;
+mod stop;
+
+pub use engine::{Engine, EngineConfig};
+pub use error::{Error, Result};
+pub use events::{Event, FinishReason, Generation, Stats};
+pub use request::Request;
+pub use sampling::{PenaltyParams, Sampler, SamplingParams, uniform};

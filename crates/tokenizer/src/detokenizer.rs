@@ -1,21 +1,24 @@
 //! Text from tokens as they come, whole characters at a time.
 
+use std::ops::Deref;
+
 use crate::{Decode, Tokenizer};
 
 /// Turns a stream of tokens into text. What it gives, taken together, is what
-/// [`Tokenizer::decode`] gives for all tokens at once.
+/// [`Tokenizer::decode`] gives for all tokens at once. `T` is whatever holds
+/// the tokenizer: a reference, or an `Arc` for a stream that outlives its caller.
 #[derive(Debug)]
-pub struct Detokenizer<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct Detokenizer<T> {
+    tokenizer: T,
     opts: Decode,
     /// The beginning of a character whose other bytes are yet to come.
     pending: Vec<u8>,
     started: bool,
 }
 
-impl<'a> Detokenizer<'a> {
+impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
     /// A stream that starts before the first token.
-    pub fn new(tokenizer: &'a Tokenizer, opts: Decode) -> Self {
+    pub fn new(tokenizer: T, opts: Decode) -> Self {
         Self { tokenizer, opts, pending: Vec::new(), started: false }
     }
 
@@ -49,7 +52,7 @@ impl<'a> Detokenizer<'a> {
     }
 
     /// The end of the stream: U+FFFD if it stopped inside a character.
-    pub fn finish(self) -> String {
-        String::from_utf8_lossy(&self.pending).into_owned()
+    pub fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 }

@@ -1,0 +1,164 @@
+//! The engine over a model whose every word is known beforehand.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{N_VOCAB, Parrot, continuation, tokenizer};
+use model::{CacheGroup, RunnerLimits};
+use quarrel_engine::{
+    Engine, EngineConfig, Error, Event, FinishReason, Generation, Request, SamplingParams, Stats,
+};
+
+const LIMITS: RunnerLimits = RunnerLimits {
+    n_vocab: N_VOCAB,
+    max_context: 64,
+    max_batch_tokens: 16,
+    max_sequences: 8,
+    max_outputs: 8,
+};
+
+fn full(n_pages: u32) -> CacheGroup {
+    CacheGroup { n_pages, page_size: 4, window: None }
+}
+
+fn engine(groups: Vec<CacheGroup>) -> Engine {
+    Engine::start(Box::new(Parrot::new(groups, LIMITS)), tokenizer(), EngineConfig::default())
+}
+
+fn request(prompt: Vec<u32>, n: usize) -> Request {
+    Request { max_tokens: Some(n), sampling: SamplingParams::greedy(), ..Request::new(prompt) }
+}
+
+struct Reply {
+    ids: Vec<u32>,
+    text: String,
+    reason: FinishReason,
+    stats: Stats,
+}
+
+fn read(generation: Generation) -> Reply {
+    let (mut ids, mut shown) = (Vec::new(), String::new());
+    for event in generation {
+        match event {
+            Event::Token { id, text } => {
+                ids.push(id);
+                shown += &text;
+            }
+            Event::Finished { text, reason, stats } => {
+                return Reply { ids, text: shown + &text, reason, stats };
+            }
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    panic!("a generation ends with Finished or Failed");
+}
+
+fn prompt(seed: u32, n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| 1 + (seed * 31 + i * 7) % (N_VOCAB as u32 - 1)).collect()
+}
+
+#[test]
+fn one_request_gets_the_words_and_the_text_of_the_model() {
+    let engine = engine(vec![full(16)]);
+    let prompt = prompt(1, 21);
+    let reply = read(engine.submit(request(prompt.clone(), 10)).unwrap());
+    let expected = continuation(&prompt, 10, usize::MAX);
+    assert_eq!(reply.ids, expected);
+    assert_eq!(reply.text, expected.iter().map(|id| format!("<{id}>")).collect::<String>());
+    assert_eq!(reply.reason, FinishReason::Length);
+    assert_eq!((reply.stats.prompt_tokens, reply.stats.generated_tokens), (21, 10));
+}
+
+#[test]
+fn many_requests_under_page_pressure_get_the_same_words_as_alone() {
+    // 16 pages of 4 hold one full context: with 12 requests of up to 50 tokens, preemption is certain.
+    for groups in [vec![full(16)], vec![full(16), CacheGroup { n_pages: 12, page_size: 4, window: Some(9) }]]
+    {
+        let sight = groups.last().unwrap().window.map_or(usize::MAX, |w| w as usize);
+        let engine = engine(groups);
+        let running: Vec<_> = (0..12)
+            .map(|i| {
+                let prompt = prompt(i, 3 + 3 * i as usize % 31);
+                let n = 5 + i as usize;
+                (engine.submit(request(prompt.clone(), n)).unwrap(), prompt, n)
+            })
+            .collect();
+        for (generation, prompt, n) in running {
+            assert_eq!(read(generation).ids, continuation(&prompt, n, sight));
+        }
+    }
+}
+
+#[test]
+fn a_second_request_finds_the_first_ones_pages() {
+    let engine = engine(vec![full(16)]);
+    let first = prompt(3, 18);
+    let reply = read(engine.submit(request(first.clone(), 5)).unwrap());
+    assert_eq!(reply.stats.cached_tokens, 0);
+    let turn: Vec<u32> = first.iter().chain(&reply.ids).copied().chain([9, 9, 9]).collect();
+    let reply = read(engine.submit(request(turn.clone(), 6)).unwrap());
+    assert_eq!(reply.stats.cached_tokens, 20, "22 tokens were computed, 5 full pages");
+    assert_eq!(reply.ids, continuation(&turn, 6, usize::MAX));
+}
+
+#[test]
+fn a_stop_text_ends_the_reply_and_is_not_shown() {
+    let engine = engine(vec![full(16)]);
+    let prompt = prompt(5, 4);
+    let expected = continuation(&prompt, 6, usize::MAX);
+    let stop = format!("{}><{}", expected[3], expected[4]);
+    let reply = read(engine.submit(Request { stop: vec![stop], ..request(prompt, 20) }).unwrap());
+    let shown: String = expected[..3].iter().map(|id| format!("<{id}>")).collect();
+    assert_eq!((reply.text, reply.reason), (shown + "<", FinishReason::Stop));
+}
+
+#[test]
+fn a_cancelled_request_returns_its_pages() {
+    let engine = engine(vec![full(16)]);
+    let generation = engine.submit(request(prompt(1, 10), 50)).unwrap();
+    generation.cancel();
+    let last = generation.last();
+    assert!(
+        matches!(last, Some(Event::Finished { reason: FinishReason::Cancelled | FinishReason::Length, .. })),
+        "{last:?}"
+    );
+    drop(engine.submit(request(prompt(2, 10), 50)).unwrap());
+    // Fits only if both have let go of every page.
+    let prompt = prompt(7, 14);
+    let reply = read(engine.submit(request(prompt.clone(), 50)).unwrap());
+    assert_eq!(reply.ids, continuation(&prompt, 50, usize::MAX));
+}
+
+#[test]
+fn a_slow_reader_loses_nothing_and_holds_nobody_up() {
+    let limits = RunnerLimits { max_context: 1024, ..LIMITS };
+    let parrot = Parrot::new(vec![full(600)], limits);
+    let engine = Engine::start(Box::new(parrot), tokenizer(), EngineConfig::default());
+    let (slow, quick) = (prompt(1, 5), prompt(2, 5));
+    let unread = engine.submit(request(slow.clone(), 900)).unwrap();
+    let reply = read(engine.submit(request(quick.clone(), 30)).unwrap());
+    assert_eq!(reply.ids, continuation(&quick, 30, usize::MAX));
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(read(unread).ids, continuation(&slow, 900, usize::MAX));
+}
+
+#[test]
+fn a_failed_step_fails_its_requests_and_the_next_one_works() {
+    let mut parrot = Parrot::new(vec![full(16)], LIMITS);
+    parrot.fail_at = Some(0);
+    let engine = Engine::start(Box::new(parrot), tokenizer(), EngineConfig::default());
+    let last = engine.submit(request(prompt(1, 5), 5)).unwrap().last();
+    assert!(matches!(last, Some(Event::Failed(Error::Model(_)))), "{last:?}");
+    let reply = read(engine.submit(request(prompt(1, 5), 5)).unwrap());
+    assert_eq!(reply.ids, continuation(&prompt(1, 5), 5, usize::MAX));
+}
+
+#[test]
+fn more_requests_than_the_engine_takes_are_refused() {
+    let parrot = Parrot::new(vec![full(600)], RunnerLimits { max_context: 2048, ..LIMITS });
+    let engine = Engine::start(Box::new(parrot), tokenizer(), EngineConfig { max_requests: 1 });
+    let unread = engine.submit(request(prompt(1, 5), 2000)).unwrap();
+    assert!(matches!(engine.submit(request(prompt(1, 5), 5)), Err(Error::Busy { waiting: 1 })));
+    drop(unread);
+}

@@ -11,7 +11,7 @@ use super::Format;
 ///
 /// Every implementor has alignment 1 and no invalid bit pattern, so that any
 /// run of [`size_of::<Self>()`](size_of) bytes, at any address, is a block.
-pub trait Block: Pod {
+pub trait Block: Layout {
     /// The row of the table this is.
     const FORMAT: Format;
     /// Elements a block.
@@ -112,7 +112,7 @@ pub struct Field {
 }
 
 /// A block's fields in order, from its declaration.
-pub trait Layout: Block {
+pub trait Layout: Pod {
     /// The fields.
     const FIELDS: &[Field];
 }
@@ -121,7 +121,7 @@ pub trait Layout: Block {
 pub trait FieldType {
     /// The C type of one element.
     const C_TYPE: &str;
-    /// How many, for an array.
+    /// How many, for an array; an array of arrays counts all.
     const COUNT: Option<usize> = None;
 }
 
@@ -136,7 +136,10 @@ impl FieldType for Half {
 }
 impl<T: FieldType, const N: usize> FieldType for [T; N] {
     const C_TYPE: &str = T::C_TYPE;
-    const COUNT: Option<usize> = Some(N);
+    const COUNT: Option<usize> = Some(match T::COUNT {
+        Some(inner) => N * inner,
+        None => N,
+    });
 }
 
 /// Declares a block's struct: its memory layout in Rust, its fields for the C

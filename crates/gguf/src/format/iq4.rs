@@ -1,8 +1,9 @@
 //! The formats of 4 bits through a non-linear table: `IQ4_NL`, `IQ4_XS`.
 
 use super::Format;
-use super::block::{Block, Half, block};
-use super::legacy::unpack_nibbles;
+use super::block::{Block, Half, Quantize, block};
+use super::fit::{self, Levels};
+use super::legacy::{pack_nibbles, unpack_nibbles};
 
 /// What the 16 codes of `IQ4_NL` and `IQ4_XS` stand for: denser around zero,
 /// as weights are.
@@ -71,5 +72,52 @@ impl Block for IQ4_XS {
             let scale = i16::from(low) | ((high >> (2 * g) & 3) << 4) as i16;
             scales[g] = d * f32::from(scale - 32);
         }
+    }
+}
+
+/// The entries of [`IQ4_VALUES`] as levels.
+struct Table;
+
+/// The code nearest to each `x` of `[-128, 128)` in steps of one half, by
+/// `floor(2 * x) + 256`: thresholds are whole halves.
+const NEAREST: [u8; 512] = {
+    let mut nearest = [0; 512];
+    let (mut i, mut code) = (0, 0);
+    while i < 512 {
+        // The threshold between two entries is half their sum.
+        while code < 15 && i - 256 >= IQ4_VALUES[code] as i32 + IQ4_VALUES[code + 1] as i32 {
+            code += 1;
+        }
+        nearest[i as usize] = code as u8;
+        i += 1;
+    }
+    nearest
+};
+
+impl Table {
+    /// The code of the entry nearest to `x`.
+    #[inline]
+    fn code(x: f32) -> u8 {
+        let at = (x.clamp(-127.0, 127.0) + 128.0) * 2.0;
+        NEAREST[at as usize & 511]
+    }
+}
+
+impl Levels for Table {
+    const PEAK: f32 = IQ4_VALUES[0] as f32;
+    const STEP: f32 = IQ4_VALUES[0] as f32 - IQ4_VALUES[1] as f32;
+
+    #[inline]
+    fn nearest(x: f32) -> f32 {
+        f32::from(IQ4_VALUES[usize::from(Self::code(x))])
+    }
+}
+
+impl Quantize for IQ4_NL {
+    fn quantize(x: &[f32]) -> Self {
+        let x = fit::finite::<32>(x);
+        let d = Half::saturating(fit::scale::<Table, 32>(&x));
+        let inverse = fit::inverse(d.to_f32());
+        Self { d, qs: pack_nibbles(&x.map(|x| Table::code(x * inverse))) }
     }
 }

@@ -6,7 +6,8 @@
 //! `i` in bit `i`.
 
 use super::Format;
-use super::block::{Block, Half, block};
+use super::block::{Block, Half, Quantize, block};
+use super::fit::{self, Integers, Levels};
 
 block! {
     /// `d * (q - 8)`, `q` of 4 bits.
@@ -90,6 +91,74 @@ fn add_fifth_bits(qh: [u8; 4], q: &mut [i8]) {
 fn centre(q: &mut [i8], by: i8) {
     for q in &mut q[..32] {
         *q -= by;
+    }
+}
+
+/// The 32 elements of `q`, 0 to 15 each, two a byte.
+pub(super) fn pack_nibbles(q: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|i| q[i] | q[i + 16] << 4)
+}
+
+/// The low four bits and the fifth bits of `q`, 0 to 31 each.
+fn pack_fives(q: &[u8; 32]) -> ([u8; 16], [u8; 4]) {
+    let high = q.iter().rev().fold(0_u32, |bits, q| bits << 1 | u32::from(q >> 4));
+    (pack_nibbles(&q.map(|q| q & 15)), high.to_le_bytes())
+}
+
+/// Scale and elements of a format without offset; elements start from 0.
+fn fit_scale<const LOW: i32, const HIGH: i32>(x: &[f32]) -> (Half, [u8; 32]) {
+    let x = fit::finite::<32>(x);
+    let d = Half::saturating(fit::scale::<Integers<LOW, HIGH>, 32>(&x));
+    let inverse = fit::inverse(d.to_f32());
+    (d, x.map(|x| (Integers::<LOW, HIGH>::nearest(x * inverse) - LOW as f32) as u8))
+}
+
+/// Scale, offset and elements of a format with both.
+fn fit_affine<const HIGH: i32>(x: &[f32]) -> (Half, Half, [u8; 32]) {
+    let x = fit::finite::<32>(x);
+    let fit = fit::affine::<HIGH, 32>(&x, f32::INFINITY);
+    let (d, m) = (Half::saturating(fit.d), Half::saturating(fit.m));
+    let (inverse, offset) = (fit::inverse(d.to_f32()), m.to_f32());
+    (d, m, x.map(|x| Integers::<0, HIGH>::nearest((x - offset) * inverse) as u8))
+}
+
+impl Quantize for Q4_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let (d, q) = fit_scale::<-8, 7>(x);
+        Self { d, qs: pack_nibbles(&q) }
+    }
+}
+
+impl Quantize for Q4_1 {
+    fn quantize(x: &[f32]) -> Self {
+        let (d, m, q) = fit_affine::<15>(x);
+        Self { d, m, qs: pack_nibbles(&q) }
+    }
+}
+
+impl Quantize for Q5_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let (d, q) = fit_scale::<-16, 15>(x);
+        let (qs, qh) = pack_fives(&q);
+        Self { d, qh, qs }
+    }
+}
+
+impl Quantize for Q5_1 {
+    fn quantize(x: &[f32]) -> Self {
+        let (d, m, q) = fit_affine::<31>(x);
+        let (qs, qh) = pack_fives(&q);
+        Self { d, m, qh, qs }
+    }
+}
+
+impl Quantize for Q8_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let x = fit::finite::<32>(x);
+        // 255 levels lose so little that a search would gain nothing.
+        let d = Half::saturating(fit::peak(&x).abs() / 127.0);
+        let inverse = fit::inverse(d.to_f32());
+        Self { d, qs: x.map(|x| Integers::<-127, 127>::nearest(x * inverse) as i8) }
     }
 }
 

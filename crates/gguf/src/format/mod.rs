@@ -7,6 +7,8 @@
 //! match that most need.
 
 pub mod block;
+mod c_header;
+mod fit;
 pub mod floats;
 pub mod iq4;
 pub mod legacy;
@@ -16,8 +18,10 @@ pub mod q3_k;
 pub mod q4_k;
 pub mod q6_k;
 mod row;
+mod superblock;
 
-pub use block::Block;
+pub use block::{Block, Quantize};
+pub use c_header::c_header;
 pub use floats::Float;
 pub use half::{bf16, f16};
 pub use iq4::{IQ4_NL, IQ4_XS};
@@ -64,6 +68,19 @@ macro_rules! formats {
             /// Whether Quarrel computes with it or only knows its shape.
             pub const fn support(self) -> Support {
                 match self { $(Self::$name => Support::$support,)* }
+            }
+
+            /// Writes the values of `src` as a row of this format to `dst`. NaN
+            /// counts as 0 in block formats, and what is beyond a format's range
+            /// becomes the nearest it can hold.
+            ///
+            /// # Errors
+            /// [`crate::Error::RowLength`] or [`crate::Error::BufferSize`] when
+            /// the lengths do not agree, [`crate::Error::UnsupportedFormat`]
+            /// when the format is not one that Quarrel writes.
+            pub fn quantize(self, src: &[f32], dst: &mut [u8]) -> crate::Result<()> {
+                self.check_row(dst.len(), src.len())?;
+                match self { $(Self::$name => row::write!(Self::$name, src, dst, $support $kind $($ty)?),)* }
             }
 
             /// Calls the visitor's method for what the format is made of, with

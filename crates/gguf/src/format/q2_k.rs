@@ -1,7 +1,8 @@
 //! `Q2_K`: sixteen groups of 16, 2 bits an element, 4-bit scales and minima.
 
 use super::Format;
-use super::block::{Block, Half, block};
+use super::block::{Block, Half, Quantize, block};
+use super::{fit, superblock};
 
 block! {
     /// `d * s * q - dmin * m`, `q` of 2 bits.
@@ -44,5 +45,21 @@ impl Block for Q2_K {
             *scale = d * f32::from(byte & 15);
             *offset = -(dmin * f32::from(byte >> 4));
         }
+    }
+}
+
+/// The 256 elements of `q`, 0 to 3 each, four a byte.
+pub(super) fn pack_pairs(q: &[u8; 256]) -> [u8; 64] {
+    std::array::from_fn(|i| {
+        let at = i / 32 * 128 + i % 32;
+        q[at] | q[at + 32] << 2 | q[at + 64] << 4 | q[at + 96] << 6
+    })
+}
+
+impl Quantize for Q2_K {
+    fn quantize(x: &[f32]) -> Self {
+        let fit = superblock::offset::<3, 15, 16, 16>(&fit::finite(x));
+        let scales = std::array::from_fn(|g| fit.s[g] | fit.m[g] << 4);
+        Self { scales, qs: pack_pairs(&fit.q), d: fit.d, dmin: fit.dmin }
     }
 }

@@ -1,8 +1,10 @@
 //! `Q3_K`: sixteen groups of 16, 3 bits an element, 6-bit scales.
 
 use super::Format;
-use super::block::{Block, Half, block};
-use super::q2_k::unpack_pairs;
+use super::block::{Block, Half, Quantize, block};
+use super::fit::{self, Integers};
+use super::q2_k::{pack_pairs, unpack_pairs};
+use super::superblock;
 
 block! {
     /// `d * (s - 32) * (q - 4)`, `q` of 3 bits.
@@ -49,5 +51,25 @@ impl Block for Q3_K {
         for (g, scale) in scales[..16].iter_mut().enumerate() {
             *scale = d * f32::from(self.scale(g));
         }
+    }
+}
+
+/// The inverse of [`Q3_K::scale`].
+fn pack_scales(scales: &[i8; 16]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for (g, scale) in scales.iter().enumerate() {
+        let scale = (scale + 32) as u8;
+        packed[g % 8] |= (scale & 15) << (g / 8 * 4);
+        packed[8 + g % 4] |= scale >> 4 << (g / 4 * 2);
+    }
+    packed
+}
+
+impl Quantize for Q3_K {
+    fn quantize(x: &[f32]) -> Self {
+        let fit = superblock::scaled::<Integers<-4, 3>, Integers<-32, 31>, 16, 16>(&fit::finite(x));
+        let q = fit.q.map(|q| (q + 4) as u8);
+        let hmask = std::array::from_fn(|i| (0..8).fold(0, |bits, j| bits | (q[32 * j + i] >> 2) << j));
+        Self { hmask, qs: pack_pairs(&q.map(|q| q & 3)), scales: pack_scales(&fit.s), d: fit.d }
     }
 }

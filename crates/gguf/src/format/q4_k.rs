@@ -1,7 +1,8 @@
 //! `Q4_K` and `Q5_K`: eight groups of 32, 6-bit scales and minima.
 
 use super::Format;
-use super::block::{Block, Half, block};
+use super::block::{Block, Half, Quantize, block};
+use super::{fit, superblock};
 
 block! {
     /// `d * s * q - dmin * m`, `q` of 4 bits.
@@ -102,5 +103,44 @@ impl Block for Q5_K {
             }
         }
         unpack_groups(self.d, self.dmin, &self.scales, scales, offsets);
+    }
+}
+
+/// The inverse of [`unpack_scales`].
+fn pack_scales(scales: &[u8; 8], minima: &[u8; 8]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    for i in 0..4 {
+        bytes[i] = scales[i] | scales[i + 4] >> 4 << 6;
+        bytes[i + 4] = minima[i] | minima[i + 4] >> 4 << 6;
+        bytes[i + 8] = scales[i + 4] & 15 | minima[i + 4] << 4;
+    }
+    bytes
+}
+
+/// The low four bits of the 256 elements of `q`, two a byte.
+fn pack_nibbles(q: &[u8; 256]) -> [u8; 128] {
+    std::array::from_fn(|i| {
+        let at = i / 32 * 64 + i % 32;
+        q[at] & 15 | q[at + 32] << 4
+    })
+}
+
+impl Quantize for Q4_K {
+    fn quantize(x: &[f32]) -> Self {
+        let fit = superblock::offset::<15, 63, 32, 8>(&fit::finite(x));
+        Self { d: fit.d, dmin: fit.dmin, scales: pack_scales(&fit.s, &fit.m), qs: pack_nibbles(&fit.q) }
+    }
+}
+
+impl Quantize for Q5_K {
+    fn quantize(x: &[f32]) -> Self {
+        let fit = superblock::offset::<31, 63, 32, 8>(&fit::finite(x));
+        Self {
+            d: fit.d,
+            dmin: fit.dmin,
+            scales: pack_scales(&fit.s, &fit.m),
+            qh: std::array::from_fn(|i| (0..8).fold(0, |bits, j| bits | (fit.q[32 * j + i] >> 4) << j)),
+            qs: pack_nibbles(&fit.q),
+        }
     }
 }

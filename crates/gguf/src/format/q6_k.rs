@@ -1,7 +1,9 @@
 //! `Q6_K`: sixteen groups of 16, 6 bits an element, 8-bit scales.
 
 use super::Format;
-use super::block::{Block, Half, block};
+use super::block::{Block, Half, Quantize, block};
+use super::fit::{self, Integers};
+use super::superblock;
 
 block! {
     /// `d * s * (q - 32)`, `q` of 6 bits.
@@ -42,5 +44,21 @@ impl Block for Q6_K {
         for (scale, &s) in scales[..16].iter_mut().zip(&self.scales) {
             *scale = d * f32::from(s);
         }
+    }
+}
+
+impl Quantize for Q6_K {
+    fn quantize(x: &[f32]) -> Self {
+        let fit = superblock::scaled::<Integers<-32, 31>, Integers<-128, 127>, 16, 16>(&fit::finite(x));
+        let q = fit.q.map(|q| (q + 32) as u8);
+        let ql = std::array::from_fn(|i| {
+            let at = i / 64 * 128 + i % 64;
+            q[at] & 15 | q[at + 64] << 4
+        });
+        let qh = std::array::from_fn(|i| {
+            let at = i / 32 * 128 + i % 32;
+            (0..4).fold(0, |bits, j| bits | (q[at + 32 * j] >> 4) << (2 * j))
+        });
+        Self { ql, qh, scales: fit.s, d: fit.d }
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of blocks, by a format known only at run time.
 
-use super::{Block, Float, Format, Visitor, block};
+use super::{Block, Float, Format, Quantize, Visitor, block};
 use crate::{Error, Result};
 
 /// `bytes` as blocks of `B`, if they are a whole number.
@@ -64,12 +64,38 @@ impl Format {
     }
 
     /// Whether `bytes` bytes are a row of `elements`.
-    fn check_row(self, bytes: usize, elements: usize) -> Result<()> {
+    pub(super) fn check_row(self, bytes: usize, elements: usize) -> Result<()> {
         let expected = self.row_bytes(elements)?;
         if bytes != expected {
             return Err(Error::BufferSize { format: self, elements, expected, found: bytes });
         }
         Ok(())
+    }
+}
+
+/// How a row of the table is written: chosen by its support and kind.
+macro_rules! write {
+    ($format:expr, $src:ident, $dst:ident, Full float $ty:ty) => {
+        Ok(row::write_floats::<$ty>($src, $dst))
+    };
+    ($format:expr, $src:ident, $dst:ident, Full block $ty:ty) => {
+        Ok(row::write_blocks::<$ty>($src, $dst))
+    };
+    ($format:expr, $src:ident, $dst:ident, $($other:ident)+) => {
+        Err(crate::Error::UnsupportedFormat { format: $format, operation: "written" })
+    };
+}
+pub(super) use write;
+
+pub(super) fn write_floats<F: Float>(src: &[f32], dst: &mut [u8]) {
+    for (x, dst) in src.iter().zip(dst.chunks_exact_mut(size_of::<F::Bytes>())) {
+        dst.copy_from_slice(bytemuck::bytes_of(&F::write(*x)));
+    }
+}
+
+pub(super) fn write_blocks<B: Quantize>(src: &[f32], dst: &mut [u8]) {
+    for (x, dst) in src.chunks_exact(B::LEN).zip(dst.chunks_exact_mut(size_of::<B>())) {
+        dst.copy_from_slice(bytemuck::bytes_of(&B::quantize(x)));
     }
 }
 

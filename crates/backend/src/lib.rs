@@ -9,10 +9,12 @@
 //! Each op is a folder under `kernels/`: its struct, slow obvious reference,
 //! test cases and error bound in `op.rs`, beside one file per device.
 
+pub mod bounds;
 mod cache;
 pub mod check;
 mod device;
 mod error;
+pub mod harness;
 mod host;
 mod inputs;
 pub mod kernels;

@@ -1,6 +1,7 @@
 //! The op table: every op a step may contain, one row each.
 
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, Random};
 use crate::kernels;
 use crate::reference::Context;
 use crate::{BufferId, Result};
@@ -39,6 +40,13 @@ macro_rules! op_table {
             /// [`crate::Error::Weight`].
             pub fn reference(&self, context: &mut Context<'_>) -> Result<()> {
                 match self { $(Self::$variant(op) => op.reference(context),)* }
+            }
+
+            /// Every op's cases.
+            pub fn cases(random: &mut Random) -> Vec<Case> {
+                let mut cases = Vec::new();
+                $(cases.extend(kernels::$module::$variant::cases(random));)*
+                cases
             }
         }
 

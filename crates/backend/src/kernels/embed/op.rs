@@ -1,6 +1,8 @@
 //! `out[t] = scale * table[ids[t]]`, or the given embeddings unscaled.
 
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, formats, matrix, odd_cols};
 use crate::reference::Context;
 use crate::{BufferId, Result, Rows, TokenInputs, WeightId};
 
@@ -41,5 +43,30 @@ impl Embed {
         };
         context.set(self.out, &rows);
         Ok(())
+    }
+}
+
+impl Embed {
+    /// Every format, and embeddings given ready-made.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for format in formats() {
+            for ready_made in [false, true] {
+                let kind = if ready_made { "given" } else { "ids" };
+                // One product a value.
+                let (cols, bound) = (odd_cols(format), bounds::float_sum(1));
+                let mut case = CaseBuilder::new(random, format!("embed {format} {kind}"), bound);
+                let table = case.weight(|random| matrix(random, "table", format, 33, cols));
+                let out = case.buffer("out", cols);
+                case.push(Self { table, scale: 1.7, out });
+                let given = case.random.values(5 * cols, 1.0);
+                let mut case = case.build_rows(5, vec![out]);
+                if ready_made {
+                    case.runs[0].tokens = TokenInputs::Embeddings { values: given, n_tokens: 5 };
+                }
+                cases.push(case);
+            }
+        }
+        cases
     }
 }

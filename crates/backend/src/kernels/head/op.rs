@@ -1,7 +1,11 @@
 //! `out[i] = cap(scale * W · norm(x[outputs[i]]))`.
 
 use super::super::rms_norm::Norm;
+use gguf::Format;
+
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, formats, matrix, norm_weight, odd_cols};
 use crate::reference::Context;
 use crate::{BufferId, Result, Rows, WeightId};
 
@@ -54,4 +58,29 @@ impl Head {
 /// `cap * tanh(x / cap)`, or `x` without a cap.
 pub(crate) fn softcap(x: f64, cap: Option<f32>) -> f64 {
     cap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh())
+}
+
+impl Head {
+    /// Every format; some rows wanted, with and without soft-cap.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for format in formats() {
+            cases.push(Self::case(random, format, 1, None));
+            cases.push(Self::case(random, format, 7, Some(2.0)));
+        }
+        cases
+    }
+
+    fn case(random: &mut Random, format: Format, n_tokens: u32, softcap: Option<f32>) -> Case {
+        let (cols, n_vocab) = (odd_cols(format), 101);
+        let name = format!("head {format} {n_tokens}x{cols} soft-cap {softcap:?}");
+        let mut case = CaseBuilder::new(random, name, bounds::linear(format, cols));
+        let norm = Norm { weight: case.weight(|random| norm_weight(random, cols)), eps: 1e-5 };
+        let weight = case.weight(|random| matrix(random, "w", format, n_vocab, cols));
+        let (x, out) = (case.input("x", cols, 2.0), case.outputs("logits", n_vocab));
+        case.push(Self { x, norm, weight, scale: 1.5, softcap, out });
+        let mut case = case.build_rows(n_tokens, vec![out]);
+        case.runs[0].outputs = (0..n_tokens).filter(|row| row % 3 == 0).collect();
+        case
+    }
 }

@@ -1,7 +1,11 @@
 //! `residual += scale * post_norm(W · x + b)`.
 
 use super::super::rms_norm::Norm;
+use gguf::Format;
+
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, bias, formats, matrix, norm_weight, odd_cols};
 use crate::reference::Context;
 use crate::{BufferId, Result, WeightId};
 
@@ -43,5 +47,32 @@ impl LinearAdd {
         }
         context.add(self.residual, self.scale, &delta);
         Ok(())
+    }
+}
+
+impl LinearAdd {
+    /// Every format, with and without bias, scale and post-norm.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for format in formats() {
+            for (n_tokens, full) in [(1, false), (3, true), (16, false)] {
+                cases.push(Self::case(random, format, n_tokens, full));
+            }
+        }
+        cases
+    }
+
+    fn case(random: &mut Random, format: Format, n_tokens: u32, full: bool) -> Case {
+        let (cols, rows) = (odd_cols(format), 66);
+        let name = format!("linear_add {format} {n_tokens}x{cols} bias, post-norm and scale {full}");
+        let mut case = CaseBuilder::new(random, name, bounds::linear(format, cols));
+        let weight = case.weight(|random| matrix(random, "w", format, rows, cols));
+        let bias = full.then(|| case.weight(|random| bias(random, rows)));
+        let post_norm =
+            full.then(|| Norm { weight: case.weight(|random| norm_weight(random, rows)), eps: 1e-6 });
+        let scale = if full { 0.3 } else { 1.0 };
+        let (x, residual) = (case.input("x", cols, 1.0), case.input("residual", rows, 0.1));
+        case.push(Self { x, weight, bias, post_norm, scale, residual });
+        case.build_rows(n_tokens, vec![residual])
     }
 }

@@ -2,7 +2,11 @@
 //! over the `n_used` experts with the largest router probabilities (Fedus et al. 2021; Mixtral).
 
 use super::super::{rms_norm::Norm, swiglu_linear_add::Activation};
+use gguf::Format;
+
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, formats, matrix, norm_weight, odd_cols};
 use crate::reference::Context;
 use crate::{BufferId, Result, WeightId};
 
@@ -107,5 +111,53 @@ impl MoeAdd {
             chosen.iter_mut().for_each(|(_, p)| *p /= total);
         }
         chosen
+    }
+}
+
+impl MoeAdd {
+    /// Every format, renormalised or not, residual apart from the input or the same.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for format in formats() {
+            cases.push(Self::case(random, format, 1, true));
+            cases.push(Self::case(random, format, 7, false));
+        }
+        cases
+    }
+
+    fn case(random: &mut Random, format: Format, n_tokens: u32, renormalise: bool) -> Case {
+        let (cols, n_experts, n_used) = (odd_cols(format), 5, 2);
+        let n_ff = cols;
+        let name = format!("moe_add {format} {n_tokens}x{cols} renormalise {renormalise}");
+        // Gate and up are linear maps, and then the gated map of their results.
+        let bound = bounds::linear(format, cols).times(2.0).plus(bounds::gated_linear(format, cols));
+        let mut case = CaseBuilder::new(random, name, bound);
+        let norm = Norm { weight: case.weight(|random| norm_weight(random, cols)), eps: 1e-5 };
+        let mut weight =
+            |name, format, rows, cols| case.weight(|random| matrix(random, name, format, rows, cols));
+        // The router is F32, as in files: a rounded choice would be another function.
+        let router = weight("router", Format::F32, n_experts, cols);
+        let gate = weight("gate", format, n_experts * n_ff, cols);
+        let up = weight("up", format, n_experts * n_ff, cols);
+        let down = weight("down", format, n_experts * cols, n_ff);
+        let x = case.input("x", cols, 0.1);
+        let residual = if renormalise { x } else { case.input("residual", cols, 0.1) };
+        let activation = Activation::Silu;
+        let scale = 1.3;
+        case.push(Self {
+            x,
+            norm,
+            router,
+            gate,
+            up,
+            down,
+            n_experts,
+            n_used,
+            renormalise,
+            activation,
+            scale,
+            residual,
+        });
+        case.build_rows(n_tokens, vec![residual])
     }
 }

@@ -1,7 +1,11 @@
 //! `out_i = W_i · norm(x) + b_i` for each projection: QKV, or gate and up.
 
 use super::super::rms_norm::Norm;
+use gguf::Format;
+
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, bias, formats, matrix, norm_weight, odd_cols};
 use crate::reference::Context;
 use crate::{BufferId, Result, WeightId};
 
@@ -52,5 +56,37 @@ impl NormLinear {
             context.set(projection.out, &out);
         }
         Ok(())
+    }
+}
+
+impl NormLinear {
+    /// Every format, with and without norm and bias, one row to seventeen.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for format in formats() {
+            for (n_tokens, with_norm) in [(1, true), (2, false), (5, true), (17, false)] {
+                cases.push(Self::case(random, format, n_tokens, with_norm));
+            }
+        }
+        cases
+    }
+
+    fn case(random: &mut Random, format: Format, n_tokens: u32, with_norm: bool) -> Case {
+        let cols = odd_cols(format);
+        let name = format!("norm_linear {format} {n_tokens}x{cols} norm {with_norm}");
+        let mut case = CaseBuilder::new(random, name, bounds::linear(format, cols));
+        let norm =
+            with_norm.then(|| Norm { weight: case.weight(|random| norm_weight(random, cols)), eps: 1e-5 });
+        let x = case.input("x", cols, 1.0);
+        let projections: Vec<_> = [("a", 33), ("b", 1), ("c", 16)]
+            .map(|(name, rows)| Projection {
+                weight: case.weight(|random| matrix(random, name, format, rows, cols)),
+                bias: (rows == 16).then(|| case.weight(|random| bias(random, rows))),
+                out: case.buffer(name, rows),
+            })
+            .into();
+        let compare = projections.iter().filter(|p| p.out != projections[1].out).map(|p| p.out).collect();
+        case.push(Self { x, norm, projections });
+        case.build_rows(n_tokens, compare)
     }
 }

@@ -1,11 +1,13 @@
 //! `out = softmax(scale * q · Kᵀ) · V` over positions `0..=p` of the row's own
 //! sequence, or the last `window` of them; streaming softmax (Milakov & Gimelshein 2018).
 
-use super::super::head::softcap;
+use super::super::{head::softcap, rope_store::RopeStore};
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, inputs, one_layer};
 use crate::host::HostLayer;
 use crate::reference::Context;
-use crate::{BufferId, CacheLayerId, Result, Rows};
+use crate::{BufferId, CacheLayerId, KvFormat, Result, Rows};
 
 /// Causal attention; the window is the cache group's.
 #[derive(Debug, Clone)]
@@ -79,5 +81,67 @@ impl PagedAttention {
             out.iter_mut().zip(layer.value(slot, kv_head)).for_each(|(out, v)| *out += share * f64::from(v));
         }
         out
+    }
+}
+
+/// The shape of one case.
+struct Shape {
+    n_heads: usize,
+    n_kv_heads: usize,
+    dims: [usize; 2],
+    formats: [KvFormat; 2],
+    page_size: u32,
+    window: Option<u32>,
+    softcap: Option<f32>,
+}
+
+impl PagedAttention {
+    /// Head ratios, odd dimensions, KV formats, windows that leave pages behind,
+    /// soft-caps; prefill in chunks, then decode of several sequences together.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        use KvFormat::{BF16, F16, F32};
+        let shape = |n_heads, n_kv_heads, dims, formats, page_size, window, softcap| Shape {
+            n_heads,
+            n_kv_heads,
+            dims,
+            formats,
+            page_size,
+            window,
+            softcap,
+        };
+        [
+            shape(4, 4, [64, 64], [F32, F32], 16, None, None),
+            shape(9, 3, [64, 64], [F16, F16], 16, None, None),
+            shape(8, 1, [128, 128], [BF16, BF16], 32, None, Some(3.0)),
+            shape(3, 3, [80, 80], [F16, F16], 8, Some(20), None),
+            shape(6, 2, [33, 17], [F32, F16], 16, Some(7), Some(1.5)),
+            shape(4, 2, [256, 256], [F16, BF16], 64, Some(64), None),
+            shape(2, 1, [96, 64], [BF16, F32], 4, None, None),
+        ]
+        .into_iter()
+        .map(|shape| Self::case(random, shape))
+        .collect()
+    }
+
+    fn case(random: &mut Random, shape: Shape) -> Case {
+        let Shape { n_heads, n_kv_heads, dims: [k_dim, v_dim], formats, page_size, window, softcap } = shape;
+        let name = format!(
+            "paged_attention {n_heads}/{n_kv_heads} heads, {k_dim}+{v_dim} {formats:?}, \
+             pages of {page_size}, window {window:?}, soft-cap {softcap:?}"
+        );
+        let cache = one_layer(n_kv_heads, [k_dim, v_dim], formats, page_size, window);
+        let bound = bounds::attention(k_dim, 60, formats[0], formats[1]);
+        let mut case = CaseBuilder::new(random, name, bound);
+        let q = case.input("q", n_heads * k_dim, 2.0);
+        let k = case.input("k", n_kv_heads * k_dim, 2.0);
+        let v = case.input("v", n_kv_heads * v_dim, 1.0);
+        let out = case.buffer("out", n_heads * v_dim);
+        let layer = CacheLayerId(0);
+        let scale = 1.0 / (k_dim as f32).sqrt();
+        case.push(RopeStore { q, k, v, n_heads, qk_norm: None, rope: None, cache: layer });
+        case.push(Self { q, cache: layer, n_heads, scale, softcap, out });
+        let chunks = [[(17, 17), (1, 1)], [(16, 33), (2, 3)], [(1, 34), (1, 4)], [(4, 38), (20, 24)]];
+        let runs = chunks.iter().map(|sequences| inputs(&cache, sequences)).collect();
+        case.build(cache, runs, vec![out])
     }
 }

@@ -1,6 +1,8 @@
 //! `out = x / sqrt(mean(x²) + eps) * weight`, row by row (Zhang & Sennrich 2019).
 
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, norm_weight};
 use crate::reference::Context;
 use crate::{BufferId, Result, WeightId};
 
@@ -55,5 +57,21 @@ impl RmsNorm {
         let out = self.norm.reference_rows(context, &context.rows(self.x))?;
         context.set(self.out, &out);
         Ok(())
+    }
+}
+
+impl RmsNorm {
+    /// Lengths around the widths of vectors.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let shapes = [(1, 1), (3, 7), (2, 80), (17, 576), (1, 4099)];
+        let case = |(n_tokens, cols)| {
+            let name = format!("rms_norm {n_tokens}x{cols}");
+            let mut case = CaseBuilder::new(random, name, bounds::float_sum(cols));
+            let norm = Norm { weight: case.weight(|random| norm_weight(random, cols)), eps: 1e-5 };
+            let (x, out) = (case.input("x", cols, 3.0), case.buffer("out", cols));
+            case.push(Self { x, norm, out });
+            case.build_rows(n_tokens, vec![out])
+        };
+        shapes.into_iter().map(case).collect()
     }
 }

@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
-use super::super::rms_norm::Norm;
+use super::super::{paged_attention::PagedAttention, rms_norm::Norm};
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, inputs, norm_weight, one_layer};
 use crate::reference::Context;
-use crate::{BufferId, CacheLayerId, Result, Rows};
+use crate::{BufferId, CacheLayerId, KvFormat, Result, Rows};
 
 /// Which elements of a head form a rotated pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,5 +132,45 @@ impl RopeStore {
         }
         context.set(self.q, &q);
         Ok(())
+    }
+}
+
+impl RopeStore {
+    /// Either pairing, whole and part of a head, norms, several sequences. What
+    /// is stored shows through attention.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (pairs, n_pairs, with_norm) in [
+            (RopePairs::Adjacent, 32, false),
+            (RopePairs::Halves, 32, true),
+            (RopePairs::Halves, 9, false),
+            (RopePairs::Adjacent, 0, true),
+        ] {
+            let name = format!("rope_store {pairs:?} {n_pairs} pairs, norm {with_norm}");
+            cases.push(Self::case(random, name, pairs, n_pairs, with_norm));
+        }
+        cases
+    }
+
+    fn case(random: &mut Random, name: String, pairs: RopePairs, n_pairs: usize, with_norm: bool) -> Case {
+        let (n_heads, k_dim, v_dim) = (6, 64, 48);
+        let cache = one_layer(2, [k_dim, v_dim], [KvFormat::F32; 2], 16, None);
+        let bound = bounds::attention(k_dim, 40, KvFormat::F32, KvFormat::F32);
+        // Angles of position p are off by p·ε/2 where they are products in f32.
+        let bound = bound.plus(bounds::Bound { max: 40.0 * f32::EPSILON, rms: 40.0 * f32::EPSILON });
+        let mut case = CaseBuilder::new(random, name, bound);
+        let inv_freq = (0..n_pairs).map(|i| 10_000_f32.powf(-(i as f32) / 32.0)).collect();
+        let mut norm = || Norm { weight: case.weight(|random| norm_weight(random, k_dim)), eps: 1e-6 };
+        let qk_norm = with_norm.then(|| QkNorm { q: norm(), k: norm() });
+        let rope = (n_pairs > 0).then_some(Rope { pairs, inv_freq, magnitude: 1.1 });
+        let q = case.input("q", n_heads * k_dim, 1.0);
+        let k = case.input("k", 2 * k_dim, 1.0);
+        let v = case.input("v", 2 * v_dim, 1.0);
+        let out = case.buffer("attention", n_heads * v_dim);
+        let layer = CacheLayerId(0);
+        case.push(Self { q, k, v, n_heads, qk_norm, rope, cache: layer });
+        case.push(PagedAttention { q, cache: layer, n_heads, scale: 0.125, softcap: None, out });
+        let runs = vec![inputs(&cache, &[(33, 33), (1, 1)]), inputs(&cache, &[(2, 35), (5, 6)])];
+        case.build(cache, runs, vec![out])
     }
 }

@@ -1,7 +1,11 @@
 //! `residual += scale * post_norm(W · (act(gate) ⊙ up) + b)` (Shazeer 2020).
 
 use super::super::rms_norm::Norm;
+use gguf::Format;
+
+use crate::bounds;
 use crate::check::{Access, Shapes};
+use crate::harness::{Case, CaseBuilder, Random, bias, formats, matrix, norm_weight, odd_cols};
 use crate::reference::Context;
 use crate::{BufferId, Result, WeightId};
 
@@ -79,5 +83,32 @@ impl SwigluLinearAdd {
         }
         context.add(self.residual, self.scale, &delta);
         Ok(())
+    }
+}
+
+impl SwigluLinearAdd {
+    /// Every format with either activation.
+    pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for format in formats() {
+            cases.push(Self::case(random, format, 1, Activation::Silu));
+            cases.push(Self::case(random, format, 9, Activation::GeluTanh));
+        }
+        cases
+    }
+
+    fn case(random: &mut Random, format: Format, n_tokens: u32, activation: Activation) -> Case {
+        let (cols, rows) = (odd_cols(format), 65);
+        let name = format!("swiglu_linear_add {format} {n_tokens}x{cols} {activation:?}");
+        let mut case = CaseBuilder::new(random, name, bounds::gated_linear(format, cols));
+        let full = n_tokens > 1;
+        let weight = case.weight(|random| matrix(random, "w", format, rows, cols));
+        let bias = full.then(|| case.weight(|random| bias(random, rows)));
+        let post_norm =
+            full.then(|| Norm { weight: case.weight(|random| norm_weight(random, rows)), eps: 1e-6 });
+        let (gate, up) = (case.input("gate", cols, 4.0), case.input("up", cols, 1.0));
+        let residual = case.input("residual", rows, 0.1);
+        case.push(Self { gate, up, activation, weight, bias, post_norm, scale: 0.7, residual });
+        case.build_rows(n_tokens, vec![residual])
     }
 }

@@ -1,0 +1,148 @@
+//! Random weights and inputs for cases.
+
+use gguf::Format;
+use gguf::format::{Support, f16};
+
+use super::Random;
+use crate::{CacheConfig, CacheLayerConfig, GroupConfig, GroupInputs, KvFormat, NO_PAGE, Role};
+use crate::{SequenceInputs, StepInputs, TokenInputs, Weight};
+
+/// Every format that is computed with.
+pub fn formats() -> impl Iterator<Item = Format> {
+    Format::ALL.iter().copied().filter(|format| format.support() != Support::Listed)
+}
+
+/// A row length that `format` allows and that is not round: 576, 80 or 768.
+pub fn odd_cols(format: Format) -> usize {
+    match format.block_len() {
+        1 => 80,
+        256 => 768,
+        block_len => 18 * block_len,
+    }
+}
+
+/// A matrix whose outputs are about as large as its inputs.
+pub fn matrix(random: &mut Random, name: &str, format: Format, rows: usize, cols: usize) -> Weight {
+    let mut bytes = Vec::with_capacity(rows * format.row_bytes(cols).expect("cases fit their formats"));
+    for _ in 0..rows * cols / format.block_len() {
+        bytes.extend(block(random, format, 1.0 / (cols as f32).sqrt()));
+    }
+    Weight::new(name, format, rows, cols, bytes.into()).expect("cases fit their formats")
+}
+
+/// A normalisation's weight, around 1.
+pub fn norm_weight(random: &mut Random, len: usize) -> Weight {
+    Weight::vector("norm", &(0..len).map(|_| 1.0 + 0.5 * random.uniform()).collect::<Vec<_>>())
+}
+
+/// A bias.
+pub fn bias(random: &mut Random, len: usize) -> Weight {
+    Weight::vector("bias", &random.values(len, 0.5))
+}
+
+/// One block of random bits, scaled to a root mean square near `magnitude`.
+fn block(random: &mut Random, format: Format, magnitude: f32) -> Vec<u8> {
+    match format {
+        Format::F32 => return (magnitude * 1.7 * random.uniform()).to_le_bytes().to_vec(),
+        Format::F16 => return f16::from_f32(magnitude * 1.7 * random.uniform()).to_le_bytes().to_vec(),
+        Format::BF16 => {
+            let x = half::bf16::from_f32(magnitude * 1.7 * random.uniform());
+            return x.to_le_bytes().to_vec();
+        }
+        _ => {}
+    }
+    let mut bytes: Vec<u8> = (0..format.block_bytes()).map(|_| random.bits() as u8).collect();
+    // With scales of 1 the block's size shows; then they are set to fit.
+    let factors = [0.5 + 0.5 * random.uniform().abs(), 0.5 * random.uniform()];
+    set_scales(&mut bytes, format, factors);
+    let mut values = vec![0.0; format.block_len()];
+    format.dequantize(&bytes, &mut values).expect("the block has the format's length");
+    let rms = (values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32).sqrt();
+    let scale = magnitude / rms.max(f32::MIN_POSITIVE);
+    set_scales(&mut bytes, format, factors.map(|factor| factor * scale));
+    bytes
+}
+
+/// Writes a block's own scale and, where there is one, minimum or offset.
+fn set_scales(bytes: &mut [u8], format: Format, [scale, offset]: [f32; 2]) {
+    let offsets: &[usize] = match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
+        Format::Q2_K => &[80, 82],
+        Format::Q3_K => &[108],
+        Format::Q6_K => &[208],
+        Format::MXFP4 => {
+            bytes[0] = (127.0 + scale.log2().round()) as u8;
+            return;
+        }
+        _ => &[0],
+    };
+    // An offset is to the elements about what the scale is times their range.
+    let range = if matches!(format, Format::Q4_1 | Format::Q5_1) { 16.0 } else { 1.0 };
+    for (&at, value) in offsets.iter().zip([scale, offset * range]) {
+        bytes[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+    }
+}
+
+/// A cache of one layer.
+pub fn one_layer(
+    n_kv_heads: usize,
+    [k_dim, v_dim]: [usize; 2],
+    [k_format, v_format]: [KvFormat; 2],
+    page_size: u32,
+    window: Option<u32>,
+) -> CacheConfig {
+    CacheConfig {
+        groups: vec![GroupConfig { n_pages: 64, page_size, window }],
+        layers: vec![CacheLayerConfig { group: 0, n_kv_heads, k_dim, v_dim, k_format, v_format }],
+    }
+}
+
+/// Inputs for sequences of `(rows in this step, tokens in the cache after it)`.
+///
+/// Sequence `i`'s pages are scattered, but the same in every call with an equal
+/// cache, so that a later call continues an earlier one's sequences. Pages that
+/// a window has left behind are [`NO_PAGE`]. Logits are wanted of each
+/// sequence's last row.
+pub fn inputs(cache: &CacheConfig, sequences: &[(u32, u32)]) -> StepInputs {
+    let n_tokens: u32 = sequences.iter().map(|(n_rows, _)| n_rows).sum();
+    let rows = sequences.iter().flat_map(|&(n_rows, n_context)| n_context - n_rows..n_context);
+    let mut last_row = 0;
+    let outputs = sequences.iter().map(|&(n_rows, _)| {
+        last_row += n_rows;
+        last_row - 1
+    });
+    StepInputs {
+        tokens: TokenInputs::Ids((0..n_tokens).map(|i| i * 7 % 13).collect()),
+        positions: rows.collect(),
+        outputs: outputs.collect(),
+        groups: cache.groups.iter().map(|group| group_inputs(group, sequences)).collect(),
+        sequences: sequences.iter().map(|&(n_rows, n_context)| sequence(n_rows, n_context)).collect(),
+        adapter: None,
+    }
+}
+
+fn sequence(n_rows: u32, n_context: u32) -> SequenceInputs {
+    let role = if n_rows == 1 { Role::Generated } else { Role::Prompt };
+    SequenceInputs { n_rows, n_context, role }
+}
+
+/// Pages are dealt by a stride that has no divisor in common with their number.
+fn group_inputs(group: &GroupConfig, sequences: &[(u32, u32)]) -> GroupInputs {
+    const STRIDE: u32 = 37;
+    let GroupConfig { n_pages, page_size, window } = *group;
+    let per_sequence = n_pages / sequences.len() as u32;
+    let page = |i: usize, j: u32| (i as u32 * per_sequence + j) * STRIDE % n_pages;
+    let max_pages = sequences.iter().map(|(_, n_context)| n_context.div_ceil(page_size)).max().unwrap_or(0);
+    assert!(max_pages <= per_sequence, "the case needs a larger cache");
+    let (mut slots, mut block_tables) = (Vec::new(), Vec::new());
+    for (i, &(n_rows, n_context)) in sequences.iter().enumerate() {
+        let first = n_context - n_rows;
+        let oldest = window.map_or(0, |window| (first + 1).saturating_sub(window));
+        slots.extend((first..n_context).map(|p| page(i, p / page_size) * page_size + p % page_size));
+        block_tables.extend((0..max_pages).map(|j| {
+            let seen = oldest / page_size <= j && j <= (n_context - 1) / page_size;
+            if seen { page(i, j) } else { NO_PAGE }
+        }));
+    }
+    GroupInputs { slots, block_tables, max_pages: max_pages as usize }
+}

@@ -85,6 +85,24 @@ impl Bytes {
         }
     }
 
+    /// Gives back the memory that the mapped file's pages under this view take:
+    /// for bytes that were copied elsewhere. They stay readable, from the file.
+    /// Owned buffers, and systems without such advice, are left as they are.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses.
+    pub fn release(&self) -> Result<()> {
+        #[cfg(unix)]
+        if let (Owner::Mapping(mapping), false) = (&self.owner, self.is_empty()) {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the mapping is read-only and of a file, so that pages dropped
+            // here hold nothing of their own: the next look reads the same bytes.
+            unsafe { mapping.map.unchecked_advise_range(advice, self.range.start, self.range.len()) }
+                .map_err(|source| Error::Io { path: mapping.path.clone(), source })?;
+        }
+        Ok(())
+    }
+
     /// A narrower view; `None` if `range` leaves this one.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;

@@ -50,6 +50,26 @@ fn tensors_of_every_dtype() {
     assert!(model.tensor("d").is_none());
 }
 
+/// `goldens/python_safetensors.py` writes the numbers -5.5 to 5.5.
+#[test]
+fn a_file_by_the_reference_implementation() {
+    let bytes = include_bytes!("goldens/python_safetensors.bin");
+    let model = SafeTensors::from_bytes(Bytes::from(bytes.to_vec())).unwrap();
+    let check = |name: &str, format: Format, shape: &[u64], expected: &[f32]| {
+        let tensor = model.tensor(name).unwrap();
+        assert_eq!((tensor.format, &*tensor.shape), (format, shape), "{name}");
+        let mut values = vec![0.0; tensor.elements()];
+        format.dequantize(&tensor.data, &mut values).unwrap();
+        assert_eq!(values, expected, "{name}");
+    };
+    let numbers: Vec<f32> = (0..12).map(|i| i as f32 - 5.5).collect();
+    check("model.embed_tokens.weight", Format::F32, &[3, 4], &numbers);
+    check("model.norm.weight", Format::F16, &[3], &numbers[..3]);
+    check("lm_head.weight", Format::BF16, &[2, 3, 2], &numbers);
+    check("scale", Format::F32, &[1], &[0.25]);
+    assert_eq!(model.tensors.len(), 4);
+}
+
 #[test]
 fn header_lengths_that_lie() {
     for len in [0, 3, 7] {

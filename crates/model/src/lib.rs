@@ -15,6 +15,7 @@ mod memory;
 mod rope;
 mod runner;
 mod source;
+pub mod testing;
 mod weights;
 
 pub use arch::supported_architectures;

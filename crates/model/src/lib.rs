@@ -5,7 +5,6 @@
 //! [`backend::Backend`] runs. What the engine sees is [`ModelRunner`].
 
 mod arch;
-pub mod batch;
 pub mod config;
 mod error;
 mod forward;
@@ -14,6 +13,7 @@ mod loaded;
 mod memory;
 mod rope;
 mod runner;
+pub mod single;
 mod source;
 pub mod testing;
 mod weights;

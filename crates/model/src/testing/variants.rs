@@ -121,12 +121,23 @@ pub(super) const VARIANTS: &[Variant] = &[
     },
     Variant { name: "llama-factors", factors: &["rope_freqs.weight"], ..PLAIN },
     // One layer: what a position sees is then its window and nothing else.
-    Variant { name: "llama-window", n_layers: 1, keys: &[("attention.sliding_window", Key::U32(16))], ..PLAIN },
+    Variant {
+        name: "llama-window",
+        n_layers: 1,
+        keys: &[("attention.sliding_window", Key::U32(16))],
+        ..PLAIN
+    },
     Variant { name: "mixtral", experts: Some(EXPERTS), ..PLAIN },
     Variant { name: "qwen2", architecture: "qwen2", biases: Biases::Qkv, ..PLAIN },
     Variant { name: "qwen2-tied", architecture: "qwen2", biases: Biases::Qkv, tied: true, ..PLAIN },
     Variant { name: "qwen3", architecture: "qwen3", head_dim: 32, rope_dims: 32, qk_norm: true, ..PLAIN },
-    Variant { name: "qwen3moe", architecture: "qwen3moe", qk_norm: true, experts: Some(Experts { n_ff: 64, ..EXPERTS }), ..PLAIN },
+    Variant {
+        name: "qwen3moe",
+        architecture: "qwen3moe",
+        qk_norm: true,
+        experts: Some(Experts { n_ff: 64, ..EXPERTS }),
+        ..PLAIN
+    },
     Variant {
         name: "gemma2",
         architecture: "gemma2",
@@ -175,7 +186,11 @@ pub(super) const VARIANTS: &[Variant] = &[
         name: "phi3-short",
         rope_dims: 8,
         n_kv_heads: 4,
-        keys: &[("attention.sliding_window", Key::U32(16))],
+        keys: &[
+            ("attention.sliding_window", Key::U32(16)),
+            // More than the 256 tokens that llama.cpp rounds a small context up to.
+            ("rope.scaling.original_context_length", Key::U32(512)),
+        ],
         ..PHI3
     },
     Variant {

@@ -23,10 +23,8 @@ pub(super) fn insert(metadata: &mut Metadata) {
     let all: Vec<_> = special.into_iter().chain(bytes).chain(pieces).take(N_VOCAB).collect();
     assert_eq!(all.len(), N_VOCAB, "the list above fills the vocabulary");
     metadata.insert("tokenizer.ggml.model", "llama");
-    metadata.insert(
-        "tokenizer.ggml.tokens",
-        Array::String(all.iter().map(|(text, ..)| text.clone()).collect()),
-    );
+    metadata
+        .insert("tokenizer.ggml.tokens", Array::String(all.iter().map(|(text, ..)| text.clone()).collect()));
     metadata.insert("tokenizer.ggml.scores", Array::F32(all.iter().map(|&(_, score, _)| score).collect()));
     metadata.insert("tokenizer.ggml.token_type", Array::I32(all.iter().map(|&(.., kind)| kind).collect()));
     metadata.insert("tokenizer.ggml.unknown_token_id", 0u32);

@@ -23,7 +23,7 @@ pub struct Rows<'a> {
 ///
 /// A full group must have pages for the whole sequence and a window group for
 /// its window and these rows, as [`crate::LoadedModel`] makes them.
-pub fn single(groups: &[CacheGroup], rows: &Rows<'_>, outputs: Vec<u32>) -> StepInputs {
+pub fn batch(groups: &[CacheGroup], rows: &Rows<'_>, outputs: Vec<u32>) -> StepInputs {
     let n_rows = u32::try_from(rows.ids.len()).expect("a batch has fewer than 2^32 rows");
     let end = rows.start + n_rows;
     StepInputs {

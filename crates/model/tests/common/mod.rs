@@ -1,0 +1,93 @@
+//! Sequences with pages of their own, so that tests can batch, chunk and shuffle as they like.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use backend::{Backend, GroupInputs, KvFormat, Role, SequenceInputs, StepInputs, TokenInputs};
+use quarrel_model::{LoadOptions, LoadedModel, ModelRunner, load, testing};
+
+/// The seed of models and tokens in all committed goldens.
+pub const SEED: u64 = 1;
+
+/// Test models keep f32 caches: bounds then measure the arithmetic only.
+pub const OPTIONS: LoadOptions = LoadOptions {
+    context: Some(64),
+    kv_k: KvFormat::F32,
+    kv_v: KvFormat::F32,
+    max_batch_tokens: 64,
+    max_sequences: 2,
+    max_outputs: 64,
+    memory: None,
+};
+
+pub fn reference() -> Box<dyn Backend> {
+    Box::new(backend::Reference::new())
+}
+
+pub fn tiny(name: &str, backend: Box<dyn Backend>, options: &LoadOptions) -> LoadedModel {
+    let file = testing::tiny(name, SEED).expect("the name is from the list");
+    load(&file, backend, options).expect("tiny models load")
+}
+
+/// One sequence: its tokens so far and the pages it owns in each group.
+pub struct Sequence {
+    pub n_context: u32,
+    /// `[groups][logical page]`
+    pub pages: Vec<Vec<u32>>,
+}
+
+impl Sequence {
+    /// The `index`-th of `n` sequences that share the pools evenly, pages in order.
+    pub fn new(model: &LoadedModel, index: u32, n: u32) -> Self {
+        let pages = model.groups().iter().map(|group| {
+            let share = group.n_pages / n;
+            (index * share..(index + 1) * share).collect()
+        });
+        Self { n_context: 0, pages: pages.collect() }
+    }
+
+    /// The same, pages in reverse order.
+    pub fn reversed(mut self) -> Self {
+        self.pages.iter_mut().for_each(|pages| pages.reverse());
+        self
+    }
+}
+
+/// A batch that appends `ids` to each sequence and asks for all their logits.
+pub fn batch(model: &LoadedModel, rows: &mut [(&mut Sequence, &[u32], Role)]) -> StepInputs {
+    let mut ids = vec![];
+    let mut positions = vec![];
+    let mut sequences = vec![];
+    let mut groups = vec![GroupInputs::default(); model.groups().len()];
+    for group in &mut groups {
+        group.max_pages = rows.iter().map(|(sequence, ..)| sequence.pages[0].len()).max().expect("some row");
+    }
+    for (sequence, new, role) in rows {
+        let (start, end) = (sequence.n_context, sequence.n_context + new.len() as u32);
+        ids.extend_from_slice(new);
+        positions.extend(start..end);
+        sequences.push(SequenceInputs { n_rows: new.len() as u32, n_context: end, role: *role });
+        for ((inputs, pages), group) in groups.iter_mut().zip(&sequence.pages).zip(model.groups()) {
+            let size = group.page_size;
+            inputs.slots.extend((start..end).map(|p| pages[(p / size) as usize] * size + p % size));
+            inputs.block_tables.extend(pages);
+            let missing = inputs.max_pages - pages.len();
+            inputs.block_tables.extend(std::iter::repeat_n(backend::NO_PAGE, missing));
+        }
+        sequence.n_context = end;
+    }
+    let outputs = (0..ids.len() as u32).collect();
+    StepInputs { tokens: TokenInputs::Ids(ids), positions, sequences, groups, outputs, adapter: None }
+}
+
+/// Runs `ids` after what the sequence holds; `[ids, n_vocab]` logits.
+pub fn run(model: &mut LoadedModel, sequence: &mut Sequence, ids: &[u32], role: Role) -> Vec<f32> {
+    let inputs = batch(model, &mut [(sequence, ids, role)]);
+    model.forward(&inputs).expect("the batch fits");
+    model.logits().expect("a batch has run").to_vec()
+}
+
+/// Largest difference.
+pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}

@@ -1,0 +1,177 @@
+//! Every architecture on every backend: llama.cpp's logits, and the ways to
+//! run the same tokens that must not change them.
+
+mod common;
+
+use backend::{Backend, Role};
+use common::{OPTIONS, SEED, Sequence, batch, max_difference, run, tiny};
+use quarrel_model::{LoadOptions, ModelRunner as _, single, testing};
+
+const N_TOKENS: usize = 40;
+/// Of each position's logits the goldens hold every `STRIDE`-th.
+const STRIDE: usize = 6;
+
+fn golden(name: &str) -> Option<Vec<f32>> {
+    let path = format!("{}/tests/data/tiny/{name}.f32", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(path).ok()?;
+    Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+/// Both sides compute in f32 (ours partly in f64) over two to seven layers of
+/// width 64 to 96, so they differ by some tens of roundings of 2^-24 around
+/// values of size one. llama.cpp takes GELU from a table of f16 values: each
+/// activation is off by up to 2^-11 of its size on the way in and out, and the
+/// norms after the feed-forward layers pass that on to the logits in full.
+fn bound(name: &str) -> f32 {
+    if name.starts_with("gemma") { 4.0 / 2048.0 } else { 100.0 / (1 << 24) as f32 }
+}
+
+fn agrees_with_llama_cpp(backend: fn() -> Box<dyn Backend>) {
+    let tokens = testing::tiny_tokens(N_TOKENS, SEED);
+    let mut compared = 0;
+    for name in testing::tiny_names() {
+        let Some(golden) = golden(name) else { continue };
+        let mut model = tiny(name, backend(), &OPTIONS);
+        let mut sequence = Sequence::new(&model, 0, 2);
+        let logits = run(&mut model, &mut sequence, &tokens, Role::Prompt);
+        let kept: Vec<f32> = logits.into_iter().step_by(STRIDE).collect();
+        let difference = max_difference(&kept, &golden);
+        println!("{name}: differs by {difference:e}");
+        assert!(difference <= bound(name), "{name}: logits differ by {difference}");
+        compared += 1;
+    }
+    assert_eq!(compared, testing::tiny_names().len() - 1, "all but llama-window have goldens");
+}
+
+/// Within a role, chunking changes no bit; decode may use other arithmetic,
+/// which stays within `decode_bound`.
+fn is_the_same_in_chunks(backend: fn() -> Box<dyn Backend>, decode_bound: f32) {
+    let tokens = testing::tiny_tokens(N_TOKENS, SEED);
+    for name in testing::tiny_names() {
+        let mut model = tiny(name, backend(), &OPTIONS);
+        let mut in_chunks = |sizes: &[usize], role| {
+            let mut sequence = Sequence::new(&model, 0, 2);
+            let mut start = 0;
+            let mut logits = vec![];
+            for &size in sizes {
+                logits.extend(run(&mut model, &mut sequence, &tokens[start..start + size], role));
+                start += size;
+            }
+            assert_eq!(start, N_TOKENS);
+            logits
+        };
+        let whole = in_chunks(&[40], Role::Prompt);
+        for sizes in [&[7, 13, 20][..], &[32, 8], &[33, 7], &[1; 40]] {
+            assert!(in_chunks(sizes, Role::Prompt) == whole, "{name}: chunks {sizes:?} change the logits");
+        }
+        let decoded = in_chunks(&[1; 40], Role::Generated);
+        let verified = in_chunks(&[1, 5, 10, 24], Role::Generated);
+        assert!(decoded == verified, "{name}: several generated tokens at once change the logits");
+        let difference = max_difference(&decoded, &whole);
+        assert!(difference <= decode_bound, "{name}: decode differs from prefill by {difference}");
+    }
+}
+
+/// Two sequences of different lengths and roles in one batch, in shuffled
+/// pages, give the bits that each gives alone.
+fn is_the_same_in_company(backend: fn() -> Box<dyn Backend>) {
+    let tokens = testing::tiny_tokens(N_TOKENS, SEED);
+    let other = testing::tiny_tokens(25, SEED + 1);
+    for name in testing::tiny_names() {
+        let mut model = tiny(name, backend(), &OPTIONS);
+        let n_vocab = model.limits().n_vocab;
+        let mut alone = |tokens: &[u32]| {
+            let mut sequence = Sequence::new(&model, 0, 2);
+            let prompt = run(&mut model, &mut sequence, &tokens[..tokens.len() - 1], Role::Prompt);
+            (prompt, run(&mut model, &mut sequence, &tokens[tokens.len() - 1..], Role::Generated))
+        };
+        let (prompt, last) = alone(&tokens);
+        let (other_prompt, other_last) = alone(&other);
+
+        let mut a = Sequence::new(&model, 1, 2).reversed();
+        let mut b = Sequence::new(&model, 0, 2).reversed();
+        // The second prompt runs beside the first one's decode.
+        assert!(run(&mut model, &mut a, &tokens[..39], Role::Prompt) == prompt, "{name}: shuffled pages");
+        let inputs = batch(
+            &model,
+            &mut [(&mut b, &other[..24], Role::Prompt), (&mut a, &tokens[39..], Role::Generated)],
+        );
+        model.forward(&inputs).expect("the batch fits");
+        let logits = model.logits().expect("a batch has run");
+        assert!(logits[..24 * n_vocab] == other_prompt, "{name}: a prompt beside a decode");
+        assert!(logits[24 * n_vocab..] == last, "{name}: a decode beside a prompt");
+        let inputs = batch(&model, &mut [(&mut b, &other[24..], Role::Generated)]);
+        model.forward(&inputs).expect("the batch fits");
+        assert!(model.logits().expect("a batch has run") == other_last, "{name}: decode after that");
+    }
+}
+
+/// With one layer a position sees its window only: the window's tokens alone
+/// give the same logits, as rotary embeddings depend on distances only.
+fn sees_only_its_window(backend: fn() -> Box<dyn Backend>) {
+    const WINDOW: usize = 16;
+    let tokens = testing::tiny_tokens(N_TOKENS, SEED);
+    let mut model = tiny("llama-window", backend(), &OPTIONS);
+    assert_eq!(model.groups()[0].window, Some(WINDOW as u32));
+    let n_vocab = model.limits().n_vocab;
+    let mut sequence = Sequence::new(&model, 0, 2);
+    let whole = run(&mut model, &mut sequence, &tokens, Role::Prompt);
+    for end in [WINDOW, 17, 30, N_TOKENS] {
+        let mut sequence = Sequence::new(&model, 0, 2);
+        let part = run(&mut model, &mut sequence, &tokens[end - WINDOW..end], Role::Prompt);
+        let difference =
+            max_difference(&whole[(end - 1) * n_vocab..end * n_vocab], &part[(WINDOW - 1) * n_vocab..]);
+        // Other positions, so other sines: some roundings of values around one.
+        assert!(difference <= bound("llama"), "position {}: {difference}", end - 1);
+    }
+}
+
+/// A window's pool is smaller than the context; its pages come round again.
+fn reuses_pages_of_a_window(backend: fn() -> Box<dyn Backend>) {
+    let tokens = testing::tiny_tokens(128, SEED);
+    let model = |max_batch_tokens| {
+        let options = LoadOptions { context: Some(128), max_batch_tokens, max_sequences: 1, ..OPTIONS };
+        tiny("llama-window", backend(), &options)
+    };
+    let (mut small, mut large) = (model(8), model(128));
+    assert_eq!([small.groups()[0].n_pages, large.groups()[0].n_pages], [3, 4]);
+    for start in (0..128).step_by(8) {
+        let ids = &tokens[start as usize..start as usize + 8];
+        let logits = [&mut small, &mut large].map(|model| {
+            let rows = single::Rows { ids, start, role: Role::Prompt };
+            let batch = single::batch(model.groups(), &rows, (0..8).collect());
+            model.forward(&batch).expect("the batch fits");
+            model.logits().expect("a batch has run").to_vec()
+        });
+        assert!(logits[0] == logits[1], "positions from {start}");
+    }
+}
+
+mod reference {
+    use super::common::reference;
+
+    #[test]
+    fn agrees_with_llama_cpp() {
+        super::agrees_with_llama_cpp(reference);
+    }
+
+    #[test]
+    fn is_the_same_in_chunks() {
+        super::is_the_same_in_chunks(reference, 0.0);
+    }
+
+    #[test]
+    fn is_the_same_in_company() {
+        super::is_the_same_in_company(reference);
+    }
+
+    #[test]
+    fn sees_only_its_window() {
+        super::sees_only_its_window(reference);
+    }
+
+    #[test]
+    fn reuses_pages_of_a_window() {
+        super::reuses_pages_of_a_window(reference);
+    }
+}

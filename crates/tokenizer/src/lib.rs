@@ -15,6 +15,7 @@ mod partition;
 mod pre;
 mod special;
 mod spm;
+pub mod template;
 mod tokenizer;
 mod vocab;
 

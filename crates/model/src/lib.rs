@@ -11,6 +11,7 @@ mod forward;
 mod load;
 mod loaded;
 mod memory;
+pub mod perplexity;
 mod rope;
 mod runner;
 pub mod single;

@@ -1,9 +1,10 @@
 """Writes data/quantize.json: the error llama.cpp's quantisers make on seeded data.
 
     pip install gguf==0.19.0 numpy
-    python goldens_quantize.py .../build/bin/libggml-base.so
+    python goldens_quantize.py .../build/bin/libggml-base.so .../smollm2-135m.gguf
 
-The library is that of llama.cpp as PyPI `llama-cpp-python==0.3.36` carries it.
+The library is that of llama.cpp as PyPI `llama-cpp-python==0.3.36` carries it;
+the model is what `cargo xtask fixtures` fetches.
 quantize.rs makes the same data from the same seeds (splitmix64, Box–Muller in
 f64) and compares its errors with these. Each figure is the root mean square of
 value minus quantised value over 65,536 elements.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as T
+from gguf.gguf_reader import GGUFReader
 from gguf.quants import dequantize
 
 ROWS, COLUMNS = 256, 256
@@ -57,6 +59,12 @@ def outliers(n):
     return gaussian(n) * np.tile(columns, n // COLUMNS) * np.where(u < 1 / 64, 8, 1)
 
 
+def trained(path):
+    """The first rows of a real model's embedding, which its file keeps in Q8_0."""
+    (tensor,) = [t for t in GGUFReader(path).tensors if t.name == "token_embd.weight"]
+    return lambda n: dequantize(tensor.data, tensor.tensor_type).ravel()[:n]
+
+
 def peer(lib, values, fmt):
     """`values` through the peer's quantiser of `fmt` and back."""
     block_len, block_bytes = GGML_QUANT_SIZES[fmt]
@@ -71,16 +79,18 @@ def peer(lib, values, fmt):
     return dequantize(out.reshape(1, -1), fmt)[0]
 
 
+def errors(lib, values):
+    """Of each format, by name."""
+    values = np.ascontiguousarray(values, np.float32)
+    lost = {fmt.name: values.astype(np.float64) - peer(lib, values, fmt) for fmt in FORMATS}
+    return {name: float(np.sqrt(np.mean(lost**2))) for name, lost in lost.items()}
+
+
 def main():
     lib = ctypes.CDLL(sys.argv[1])
     lib.ggml_quantize_chunk.restype = ctypes.c_size_t
-    goldens = {}
-    for data in (gaussian, laplace, outliers):
-        values = data(ROWS * COLUMNS).astype(np.float32)
-        goldens[data.__name__] = {
-            fmt.name: float(np.sqrt(np.mean((values.astype(np.float64) - peer(lib, values, fmt)) ** 2)))
-            for fmt in FORMATS
-        }
+    data = {"gaussian": gaussian, "laplace": laplace, "outliers": outliers, "trained": trained(sys.argv[2])}
+    goldens = {name: errors(lib, make(ROWS * COLUMNS)) for name, make in data.items()}
     text = json.dumps(goldens, indent=2) + "\n"
     Path(__file__).with_name("data").joinpath("quantize.json").write_text(text)
 

@@ -79,10 +79,13 @@ pub fn peak<const N: usize>(x: &[f32; N]) -> f32 {
     x.iter().fold(0.0, |peak: f32, &x| if x.abs() > peak.abs() { x } else { peak })
 }
 
-/// Sums over the elements of `x`, `N` a multiple of 8, of each of the `K` terms
-/// that `terms` gives.
-#[inline(always)]
-pub fn sums<const N: usize, const K: usize>(x: &[f32; N], terms: impl Fn(f32) -> [f32; K]) -> [f32; K] {
+/// Sums over the elements of `x`, a multiple of 8, of each of the `K` terms that
+/// `terms` gives.
+///
+/// Not inlined: with the length known, the loop is unrolled before it is
+/// vectorised, and then is not (half the speed).
+#[inline(never)]
+pub fn sums<const K: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; K]) -> [f32; K] {
     const LANES: usize = 8;
     let mut lanes = [[0.0; LANES]; K];
     for x in x.as_chunks::<LANES>().0 {

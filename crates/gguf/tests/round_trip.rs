@@ -2,7 +2,8 @@
 
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
-use quarrel_gguf::{Array, Bytes, Format, Metadata, ModelFile, TensorInfo, Value, Writer};
+use quarrel_gguf::metadata::{MAX_ARRAY_DEPTH, MAX_NAME_LEN};
+use quarrel_gguf::{Array, Bytes, Error, Format, Metadata, ModelFile, TensorInfo, Value, Writer};
 
 /// Strategies for the numbers exclude NaN, which does not equal itself.
 fn value() -> impl Strategy<Value = Value> {
@@ -94,4 +95,84 @@ proptest! {
             prop_assert_eq!(file.tensor(&info.name).unwrap().info(), info.clone());
         }
     }
+}
+
+fn info(name: &str, shape: &[u64]) -> TensorInfo {
+    TensorInfo { name: name.to_owned(), shape: shape.to_vec(), format: Format::F32 }
+}
+
+#[test]
+fn data_other_than_announced_is_refused() {
+    let new = || Writer::new(Vec::new(), &Metadata::new(), vec![info("a", &[2]), info("b", &[1])]).unwrap();
+    let is_refused = |outcome: Result<(), Error>, name: &str| match outcome.unwrap_err() {
+        Error::TensorData { tensor, .. } => assert_eq!(tensor, name),
+        other => panic!("{other:?}"),
+    };
+    let mut writer = new();
+    is_refused(writer.write("b", &[0; 4]), "b");
+    is_refused(writer.write("a", &[0; 9]), "a");
+    writer.write("a", &[0; 5]).unwrap();
+    is_refused(writer.write("a", &[0; 4]), "a");
+    is_refused(writer.finish().map(drop), "a");
+
+    let mut writer = new();
+    writer.write("a", &[0; 8]).unwrap();
+    is_refused(writer.write("a", &[]), "a");
+    writer.write("b", &[0; 4]).unwrap();
+    is_refused(writer.write("b", &[0; 4]), "b");
+    writer.finish().unwrap();
+}
+
+#[test]
+fn what_the_reader_would_refuse_cannot_be_written() {
+    let error = |key: &str, value: Value, tensors: Vec<TensorInfo>| {
+        let mut metadata = Metadata::new();
+        metadata.insert(key, value);
+        Writer::new(Vec::new(), &metadata, tensors).unwrap_err()
+    };
+    let long = "x".repeat(MAX_NAME_LEN + 1);
+    for name in ["", &long] {
+        assert!(matches!(error(name, 1u8.into(), vec![]), Error::NameLength { .. }));
+        assert!(matches!(error("k", 1u8.into(), vec![info(name, &[1])]), Error::NameLength { .. }));
+    }
+    let twice = vec![info("t", &[1]), info("t", &[1])];
+    assert!(matches!(error("k", 1u8.into(), twice), Error::DuplicateTensor { .. }));
+    for shape in [&[][..], &[0], &[1, 1, 1, 1, 1], &[1 << 62], &[1 << 32, 1 << 32]] {
+        assert!(matches!(error("k", 1u8.into(), vec![info("t", shape)]), Error::Shape { .. }));
+    }
+    let whole_range = vec![info("a", &[1 << 60]); 4].into_iter().enumerate();
+    let whole_range = whole_range.map(|(i, a)| TensorInfo { name: format!("{i}"), ..a }).collect();
+    assert!(matches!(error("k", 1u8.into(), whole_range), Error::Shape { .. }));
+    assert!(matches!(error("general.alignment", 33u32.into(), vec![]), Error::Alignment { found: 33 }));
+    assert!(matches!(error("general.alignment", 32u64.into(), vec![]), Error::WrongType { .. }));
+
+    let nested = |depth| (1..depth).fold(Array::U8(vec![]), |array, _| Array::Array(vec![array]));
+    let too_deep = error("k", nested(MAX_ARRAY_DEPTH + 1).into(), vec![]);
+    assert!(matches!(too_deep, Error::TooDeep { .. }));
+    let mut metadata = Metadata::new();
+    metadata.insert("k", nested(MAX_ARRAY_DEPTH));
+    let file = Writer::new(Vec::new(), &metadata, vec![]).unwrap().finish().unwrap();
+    assert_eq!(ModelFile::from_bytes(Bytes::from(file)).unwrap().metadata, metadata);
+}
+
+#[test]
+fn a_failing_destination_is_an_error() {
+    let mut small = [0; 40];
+    let outcome = Writer::new(&mut small[..], &Metadata::new(), vec![info("t", &[1])]);
+    assert!(matches!(outcome.unwrap_err(), Error::Output(_)));
+}
+
+#[test]
+fn removing_a_key_leaves_the_others_in_place() {
+    let mut metadata = Metadata::new();
+    for (i, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        metadata.insert(key, i as u32);
+    }
+    assert_eq!(metadata.remove("b"), Some(Value::U32(1)));
+    assert_eq!(metadata.remove("b"), None);
+    for (key, expected) in [("a", Some(0)), ("b", None), ("c", Some(2)), ("d", Some(3))] {
+        assert_eq!(metadata.u32(key).unwrap(), expected, "{key}");
+    }
+    assert_eq!(metadata.insert("c", 9u32), Some(Value::U32(2)));
+    assert_eq!(metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "c", "d"]);
 }

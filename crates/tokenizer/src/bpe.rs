@@ -23,9 +23,6 @@ pub(crate) struct Bpe {
     steps: Index,
     /// The symbol of each byte, in the byte-level alphabet.
     bytes: Box<[u32; 256]>,
-    /// What stands for a byte that has no token; without it such a byte is
-    /// dropped, as in llama.cpp.
-    unk: Option<u32>,
 }
 
 impl Bpe {
@@ -34,10 +31,9 @@ impl Bpe {
         vocab: &Vocab,
         merges: impl Iterator<Item = (&'a str, &'a str)>,
         pre: &'static Pre,
-        unk: Option<u32>,
     ) -> Self {
         let mut bpe =
-            Self { pre, ranks: HashMap::new(), steps: Index::default(), bytes: Box::new([NONE; 256]), unk };
+            Self { pre, ranks: HashMap::new(), steps: Index::default(), bytes: Box::new([NONE; 256]) };
         let mut text = String::new();
         for (rank, (left, right)) in merges.enumerate() {
             text.clear();
@@ -115,13 +111,15 @@ impl Bpe {
         (self.pre.raw && piece.starts_with('\n')).then(|| vocab.find(piece))?
     }
 
+    /// The token of a byte that no merge has taken. Some vocabularies lack
+    /// bytes that UTF-8 never or hardly ever has (SmolLM2: 0x06, 0xF3); those
+    /// are dropped, as the models' own tokenizers do. The "unknown" token is
+    /// no way out: in such vocabularies it is the one that ends a text.
     fn byte(&self, vocab: &Vocab, byte: u8) -> Option<u32> {
-        let id = if self.pre.raw {
-            vocab.byte_token(byte)
-        } else {
-            Some(self.bytes[usize::from(byte)]).filter(|&id| (id as usize) < vocab.len())
-        };
-        id.or(self.unk)
+        if self.pre.raw {
+            return vocab.byte_token(byte);
+        }
+        Some(self.bytes[usize::from(byte)]).filter(|&id| (id as usize) < vocab.len())
     }
 }
 

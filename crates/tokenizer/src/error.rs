@@ -93,7 +93,4 @@ pub enum Error {
         /// The rule.
         text: String,
     },
-    /// The special tokens are too many or too long to search for.
-    #[error("cannot search for the special tokens: {0}")]
-    Specials(#[from] aho_corasick::BuildError),
 }

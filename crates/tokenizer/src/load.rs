@@ -47,8 +47,7 @@ impl Tokenizer {
         let pre = match model {
             "llama" => None,
             "gemma4" => Some(by_name("gemma4")?),
-            // A file older than the key means the first pattern there was.
-            "gpt2" => Some(by_name(metadata.str("tokenizer.ggml.pre")?.unwrap_or("default"))?),
+            "gpt2" => Some(by_name(pre_tokenizer(metadata)?)?),
             other => {
                 return Err(Error::UnsupportedModel { found: other.to_owned(), supported: SUPPORTED });
             }
@@ -67,16 +66,27 @@ impl Tokenizer {
                 let merges = require("tokenizer.ggml.merges", metadata.strings("tokenizer.ggml.merges")?)?;
                 let merges: Vec<_> =
                     merges.iter().enumerate().map(|(i, text)| parse_merge(i, text)).collect::<Result<_>>()?;
-                Model::Bpe(Bpe::new(&vocab, merges.into_iter(), pre, special.unk))
+                Model::Bpe(Bpe::new(&vocab, merges.into_iter(), pre))
             }
         };
         let is_spm = pre.is_none();
         let (add_bos, add_eos) = added(metadata, pre, &special)?;
         let space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(is_spm) && is_spm;
         let strip = strip_rule(metadata, &vocab)?;
-        let partition = Partition::new(&vocab, strip)?;
+        let partition = Partition::new(&vocab, strip);
         Ok(Self { vocab, model, partition, special, add_bos, add_eos, space_prefix })
     }
+}
+
+/// The pre-tokenizer's name; files older than the key mean the first there was.
+fn pre_tokenizer(metadata: &Metadata) -> Result<&str> {
+    Ok(metadata.str("tokenizer.ggml.pre")?.unwrap_or_else(|| {
+        tracing::warn!(
+            "the file does not say which pre-tokenizer it needs (`tokenizer.ggml.pre`); using `default`, \
+             as files of its age expect; a newer conversion of the model may tokenize better"
+        );
+        "default"
+    }))
 }
 
 fn by_name(name: &str) -> Result<&'static Pre> {
@@ -121,7 +131,10 @@ fn special(metadata: &Metadata, is_spm: bool, tokens: usize) -> Result<Special> 
         eom: id("tokenizer.ggml.eom_token_id")?,
         // Fine-tunes often name a padding token that they did not keep; it is
         // for training, so nothing is lost.
-        pad: id("tokenizer.ggml.padding_token_id").unwrap_or(None),
+        pad: match id("tokenizer.ggml.padding_token_id") {
+            Err(Error::SpecialOutOfRange { .. }) => None,
+            other => other?,
+        },
         eog: Vec::new(),
     })
 }

@@ -12,6 +12,9 @@ pub(crate) struct Spm {
     priorities: Vec<u32>,
     /// No token is longer, in bytes.
     max_len: usize,
+    /// No token has `▁` after another character, so that nothing joins across
+    /// the beginning of a word, and each word can be merged on its own.
+    by_word: bool,
     unk: Option<u32>,
 }
 
@@ -19,13 +22,22 @@ impl Spm {
     /// One score for each token.
     pub fn new(vocab: &Vocab, scores: &[f32], unk: Option<u32>) -> Self {
         let priorities = scores.iter().map(|&score| priority(score)).collect();
-        let max_len =
-            (0..vocab.len() as u32).filter_map(|id| vocab.text(id)).map(str::len).max().unwrap_or(0);
-        Self { priorities, max_len, unk }
+        let texts = || (0..vocab.len() as u32).filter_map(|id| vocab.text(id));
+        let max_len = texts().map(str::len).max().unwrap_or(0);
+        let by_word = texts().all(|text| word_starts(text).next().is_none());
+        Self { priorities, max_len, by_word, unk }
     }
 
     /// Appends the tokens of `text`, in which spaces are `▁`.
     pub fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
+        let mut start = 0;
+        for end in word_starts(text).filter(|_| self.by_word).chain([text.len()]) {
+            self.encode_piece(vocab, &text[start..end], merger, out);
+            start = end;
+        }
+    }
+
+    fn encode_piece(&self, vocab: &Vocab, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
         merger.clear();
         for c in text.chars() {
             merger.push(vocab.find(c.encode_utf8(&mut [0; 4])).unwrap_or(NONE), c.len_utf8());
@@ -48,6 +60,11 @@ impl Spm {
         let id = vocab.find(&text[left.start..][..len])?;
         Some(Join { priority: self.priorities[id as usize], id })
     }
+}
+
+/// Where a `▁` follows another character.
+fn word_starts(text: &str) -> impl Iterator<Item = usize> {
+    text.match_indices('▁').map(|(at, _)| at).filter(|&at| at > 0 && !text[..at].ends_with('▁'))
 }
 
 /// A number that is lower for a higher score, in the order of `f32::total_cmp`.

@@ -56,7 +56,7 @@ impl Tokenizer {
         }
         let mut merger = Merger::default();
         let mut after_special = true;
-        for part in self.partition.split(text, opts.parse_special) {
+        for part in self.partition.split(&self.vocab, text, opts.parse_special) {
             match part {
                 Part::Token(id) => ids.push(id),
                 Part::Text(text) => self.encode_text(text, after_special, &mut merger, &mut ids),

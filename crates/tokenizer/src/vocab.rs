@@ -107,8 +107,9 @@ pub(crate) struct Vocab {
 }
 
 impl Vocab {
-    /// Tokens with their kinds. An empty text cannot be told from the next, so
-    /// it becomes `[EMPTY_id]`, as it does in llama.cpp.
+    /// Tokens with their kinds; `decode` gives the bytes of those that are
+    /// neither byte tokens nor unused. An empty text cannot be told from the
+    /// next, so its token is named `[EMPTY_id]`; it stands for no bytes.
     pub fn new<'a>(
         texts: impl ExactSizeIterator<Item = &'a str>,
         kinds: Vec<Kind>,
@@ -121,13 +122,10 @@ impl Vocab {
         let mut bytes = Strings::default();
         for (id, (text, &kind)) in texts.zip(&kinds).enumerate() {
             let second = id as u32;
-            let text = match text {
-                "" => format!("[EMPTY_{id}]").into(),
-                text => std::borrow::Cow::Borrowed(text),
-            };
-            let text = text.as_ref();
-            if let Err(first) = index.insert(text.as_bytes()) {
-                return Err(Error::DuplicateToken { text: text.to_owned(), first, second });
+            let placeholder = if text.is_empty() { format!("[EMPTY_{id}]") } else { String::new() };
+            let name = if text.is_empty() { &placeholder } else { text };
+            if let Err(first) = index.insert(name.as_bytes()) {
+                return Err(Error::DuplicateToken { text: name.to_owned(), first, second });
             }
             match kind {
                 Kind::Byte => match parse_byte(text) {

@@ -11,8 +11,8 @@ const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 /// Every text of a vocabulary's file, with its ids.
 fn check(name: &str) {
     let tokenizer = fixtures::tokenizer(name);
-    let texts = fixtures::read(&format!("ggml-vocab-{name}.gguf.inp"));
-    let expected = fixtures::read(&format!("ggml-vocab-{name}.gguf.out"));
+    let texts = read(&format!("ggml-vocab-{name}.gguf.inp"));
+    let expected = read(&format!("ggml-vocab-{name}.gguf.out"));
     // Most files end with a separator, gemma-4's with a text.
     let texts: Vec<&str> = texts.strip_suffix(SEPARATOR).unwrap_or(&texts).split(SEPARATOR).collect();
     let expected: Vec<&str> = expected.lines().collect();
@@ -22,6 +22,12 @@ fn check(name: &str) {
         let found = tokenizer.encode(text, Encode::default());
         assert_eq!(found, ids, "{name}: {text:?}: {:?}", spell(&tokenizer, &found));
     }
+}
+
+fn read(name: &str) -> String {
+    let path = fixtures::path(name);
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask fixtures` first", path.display()))
 }
 
 fn spell<'a>(tokenizer: &'a Tokenizer, ids: &[u32]) -> Vec<&'a str> {

@@ -12,6 +12,7 @@ mod load;
 mod loaded;
 mod memory;
 pub mod perplexity;
+pub mod quantize;
 mod rope;
 mod runner;
 pub mod single;

@@ -12,6 +12,7 @@
 pub mod bounds;
 mod cache;
 pub mod check;
+pub mod cpu;
 mod device;
 mod error;
 pub mod harness;
@@ -25,6 +26,7 @@ mod step;
 mod weight;
 
 pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
+pub use cpu::{Cpu, CpuConfig, Isa};
 pub use device::{Backend, Bucket, LoweredId};
 pub use error::{Error, Result};
 pub use host::Memory;

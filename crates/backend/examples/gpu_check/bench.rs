@@ -1,0 +1,91 @@
+//! What decides decoding speed: bytes of weights a second.
+
+use std::time::Instant;
+
+use gguf::Format;
+use quarrel_backend::bounds::Bound;
+use quarrel_backend::cuda::Cuda;
+use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
+use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
+use quarrel_backend::{Backend, Error};
+
+use crate::layers::{MISTRAL, Shape};
+use crate::{Done, SEED, text};
+
+const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
+
+pub fn run(cuda: &mut Cuda) -> Done {
+    for (format, rows) in [(Format::Q4_0, 1), (Format::Q4_0, 8), (Format::Q8_0, 1), (Format::F16, 1)] {
+        matvec(cuda, format, rows).map_err(text)?;
+    }
+    decode(cuda, MISTRAL, 32).map_err(text)
+}
+
+/// Gate and up of Mistral-7B, several sets in turn so that none stays in the L2 cache.
+fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
+    const SETS: usize = 8;
+    let mut random = Random::new(SEED);
+    let mut case = CaseBuilder::new(&mut random, "matvec".into(), NO_BOUND);
+    let x = case.input("x", MISTRAL.n_embd, 1.0);
+    let (out, cols) = (case.buffer("out", 2 * MISTRAL.n_ff), MISTRAL.n_embd);
+    let weight = matrix(case.random, "w", format, 2 * MISTRAL.n_ff, cols);
+    let bytes = SETS * weight.bytes().len();
+    for _ in 0..SETS {
+        // The same bytes, uploaded once more.
+        let weight = case.weight(|_| weight.clone());
+        case.push(NormLinear { x, norm: None, projections: vec![Projection { weight, bias: None, out }] });
+    }
+    let case = case.build_rows(n_rows, vec![out]);
+    let seconds = median_seconds(cuda, &case, 40)?;
+    println!(
+        "matvec {format} {n_rows} rows, [{}, {cols}]: {:.1} µs each, {:.2} TB/s of weights",
+        2 * MISTRAL.n_ff,
+        seconds / SETS as f64 * 1e6,
+        bytes as f64 / seconds / 1e12
+    );
+    Ok(())
+}
+
+/// Whole decode steps with `n_layers` layers that share their weights' values, not their memory.
+fn decode(cuda: &mut Cuda, shape: Shape, n_layers: usize) -> Result<(), Error> {
+    let mut random = Random::new(SEED);
+    let mut case = CaseBuilder::new(&mut random, "decode".into(), NO_BOUND);
+    let values = shape.values(case.random, Format::Q4_0);
+    let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
+    let table = shape.table(&mut case, Format::Q4_0);
+    let logits = shape.model(&mut case, &layers, table);
+    let cache = shape.cache(n_layers, 256);
+    let runs = vec![inputs(&cache, &[(1, 512)])];
+    let case = case.build(cache, runs, vec![logits]);
+    let seconds = median_seconds(cuda, &case, 20)?;
+    println!(
+        "decode {} Q4_0, {n_layers} layers, context 512: {:.2} ms, {:.0} tokens/s",
+        shape.name,
+        seconds * 1e3,
+        1.0 / seconds
+    );
+    Ok(())
+}
+
+/// The median of `n` runs of a case, each waited for.
+fn median_seconds(cuda: &mut Cuda, case: &Case, n: usize) -> Result<f64, Error> {
+    cuda.load(case.weights.clone())?;
+    cuda.create_cache(&case.cache)?;
+    let lowered = cuda.lower(&case.step, case.bucket())?;
+    for &(id, magnitude) in &case.fill {
+        let len = case.runs[0].tokens.len() * case.step.desc(id)?.cols;
+        cuda.write(lowered, id, &Random::new(SEED).values(len, magnitude))?;
+    }
+    let mut times = Vec::new();
+    for _ in 0..n + 5 {
+        cuda.runtime().synchronize()?;
+        let start = Instant::now();
+        cuda.run(lowered, &case.runs[0])?;
+        cuda.runtime().synchronize()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    // The first few warm up.
+    let times = &mut times[5..];
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}

@@ -1,0 +1,206 @@
+//! One layer of real models' shapes, from the same op list on each backend.
+
+use std::time::Instant;
+
+use gguf::Format;
+use quarrel_backend::bounds;
+use quarrel_backend::cuda::Cuda;
+use quarrel_backend::harness::{Case, CaseBuilder, Outcome, Random, inputs, matrix, norm_weight};
+use quarrel_backend::kernels::embed::Embed;
+use quarrel_backend::kernels::head::Head;
+use quarrel_backend::kernels::linear_add::LinearAdd;
+use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
+use quarrel_backend::kernels::paged_attention::PagedAttention;
+use quarrel_backend::kernels::rms_norm::Norm;
+use quarrel_backend::kernels::rope_store::{Rope, RopePairs, RopeStore};
+use quarrel_backend::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
+use quarrel_backend::{
+    BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, GroupConfig, KvFormat, Weight, WeightId,
+};
+
+use crate::{Done, SEED, text};
+
+/// A model's sizes.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub name: &'static str,
+    pub n_embd: usize,
+    pub n_ff: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    pub n_vocab: usize,
+}
+
+pub const SMOLLM2: Shape = Shape {
+    name: "SmolLM2-135M",
+    n_embd: 576,
+    n_ff: 1536,
+    n_heads: 9,
+    n_kv_heads: 3,
+    head_dim: 64,
+    n_vocab: 49152,
+};
+
+pub const MISTRAL: Shape = Shape {
+    name: "Mistral-7B",
+    n_embd: 4096,
+    n_ff: 14336,
+    n_heads: 32,
+    n_kv_heads: 8,
+    head_dim: 128,
+    n_vocab: 32768,
+};
+
+/// The weights of one layer.
+pub struct LayerWeights {
+    norm: WeightId,
+    /// q, k, v, output, gate, up, down.
+    maps: [WeightId; 7],
+}
+
+impl Shape {
+    fn sizes(&self) -> [(usize, usize); 7] {
+        let (q, kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
+        let (n, ff) = (self.n_embd, self.n_ff);
+        [(q, n), (kv, n), (kv, n), (n, q), (ff, n), (ff, n), (n, ff)]
+    }
+
+    /// Random values for one layer: a norm, and the maps.
+    pub fn values(&self, random: &mut Random, format: Format) -> (Weight, [Weight; 7]) {
+        let norm = norm_weight(random, self.n_embd);
+        (norm, self.sizes().map(|(rows, cols)| matrix(random, "w", format, rows, cols)))
+    }
+
+    /// A layer with these values in memory of its own.
+    pub fn layer(&self, case: &mut CaseBuilder<'_>, (norm, maps): &(Weight, [Weight; 7])) -> LayerWeights {
+        let norm = case.weight(|_| norm.clone());
+        LayerWeights { norm, maps: maps.each_ref().map(|map| case.weight(|_| map.clone())) }
+    }
+
+    /// A random table for embedding and head.
+    pub fn table(&self, case: &mut CaseBuilder<'_>, format: Format) -> WeightId {
+        case.weight(|random| matrix(random, "table", format, self.n_vocab, self.n_embd))
+    }
+
+    /// A cache of `n_layers` in one group.
+    pub fn cache(&self, n_layers: usize, n_pages: u32) -> CacheConfig {
+        let layer = CacheLayerConfig {
+            group: 0,
+            n_kv_heads: self.n_kv_heads,
+            k_dim: self.head_dim,
+            v_dim: self.head_dim,
+            k_format: KvFormat::F16,
+            v_format: KvFormat::F16,
+        };
+        let group = GroupConfig { n_pages, page_size: 16, window: None };
+        CacheConfig { groups: vec![group], layers: vec![layer; n_layers] }
+    }
+
+    /// Embedding, layers, head; the buffer of the logits.
+    pub fn model(&self, case: &mut CaseBuilder<'_>, layers: &[LayerWeights], table: WeightId) -> BufferId {
+        let residual = case.buffer("residual", self.n_embd);
+        case.push(Embed { table, scale: 17.0, out: residual });
+        for (i, weights) in layers.iter().enumerate() {
+            self.attention(case, weights, residual, CacheLayerId(i as u32));
+            self.feed_forward(case, weights, residual);
+        }
+        let logits = case.outputs("logits", self.n_vocab);
+        let norm = Norm { weight: layers[layers.len() - 1].norm, eps: 1e-5 };
+        case.push(Head { x: residual, norm, weight: table, scale: 1.0, softcap: None, out: logits });
+        logits
+    }
+
+    fn attention(
+        &self,
+        case: &mut CaseBuilder<'_>,
+        weights: &LayerWeights,
+        residual: BufferId,
+        cache: CacheLayerId,
+    ) {
+        let [q, k, v] = [("q", self.n_heads), ("k", self.n_kv_heads), ("v", self.n_kv_heads)]
+            .map(|(name, heads)| case.buffer(name, heads * self.head_dim));
+        let out = case.buffer("attention", self.n_heads * self.head_dim);
+        let projections = [(q, 0), (k, 1), (v, 2)];
+        let projections = projections.map(|(out, i)| Projection { weight: weights.maps[i], bias: None, out });
+        let norm = Some(Norm { weight: weights.norm, eps: 1e-5 });
+        case.push(NormLinear { x: residual, norm, projections: projections.into() });
+        let half = self.head_dim / 2;
+        let inv_freq = (0..half).map(|i| 10_000_f32.powf(-(i as f32) / half as f32)).collect();
+        let rope = Some(Rope { pairs: RopePairs::Adjacent, inv_freq, magnitude: 1.0 });
+        case.push(RopeStore { q, k, v, n_heads: self.n_heads, qk_norm: None, rope, cache });
+        let scale = 1.0 / (self.head_dim as f32).sqrt();
+        case.push(PagedAttention { q, cache, n_heads: self.n_heads, scale, softcap: None, out });
+        let weight = weights.maps[3];
+        case.push(LinearAdd { x: out, weight, bias: None, post_norm: None, scale: 1.0, residual });
+    }
+
+    fn feed_forward(&self, case: &mut CaseBuilder<'_>, weights: &LayerWeights, residual: BufferId) {
+        let [gate, up] = ["gate", "up"].map(|name| case.buffer(name, self.n_ff));
+        let projections = [(gate, 4), (up, 5)];
+        let projections = projections.map(|(out, i)| Projection { weight: weights.maps[i], bias: None, out });
+        let norm = Some(Norm { weight: weights.norm, eps: 1e-5 });
+        case.push(NormLinear { x: residual, norm, projections: projections.into() });
+        let (activation, weight) = (Activation::Silu, weights.maps[6]);
+        let (bias, post_norm, scale) = (None, None, 1.0);
+        case.push(SwigluLinearAdd { gate, up, activation, weight, bias, post_norm, scale, residual });
+    }
+
+    /// One layer with what stands around it, over `runs` of `(rows, context)` a sequence.
+    fn case(&self, format: Format, runs: &[&[(u32, u32)]]) -> Case {
+        let mut random = Random::new(SEED);
+        // The errors of the layer's maps and attention, added; the head's map follows.
+        let map = bounds::linear(format, self.n_embd);
+        let attention = bounds::attention(self.head_dim, 64, KvFormat::F16, KvFormat::F16);
+        let bound = map.times(4.0).plus(bounds::gated_linear(format, self.n_ff)).plus(attention);
+        let mut case = CaseBuilder::new(&mut random, format!("{} {format}", self.name), bound);
+        let values = self.values(case.random, format);
+        let layer = self.layer(&mut case, &values);
+        let table = self.table(&mut case, format);
+        let logits = self.model(&mut case, &[layer], table);
+        let cache = self.cache(1, 64);
+        let runs = runs.iter().map(|run| inputs(&cache, run)).collect();
+        case.build(cache, runs, vec![logits])
+    }
+}
+
+/// The same op list on the reference and on the device: a prompt in two
+/// chunks, then single tokens.
+pub fn compare(cuda: &mut Cuda) -> Done {
+    for (shape, format) in [(SMOLLM2, Format::Q4_0), (SMOLLM2, Format::Q8_0), (MISTRAL, Format::Q4_0)] {
+        let case = shape.case(format, &[&[(9, 9)], &[(3, 12)], &[(1, 13)], &[(1, 14)]]);
+        let start = Instant::now();
+        match case.check(cuda, SEED)? {
+            Outcome::Within(worst) => {
+                println!(
+                    "layer {}: off by {worst:?}, allowed {:?} ({:.1?})",
+                    case.name,
+                    case.bound,
+                    start.elapsed()
+                );
+            }
+            Outcome::Absent(reason) => return Err(format!("{}: {reason}", case.name)),
+        }
+    }
+    Ok(())
+}
+
+/// A sequence's bits do not depend on what runs beside it.
+pub fn invariance(cuda: &mut Cuda) -> Done {
+    // Two places in the cache are dealt in each run, so that pages agree; one row beside, or many.
+    let alone: &[&[(u32, u32)]] = &[&[(7, 7), (1, 1)], &[(1, 8), (1, 1)], &[(1, 9), (1, 1)]];
+    let beside: &[&[(u32, u32)]] = &[&[(7, 7), (30, 30)], &[(1, 8), (9, 39)], &[(1, 9), (1, 40)]];
+    let run = |cuda: &mut Cuda, runs| SMOLLM2.case(Format::Q4_0, runs).run_on(cuda, SEED).map_err(text);
+    let (alone, beside) = (run(cuda, alone)?, run(cuda, beside)?);
+    let vocab = SMOLLM2.n_vocab;
+    for ((name, alone), (_, beside)) in
+        alone.iter().zip(&beside).filter(|((name, _), _)| name.contains("logits"))
+    {
+        // The first sequence's last row is the first of the outputs.
+        if alone[..vocab] != beside[..vocab] {
+            return Err(format!("{name} differ with what runs beside them"));
+        }
+    }
+    println!("invariance: logits are the same bits alone and beside others");
+    Ok(())
+}

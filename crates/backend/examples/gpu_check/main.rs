@@ -1,0 +1,91 @@
+//! Runs the op cases and whole layers on a CUDA device, compares them with the
+//! reference and the CPU, and times what decides decoding speed.
+//!
+//! `gpu_check [cases [FILTER] | layers | invariance | bench] [--nvrtc PATH] [--kernels DIR]`;
+//! without a part, all parts. Exit status 1 when anything is off.
+
+mod bench;
+mod layers;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use quarrel_backend::cuda::{Cuda, CudaOptions};
+use quarrel_backend::harness::{self, Outcome};
+use quarrel_backend::{Backend, Error};
+
+const SEED: u64 = 2026;
+
+type Done = Result<(), String>;
+
+fn main() -> ExitCode {
+    let (mut options, mut words) = (CudaOptions::default(), Vec::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--nvrtc" => options.nvrtc = args.next().map(Into::into),
+            "--kernels" => options.kernel_cache = args.next().map(Into::into),
+            _ => words.push(arg),
+        }
+    }
+    let part = words.first().map(String::as_str);
+    let wanted = |name: &str| part.is_none_or(|part| part == name);
+    let mut cuda = match Cuda::open(&options) {
+        Ok(cuda) => cuda,
+        Err(e) => {
+            eprintln!("error: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("{}", cuda.description());
+    let mut failed = false;
+    let mut report = |name: &str, done: Done| {
+        if let Err(e) = done {
+            failed = true;
+            println!("FAILED {name}: {e}");
+        }
+    };
+    if wanted("cases") {
+        report("cases", cases(&mut cuda, words.get(1).map(String::as_str)));
+    }
+    if wanted("layers") {
+        report("layers", layers::compare(&mut cuda));
+    }
+    if wanted("invariance") {
+        report("invariance", layers::invariance(&mut cuda));
+    }
+    if wanted("bench") {
+        report("bench", bench::run(&mut cuda));
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Every case of the harness, or those whose name holds `filter`.
+fn cases(cuda: &mut Cuda, filter: Option<&str>) -> Done {
+    let start = Instant::now();
+    let (mut within, mut absent, mut failures) = (0, Vec::new(), Vec::new());
+    for case in harness::cases(SEED).iter().filter(|case| filter.is_none_or(|f| case.name.contains(f))) {
+        match case.check(cuda, SEED) {
+            Ok(Outcome::Within(worst)) => {
+                within += 1;
+                if filter.is_some() {
+                    println!("ok     {}: off by {worst:?}, allowed {:?}", case.name, case.bound);
+                }
+            }
+            Ok(Outcome::Absent(reason)) => absent.push(format!("{}: {reason}", case.name)),
+            Err(e) => failures.push(e),
+        }
+    }
+    println!(
+        "cases: {within} within bounds, {} absent, {} failed, in {:.1?}",
+        absent.len(),
+        failures.len(),
+        start.elapsed()
+    );
+    absent.iter().for_each(|line| println!("absent {line}"));
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+fn text(e: Error) -> String {
+    e.to_string()
+}

@@ -1,0 +1,262 @@
+//! The CUDA driver as a [`Runtime`].
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+
+use super::CudaOptions;
+use super::cache::KernelCache;
+use super::nvrtc::{self, Nvrtc};
+use crate::gpu::source::{Dialect, Source};
+use crate::gpu::{Groups, Runtime};
+use crate::{Error, Memory, Result};
+
+/// One device and one stream of it.
+pub struct CudaRuntime {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    arch: u32,
+    nvrtc_path: Option<std::path::PathBuf>,
+    cache: KernelCache,
+    /// Loaded at the first kernel that is not in the cache.
+    nvrtc: Option<Nvrtc>,
+    modules: HashMap<&'static str, Arc<Module>>,
+}
+
+/// Device memory.
+pub struct DeviceBuffer {
+    context: Arc<CudaContext>,
+    start: sys::CUdeviceptr,
+    bytes: usize,
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        // What fails here has failed before: the context is gone.
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: `start` came from `malloc_sync` and is freed once; the
+            // driver waits until nothing enqueued uses it.
+            let _ = unsafe { result::free_sync(self.start) };
+        }
+    }
+}
+
+/// A loaded image of one source.
+struct Module {
+    context: Arc<CudaContext>,
+    handle: sys::CUmodule,
+}
+
+// SAFETY: the driver's handles may be used from any thread that has bound the context.
+unsafe impl Send for Module {}
+// SAFETY: nothing in it changes after loading.
+unsafe impl Sync for Module {}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: the handle came from `load_data` and is unloaded once.
+            let _ = unsafe { result::module::unload(self.handle) };
+        }
+    }
+}
+
+/// An entry point.
+pub struct Kernel {
+    function: sys::CUfunction,
+    name: String,
+    /// The function is valid as long as its module is loaded.
+    _module: Arc<Module>,
+}
+
+// SAFETY: as for `Module`.
+unsafe impl Send for Kernel {}
+
+impl CudaRuntime {
+    /// Opens the device that `options` name.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] without driver or device.
+    pub fn open(options: &CudaOptions) -> Result<Self> {
+        let unavailable = |reason| Error::Unavailable { backend: "cuda", reason };
+        // SAFETY: it only tries to load the driver's library, which has no requirements.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(unavailable("the NVIDIA driver's library (libcuda) is not installed".into()));
+        }
+        let no_device = |e: DriverError| unavailable(format!("device {}: {e}", options.device));
+        let context = CudaContext::new(options.device).map_err(no_device)?;
+        let stream = context.new_stream().map_err(no_device)?;
+        let (major, minor) = context.compute_capability().map_err(no_device)?;
+        let arch = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
+        Ok(Self {
+            cache: KernelCache::new(options.kernel_cache.clone()),
+            nvrtc_path: options.nvrtc.clone(),
+            context,
+            stream,
+            arch,
+            nvrtc: None,
+            modules: HashMap::new(),
+        })
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when some of it failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(failed("waiting for the device"))
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(failed("using the device"))
+    }
+
+    fn module(&mut self, source: &'static Source) -> Result<Arc<Module>> {
+        if let Some(module) = self.modules.get(source.name) {
+            return Ok(module.clone());
+        }
+        let image = self.image(source)?;
+        // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
+        let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
+        let handle = handle.map_err(failed(&format!("loading kernels/{}", source.name)))?;
+        let module = Arc::new(Module { context: self.context.clone(), handle });
+        self.modules.insert(source.name, module.clone());
+        Ok(module)
+    }
+
+    /// The compiled source, from the cache or from NVRTC.
+    fn image(&mut self, source: &'static Source) -> Result<Vec<u8>> {
+        let text = source.text(Dialect::Cuda);
+        // Without NVRTC's version: what another one compiled is as good, and finding it needs no compiler.
+        let options = nvrtc::options(nvrtc::Target { arch: self.arch, machine_code: true }).join(" ");
+        let parts = [text.as_str(), options.as_str()];
+        if let Some(image) = self.cache.get(&parts) {
+            return Ok(image);
+        }
+        if self.nvrtc.is_none() {
+            self.nvrtc = Some(Nvrtc::load(self.nvrtc_path.as_deref())?);
+        }
+        let nvrtc = self.nvrtc.as_ref().expect("it was just loaded");
+        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, nvrtc.target(self.arch)?)?;
+        self.cache.put(&parts, &image);
+        Ok(image)
+    }
+}
+
+impl Runtime for CudaRuntime {
+    type Buffer = DeviceBuffer;
+    type Kernel = Kernel;
+
+    fn name(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn description(&self) -> String {
+        let name = self.context.name().unwrap_or_else(|_| "unnamed device".to_owned());
+        let memory = self.context.total_mem().unwrap_or(0) >> 30;
+        format!("cuda: {name}, compute capability {}.{}, {memory} GiB", self.arch / 10, self.arch % 10)
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        let (available, total) = self.context.mem_get_info().ok()?;
+        Some(Memory { available: available as u64, total: total as u64 })
+    }
+
+    fn allocate(&mut self, what: &str, bytes: usize) -> Result<DeviceBuffer> {
+        self.bind()?;
+        let bytes = bytes.max(1);
+        // SAFETY: the memory is set to zero before anyone can read it.
+        let start = unsafe { result::malloc_sync(bytes) };
+        let start = start.map_err(|e| match (e.0, self.memory()) {
+            (sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY, Some(Memory { available, total })) => {
+                Error::OutOfMemory {
+                    what: what.to_owned(),
+                    needed: bytes as u64,
+                    available,
+                    total,
+                    advice: "use a smaller model or format, or a shorter context".to_owned(),
+                }
+            }
+            _ => failed(&format!("allocating {bytes} bytes for {what}"))(e),
+        })?;
+        let buffer = DeviceBuffer { context: self.context.clone(), start, bytes };
+        // SAFETY: the range is the whole allocation.
+        let zeroed = unsafe { result::memset_d8_async(start, 0, bytes, self.stream.cu_stream()) };
+        zeroed.map_err(failed("clearing memory"))?;
+        Ok(buffer)
+    }
+
+    fn upload(&mut self, to: &DeviceBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.bind()?;
+        let at = to.range(offset, bytes.len());
+        // SAFETY: the range was checked; pageable memory is read before the call returns.
+        unsafe { result::memcpy_htod_async(at, bytes, self.stream.cu_stream()) }
+            .map_err(failed("copying to the device"))
+    }
+
+    fn download(&mut self, from: &DeviceBuffer, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        self.bind()?;
+        let at = from.range(offset, bytes.len());
+        // SAFETY: the range was checked, and `bytes` is borrowed until the stream has been waited for.
+        unsafe { result::memcpy_dtoh_async(bytes, at, self.stream.cu_stream()) }
+            .map_err(failed("copying from the device"))?;
+        self.synchronize()
+    }
+
+    fn copy_within(&mut self, buffer: &DeviceBuffer, from: usize, to: usize, bytes: usize) -> Result<()> {
+        self.bind()?;
+        let (from, to) = (buffer.range(from, bytes), buffer.range(to, bytes));
+        // SAFETY: both ranges were checked.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
+            .map_err(failed("copying on the device"))
+    }
+
+    fn kernel(&mut self, source: &'static Source, entry: &str) -> Result<Kernel> {
+        self.bind()?;
+        let module = self.module(source)?;
+        let name = CString::new(entry).expect("names of kernels have no zero byte");
+        // SAFETY: the module is loaded, and the kernel keeps it so.
+        let function = unsafe { result::module::get_function(module.handle, name) };
+        let function = function.map_err(failed(&format!("finding kernel `{entry}`")))?;
+        Ok(Kernel { function, name: entry.to_owned(), _module: module })
+    }
+
+    fn launch(
+        &mut self,
+        kernel: &Kernel,
+        groups: Groups,
+        threads: u32,
+        args: &[u32],
+        buffers: &[(&DeviceBuffer, usize)],
+    ) -> Result<()> {
+        self.bind()?;
+        let mut pointers: Vec<sys::CUdeviceptr> =
+            buffers.iter().map(|(b, offset)| b.range(*offset, 0)).collect();
+        let mut params: Vec<*mut c_void> = vec![args.as_ptr().cast_mut().cast()];
+        params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
+        let grid = (groups.0, groups.1, 1);
+        let stream = self.stream.cu_stream();
+        // SAFETY: the parameters are the kernel's: its arguments, which the
+        // driver copies before it returns, and as many pointers as it takes.
+        // That kernels stay inside their buffers is what lowering and the
+        // checks of a run's inputs see to.
+        unsafe { result::launch_kernel(kernel.function, grid, (threads, 1, 1), 0, stream, &mut params) }
+            .map_err(failed(&format!("launching `{}`", kernel.name)))
+    }
+}
+
+impl DeviceBuffer {
+    /// The address of `offset`, where `bytes` must still fit.
+    fn range(&self, offset: usize, bytes: usize) -> sys::CUdeviceptr {
+        let end = offset.checked_add(bytes).filter(|&end| end <= self.bytes);
+        assert!(end.is_some(), "{bytes} bytes at {offset} leave a buffer of {}", self.bytes);
+        self.start + offset as sys::CUdeviceptr
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(DriverError) -> Error + use<> {
+    let what = what.to_owned();
+    move |e| Error::Device { backend: "cuda", what, reason: e.to_string() }
+}

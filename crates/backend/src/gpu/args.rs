@@ -1,0 +1,144 @@
+//! The arguments of every kernel, declared once for Rust and for the kernels'
+//! header. All fields are 32 bits wide, so that both layouts agree.
+//!
+//! Fields that end in `_at` are places in the array of inputs, see
+//! [`super::inputs::Layout`].
+
+macro_rules! kernel_args {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ident,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+            #[repr(C)]
+            pub(crate) struct $name { $($(#[$field_doc])* pub $field: $ty,)* }
+        )*
+
+        /// The declarations as CUDA and Metal read them.
+        pub(super) fn header() -> String {
+            let mut text = String::from("#ifndef QUARREL_ARGS_H\n#define QUARREL_ARGS_H\n");
+            $(
+                text += concat!("struct ", stringify!($name), " {\n");
+                $(text += concat!("    ", kernel_args!(@c $ty), " ", stringify!($field), ";\n");)*
+                text += "};\n";
+            )*
+            text + "#endif\n"
+        }
+    };
+    (@c u32) => { "unsigned int" };
+    (@c f32) => { "float" };
+}
+
+kernel_args! {
+    /// A row-wise normalisation.
+    NormArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// Rows to read instead of `0..`, or 0.
+        gather_at: u32,
+        /// Added to the mean square.
+        eps: f32,
+        /// Multiplies what is added to a residual.
+        scale: f32,
+    }
+    /// A linear map.
+    LinearArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Inputs.
+        cols: u32,
+        /// Outputs.
+        out_cols: u32,
+        /// 1 if there is a bias.
+        has_bias: u32,
+        /// Multiplies the result.
+        scale: f32,
+        /// The soft-cap of logits, or 0.
+        softcap: f32,
+    }
+    /// A gated activation.
+    SwigluArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// 1 for the tanh form of GELU, 0 for SiLU.
+        gelu_tanh: u32,
+    }
+    /// Looking up embeddings.
+    EmbedArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Token ids.
+        ids_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// Multiplies every element.
+        scale: f32,
+    }
+    /// Rotation of q and k, and storing k and v.
+    RopeStoreArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Positions to rotate by.
+        positions_at: u32,
+        /// Where each row's k and v go.
+        slots_at: u32,
+        /// Tokens a page.
+        page_size: u32,
+        /// Query heads.
+        n_heads: u32,
+        /// Key/value heads.
+        n_kv_heads: u32,
+        /// Elements of a key.
+        k_dim: u32,
+        /// Elements of a value.
+        v_dim: u32,
+        /// Index into `KvFormat::ALL`.
+        k_format: u32,
+        /// Index into `KvFormat::ALL`.
+        v_format: u32,
+        /// 1 if q and k are normalised.
+        has_norm: u32,
+        /// Rotated pairs.
+        n_pairs: u32,
+        /// 1 if pairs are `(2i, 2i + 1)`, 0 if `(i, i + n_pairs)`.
+        adjacent: u32,
+        /// Added to q's mean square.
+        q_eps: f32,
+        /// Added to k's mean square.
+        k_eps: f32,
+        /// Multiplies cosine and sine.
+        magnitude: f32,
+    }
+    /// Attention over pages.
+    AttentionArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Each row's place in its sequence's context.
+        places_at: u32,
+        /// Each row's sequence.
+        sequences_at: u32,
+        /// Block tables, `max_pages` entries a sequence.
+        block_tables_at: u32,
+        /// Length of a block table.
+        max_pages: u32,
+        /// Tokens a page.
+        page_size: u32,
+        /// Query heads.
+        n_heads: u32,
+        /// Key/value heads.
+        n_kv_heads: u32,
+        /// Elements of a key.
+        k_dim: u32,
+        /// Elements of a value.
+        v_dim: u32,
+        /// Positions a query sees, or 0 for all.
+        window: u32,
+        /// Multiplies scores.
+        scale: f32,
+        /// The soft-cap of scores, or 0.
+        softcap: f32,
+    }
+}

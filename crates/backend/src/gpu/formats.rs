@@ -1,0 +1,47 @@
+//! Which weight formats the GPU kernels read.
+
+use gguf::Format;
+
+/// The name a format has in the names of kernels, or why there are none.
+///
+/// # Errors
+/// The reason.
+pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> {
+    const LATER: &str =
+        "its GPU kernels are not written yet; use the CPU backend or requantise to Q4_0 or Q8_0";
+    const LISTED: &str = "only the size of this format is known; requantise the model to a supported one";
+    match format {
+        Format::F32 => Ok("f32"),
+        Format::F16 => Ok("f16"),
+        Format::BF16 => Ok("bf16"),
+        Format::Q4_0 => Ok("q4_0"),
+        Format::Q4_1 => Ok("q4_1"),
+        Format::Q8_0 => Ok("q8_0"),
+        Format::Q5_0
+        | Format::Q5_1
+        | Format::Q2_K
+        | Format::Q3_K
+        | Format::Q4_K
+        | Format::Q5_K
+        | Format::Q6_K
+        | Format::IQ4_NL
+        | Format::IQ4_XS
+        | Format::MXFP4 => Err(LATER),
+        Format::Q8_1
+        | Format::Q8_K
+        | Format::IQ2_XXS
+        | Format::IQ2_XS
+        | Format::IQ3_XXS
+        | Format::IQ1_S
+        | Format::IQ3_S
+        | Format::IQ2_S
+        | Format::I8
+        | Format::I16
+        | Format::I32
+        | Format::I64
+        | Format::F64
+        | Format::IQ1_M
+        | Format::TQ1_0
+        | Format::TQ2_0 => Err(LISTED),
+    }
+}

@@ -1,0 +1,198 @@
+//! A step as a list of kernel launches whose arguments never change: what
+//! differs from run to run lies in the array of inputs.
+
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use gguf::Format;
+
+use super::formats::kernel_name;
+use super::inputs::Layout;
+use super::source::Source;
+use crate::plan::ALIGNMENT;
+use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
+use crate::{CacheLayerConfig, Rows, Step, Weight, WeightId};
+
+/// A buffer of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Argument {
+    /// The array of inputs.
+    Inputs,
+    /// A weight.
+    Weight(WeightId),
+    /// The arena, from this byte on.
+    Arena(usize),
+    /// Tables made when the step was lowered, from this byte on.
+    Tables(usize),
+    /// A cache layer's keys.
+    Keys(CacheLayerId),
+    /// A cache layer's values.
+    Values(CacheLayerId),
+}
+
+/// How many threadgroups a launch has: `x`, by one for every `rows_each` rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grid {
+    pub x: u32,
+    pub rows: Rows,
+    pub rows_each: u32,
+    /// Threads a threadgroup.
+    pub threads: u32,
+}
+
+/// One kernel launch.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub source: &'static Source,
+    pub entry: String,
+    pub grid: Grid,
+    pub args: Vec<u32>,
+    pub buffers: Vec<Argument>,
+    /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
+    pub embeds: bool,
+}
+
+/// What the ops of a step are lowered into.
+pub(crate) struct Lowering<'a> {
+    pub backend: &'static str,
+    pub bucket: Bucket,
+    pub layout: &'a Layout,
+    step: &'a Step,
+    weights: &'a [Weight],
+    cache: &'a CacheConfig,
+    plan: &'a Plan,
+    scratch_bytes: usize,
+    known_tables: Vec<(Arc<[f32]>, usize)>,
+    /// Bytes of tables.
+    pub tables: Vec<f32>,
+    pub launches: Vec<Launch>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Lowers a step that has passed [`Step::check`].
+    pub fn new(
+        backend: &'static str,
+        step: &'a Step,
+        bucket: Bucket,
+        (weights, cache): (&'a [Weight], &'a CacheConfig),
+        (layout, plan): (&'a Layout, &'a Plan),
+    ) -> Result<Self> {
+        let mut lowering = Self {
+            backend,
+            bucket,
+            layout,
+            step,
+            weights,
+            cache,
+            plan,
+            scratch_bytes: 0,
+            known_tables: Vec::new(),
+            tables: Vec::new(),
+            launches: Vec::new(),
+        };
+        step.ops().iter().try_for_each(|op| lowering.op(op))?;
+        Ok(lowering)
+    }
+
+    fn op(&mut self, op: &Op) -> Result<()> {
+        match op {
+            Op::Embed(op) => op.lower(self),
+            Op::RmsNorm(op) => op.lower(self),
+            Op::NormLinear(op) => op.lower(self),
+            Op::RopeStore(op) => op.lower(self),
+            Op::PagedAttention(op) => op.lower(self),
+            Op::LinearAdd(op) => op.lower(self),
+            Op::SwigluLinearAdd(op) => op.lower(self),
+            Op::MoeAdd(_) => Err(self.absent("moe_add", "any shape", "its GPU kernels are not written yet")),
+            Op::Head(op) => op.lower(self),
+        }
+    }
+
+    /// Bytes of arena: the step's buffers, and behind them what single ops need.
+    pub fn arena_bytes(&self) -> usize {
+        self.plan.bytes() + self.scratch_bytes
+    }
+
+    /// A written absence.
+    pub fn absent(&self, op: &'static str, what: impl Into<String>, reason: &'static str) -> Error {
+        Error::Absent { backend: self.backend, op, what: what.into(), reason }
+    }
+
+    /// The part of a kernel's name that says which format it reads.
+    pub fn format_name(&self, op: &'static str, format: Format) -> Result<&'static str> {
+        kernel_name(format).map_err(|reason| self.absent(op, format.name(), reason))
+    }
+
+    /// A weight.
+    pub fn weight(&self, id: WeightId) -> &'a Weight {
+        &self.weights[id.0 as usize]
+    }
+
+    /// A buffer's description.
+    pub fn desc(&self, id: BufferId) -> &'a BufferDesc {
+        &self.step.buffers()[id.0 as usize]
+    }
+
+    /// A buffer's place.
+    pub fn buffer(&self, id: BufferId) -> Argument {
+        let place = self.plan.place(id).expect("an op that uses a buffer gives it a place");
+        Argument::Arena(place.offset)
+    }
+
+    /// `[rows, cols]` f32 that live until the next op. `skip` bytes of scratch
+    /// are taken already; the second value is what to skip for the next one.
+    pub fn scratch(&mut self, skip: usize, rows: Rows, cols: usize) -> Result<(Argument, usize)> {
+        let bytes = self.rows(rows).checked_mul(cols).and_then(|n| n.checked_mul(4));
+        let end = bytes.and_then(|n| n.checked_next_multiple_of(ALIGNMENT)?.checked_add(skip));
+        let end =
+            end.ok_or_else(|| Error::Step("an op's scratch takes more than can be addressed".into()))?;
+        self.scratch_bytes = self.scratch_bytes.max(end);
+        Ok((Argument::Arena(self.plan.bytes() + skip), end))
+    }
+
+    /// A table of constants on the device; equal tables are one.
+    pub fn table(&mut self, values: &Arc<[f32]>) -> Argument {
+        let known = self.known_tables.iter().find(|(known, _)| Arc::ptr_eq(known, values) || known == values);
+        if let Some(&(_, at)) = known {
+            return Argument::Tables(at);
+        }
+        let at = self.tables.len() * 4;
+        self.known_tables.push((values.clone(), at));
+        self.tables.extend_from_slice(values);
+        self.tables.resize(self.tables.len().next_multiple_of(ALIGNMENT / 4), 0.0);
+        Argument::Tables(at)
+    }
+
+    /// A cache layer and its group.
+    pub fn cache(&self, id: CacheLayerId) -> (&'a CacheLayerConfig, &'a GroupConfig) {
+        let layer = &self.cache.layers[id.0 as usize];
+        (layer, &self.cache.groups[layer.group])
+    }
+
+    /// The most rows the bucket allows.
+    pub fn rows(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Tokens => self.bucket.tokens,
+            Rows::Outputs => self.bucket.outputs,
+        }
+    }
+
+    /// A size as kernels take it.
+    pub fn u32(&self, n: usize) -> Result<u32> {
+        u32::try_from(n).map_err(|_| Error::Step(format!("{n} elements are more than a kernel counts")))
+    }
+
+    /// Adds a launch; `buffers` follow the inputs.
+    pub fn launch(
+        &mut self,
+        source: &'static Source,
+        entry: impl Into<String>,
+        grid: Grid,
+        args: impl Pod,
+        buffers: &[Argument],
+    ) {
+        let args = bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec();
+        let buffers = [&[Argument::Inputs], buffers].concat();
+        self.launches.push(Launch { source, entry: entry.into(), grid, args, buffers, embeds: false });
+    }
+}

@@ -1,0 +1,68 @@
+//! What a GPU's driver must offer: little enough that CUDA, Metal and the
+//! Metal emulator are each a short file.
+
+use super::source::Source;
+use crate::{Memory, Result};
+
+/// Threadgroups (CUDA: blocks) of a launch, `(x, y)`.
+pub type Groups = (u32, u32);
+
+/// A device with its own memory and one queue, on which work is done in order.
+pub trait Runtime: Send {
+    /// Memory on the device, freed when dropped.
+    type Buffer: Send;
+    /// A compiled entry point.
+    type Kernel: Send;
+
+    /// Short name of the backend: `cuda`, `metal`.
+    fn name(&self) -> &'static str;
+
+    /// One line for people.
+    fn description(&self) -> String;
+
+    /// Free and total memory, where the device says.
+    fn memory(&self) -> Option<Memory>;
+
+    /// `bytes` of zeroed memory; at least one is reserved.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Device`].
+    fn allocate(&mut self, what: &str, bytes: usize) -> Result<Self::Buffer>;
+
+    /// Copies `bytes` to `offset` of `to`, after the work enqueued before.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn upload(&mut self, to: &Self::Buffer, offset: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Copies from `offset` of `from`, after all work enqueued before, and waits.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn download(&mut self, from: &Self::Buffer, offset: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies `bytes` within a buffer; the ranges do not overlap.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn copy_within(&mut self, buffer: &Self::Buffer, from: usize, to: usize, bytes: usize) -> Result<()>;
+
+    /// The entry point `entry` of `source`, compiled at first use.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`], [`crate::Error::Unavailable`] without a compiler.
+    fn kernel(&mut self, source: &'static Source, entry: &str) -> Result<Self::Kernel>;
+
+    /// Enqueues a kernel: its arguments by value, then its buffers, each from an offset on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn launch(
+        &mut self,
+        kernel: &Self::Kernel,
+        groups: Groups,
+        threads: u32,
+        args: &[u32],
+        buffers: &[(&Self::Buffer, usize)],
+    ) -> Result<()>;
+}

@@ -1,0 +1,134 @@
+//! Kernel sources as text, with the project's own includes written out, since
+//! neither NVRTC nor Metal's run-time compiler has files to look in.
+
+use std::collections::HashSet;
+
+/// One kernel file in both dialects.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The op's folder, which names the files.
+    pub name: &'static str,
+    cuda: &'static str,
+    metal: &'static str,
+}
+
+/// A language kernels are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// CUDA C++.
+    Cuda,
+    /// The Metal Shading Language.
+    Metal,
+}
+
+macro_rules! sources {
+    ($($constant:ident = $name:literal;)*) => {
+        $(
+            #[doc = concat!("`kernels/", $name, "`")]
+            pub(crate) static $constant: Source = Source {
+                name: $name,
+                cuda: include_str!(concat!("../kernels/", $name, "/", $name, ".cu")),
+                metal: include_str!(concat!("../kernels/", $name, "/", $name, ".metal")),
+            };
+        )*
+
+        /// Every kernel file.
+        pub static SOURCES: &[&Source] = &[$(&$constant,)*];
+    };
+}
+
+sources! {
+    EMBED = "embed";
+    HEAD = "head";
+    LINEAR_ADD = "linear_add";
+    NORM_LINEAR = "norm_linear";
+    PAGED_ATTENTION = "paged_attention";
+    RMS_NORM = "rms_norm";
+    ROPE_STORE = "rope_store";
+    SWIGLU_LINEAR_ADD = "swiglu_linear_add";
+}
+
+/// Headers that sources include, by the name they are included by.
+const HEADERS: &[(&str, &str)] = &[
+    ("dialect.h", include_str!("include/dialect.h")),
+    ("formats.h", include_str!("include/formats.h")),
+    ("linear.h", include_str!("include/linear.h")),
+    ("linear_kernels.h", include_str!("include/linear_kernels.h")),
+    ("normalise.h", include_str!("include/normalise.h")),
+    ("cache.h", include_str!("include/cache.h")),
+    ("embed.h", include_str!("../kernels/embed/embed.h")),
+    ("head.h", include_str!("../kernels/head/head.h")),
+    ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),
+    ("norm_linear.h", include_str!("../kernels/norm_linear/norm_linear.h")),
+    ("paged_attention.h", include_str!("../kernels/paged_attention/paged_attention.h")),
+    ("rms_norm.h", include_str!("../kernels/rms_norm/rms_norm.h")),
+    ("rope_store.h", include_str!("../kernels/rope_store/rope_store.h")),
+    ("swiglu.h", include_str!("../kernels/swiglu_linear_add/swiglu.h")),
+];
+
+impl Source {
+    /// The whole text in `dialect`, each of the project's headers written out
+    /// once where it is first included. `#line` marks keep messages readable.
+    pub fn text(&self, dialect: Dialect) -> String {
+        let (file, text) = match dialect {
+            Dialect::Cuda => (format!("{}.cu", self.name), self.cuda),
+            Dialect::Metal => (format!("{}.metal", self.name), self.metal),
+        };
+        let mut out = String::new();
+        append(&file, text, &mut HashSet::new(), &mut out);
+        out
+    }
+}
+
+fn append(file: &str, text: &str, seen: &mut HashSet<String>, out: &mut String) {
+    *out += &format!("#line 1 \"{file}\"\n");
+    for (number, line) in text.lines().enumerate() {
+        let included = line.strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'));
+        match included {
+            None => {
+                *out += line;
+                *out += "\n";
+            }
+            Some(name) => {
+                if seen.insert(name.to_owned()) {
+                    append(name, &header(name), seen, out);
+                }
+                *out += &format!("#line {} \"{file}\"\n", number + 2);
+            }
+        }
+    }
+}
+
+fn header(name: &str) -> String {
+    match name {
+        "args.h" => super::args::header(),
+        "blocks.h" => blocks(),
+        _ => {
+            let found = HEADERS.iter().find(|(header, _)| *header == name);
+            found.map_or_else(|| format!("#error no header {name}\n"), |(_, text)| (*text).to_owned())
+        }
+    }
+}
+
+/// The block structs that `formats.h` unpacks, from the table of formats.
+fn blocks() -> String {
+    // NVRTC may have no headers of CUDA's to include, and `#pragma once` is for files.
+    "#define GGUF_HALF_BITS\n".to_owned() + &gguf::format::c_header().replace("#pragma once\n", "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_hold_everything_they_include_once() {
+        for source in SOURCES {
+            for dialect in [Dialect::Cuda, Dialect::Metal] {
+                let text = source.text(dialect);
+                assert!(!text.contains("#include \""), "{}: an include is left", source.name);
+                assert!(!text.contains("#error"), "{}: a header is missing", source.name);
+                assert_eq!(text.matches("#define QUARREL_ARGS_H").count(), 1, "{}", source.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+// RMSNorm on its own and, as `norm_add`, after a linear map.
+#include "rms_norm.h"
+
+kernel void rms_norm(constant NormArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
+                     device const float *x [[buffer(2)]], device const float *weight [[buffer(3)]],
+                     device float *out [[buffer(4)]], BUILTINS) {
+    threadgroup float partial[MAX_SIMDGROUPS];
+    rms_norm_row(args, inputs, x, weight, out, partial, group.y, THREADS);
+}
+
+kernel void norm_add(constant NormArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
+                     device const float *x [[buffer(2)]], device const float *weight [[buffer(3)]],
+                     device float *residual [[buffer(4)]], BUILTINS) {
+    threadgroup float partial[MAX_SIMDGROUPS];
+    norm_add_row(args, inputs, x, weight, residual, partial, group.y, THREADS);
+}

@@ -1,0 +1,48 @@
+//! `rope_store` on GPUs: one SIMD-group a head of q, k or v.
+
+use super::{RopePairs, RopeStore};
+use crate::gpu::args::RopeStoreArgs;
+use crate::gpu::inputs::Layout;
+use crate::gpu::lower::{Argument, Grid, Lowering};
+use crate::gpu::source::ROPE_STORE;
+use crate::{Result, Rows};
+
+impl RopeStore {
+    pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        let (layer, group) = lowering.cache(self.cache);
+        let (slots_at, _) = lowering.layout.groups[layer.group];
+        let (q, k, v) = (lowering.buffer(self.q), lowering.buffer(self.k), lowering.buffer(self.v));
+        let args = RopeStoreArgs {
+            n_rows_at: Layout::n_rows_at(Rows::Tokens),
+            positions_at: lowering.layout.positions,
+            slots_at,
+            page_size: group.page_size,
+            n_heads: lowering.u32(self.n_heads)?,
+            n_kv_heads: lowering.u32(layer.n_kv_heads)?,
+            k_dim: lowering.u32(layer.k_dim)?,
+            v_dim: lowering.u32(layer.v_dim)?,
+            k_format: layer.k_format as u32,
+            v_format: layer.v_format as u32,
+            has_norm: self.qk_norm.is_some().into(),
+            n_pairs: lowering.u32(self.rope.as_ref().map_or(0, |rope| rope.inv_freq.len()))?,
+            adjacent: self.rope.as_ref().is_some_and(|rope| rope.pairs == RopePairs::Adjacent).into(),
+            q_eps: self.qk_norm.map_or(0.0, |norms| norms.q.eps),
+            k_eps: self.qk_norm.map_or(0.0, |norms| norms.k.eps),
+            magnitude: self.rope.as_ref().map_or(1.0, |rope| rope.magnitude),
+        };
+        // Where there is no norm or no rotation its table is never read; any buffer stands for it.
+        let norms = self.qk_norm.map(|norms| [norms.q, norms.k].map(|norm| Argument::Weight(norm.weight)));
+        let [q_norm, k_norm] = norms.unwrap_or([Argument::Inputs; 2]);
+        let inv_freq = self.rope.as_ref().map_or(Argument::Inputs, |rope| lowering.table(&rope.inv_freq));
+        let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
+        let grid = Grid {
+            x: lowering.u32(self.n_heads + 2 * layer.n_kv_heads)?,
+            rows: Rows::Tokens,
+            rows_each: 1,
+            threads: 32,
+        };
+        let buffers = [q, k, v, q_norm, k_norm, inv_freq, keys, values];
+        lowering.launch(&ROPE_STORE, "rope_store", grid, args, &buffers);
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+// The body shared by both dialects; one SIMD-group a head of q, k or v.
+#include "cache.h"
+
+// Where a head's elements go: back to q, or to the cache.
+struct HeadOut {
+    DEVICE float *q;  // null for k and v
+    DEVICE uchar *cache;
+    uint format;
+    ulong first;
+    MEMBER void store(uint i, float value) const {
+        if (q) q[i] = value;
+        else store_kv(format, cache, first + i, value);
+    }
+};
+
+// Normalises and rotates one head, which may be written where it is read:
+// each element is read and written by the same lane.
+FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE const float *norm, float eps,
+                  DEVICE const float *inv_freq, float position, HeadOut out, uint lane) {
+    float scale = 1;
+    if (args.has_norm) {
+        float squares = 0;
+        for (uint i = lane; i < args.k_dim; i += 32) squares = multiply_add(x[i], x[i], squares);
+        scale = 1.0f / exact_sqrt(simd_sum(squares) / float(args.k_dim) + eps);
+    }
+    for (uint pair = lane; pair < args.n_pairs; pair += 32) {
+        const uint i = args.adjacent ? 2 * pair : pair;
+        const uint j = args.adjacent ? 2 * pair + 1 : pair + args.n_pairs;
+        const float a = args.has_norm ? x[i] * scale * norm[i] : x[i];
+        const float b = args.has_norm ? x[j] * scale * norm[j] : x[j];
+        // The product's rounding error is small, but not against 1 at position 100,000: one more term of the sum.
+        const float angle = position * inv_freq[pair];
+        const float error = multiply_add(position, inv_freq[pair], -angle);
+        const float cosine = exact_cos(angle), sine = exact_sin(angle);
+        const float c = args.magnitude * (cosine - error * sine), s = args.magnitude * (sine + error * cosine);
+        out.store(i, a * c - b * s);
+        out.store(j, a * s + b * c);
+    }
+    for (uint i = 2 * args.n_pairs + lane; i < args.k_dim; i += 32) {
+        out.store(i, args.has_norm ? x[i] * scale * norm[i] : x[i]);
+    }
+}
+
+// `head` counts query heads first, then key heads, then value heads.
+FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q,
+                        DEVICE const float *k, DEVICE const float *v, DEVICE const float *q_norm,
+                        DEVICE const float *k_norm, DEVICE const float *inv_freq, DEVICE uchar *k_cache,
+                        DEVICE uchar *v_cache, uint head, uint row, uint lane) {
+    if (row >= inputs[args.n_rows_at]) return;
+    const float position = float(inputs[args.positions_at + row]);
+    if (head < args.n_heads) {
+        DEVICE float *x = q + (ulong(row) * args.n_heads + head) * args.k_dim;
+        HeadOut out = {x, k_cache, 0, 0};
+        rope_head(args, x, q_norm, args.q_eps, inv_freq, position, out, lane);
+        return;
+    }
+    const uint slot = inputs[args.slots_at + row];
+    const uint page = slot / args.page_size, offset = slot % args.page_size;
+    head -= args.n_heads;
+    if (head < args.n_kv_heads) {
+        const ulong first = kv_index(page, offset, head, args.n_kv_heads, args.page_size, args.k_dim);
+        HeadOut out = {0, k_cache, args.k_format, first};
+        DEVICE const float *x = k + (ulong(row) * args.n_kv_heads + head) * args.k_dim;
+        rope_head(args, x, k_norm, args.k_eps, inv_freq, position, out, lane);
+        return;
+    }
+    head -= args.n_kv_heads;
+    const ulong first = kv_index(page, offset, head, args.n_kv_heads, args.page_size, args.v_dim);
+    DEVICE const float *x = v + (ulong(row) * args.n_kv_heads + head) * args.v_dim;
+    for (uint i = lane; i < args.v_dim; i += 32) store_kv(args.v_format, v_cache, first + i, x[i]);
+}

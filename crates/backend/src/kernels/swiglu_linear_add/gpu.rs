@@ -1,0 +1,31 @@
+//! `swiglu_linear_add` on GPUs: the activation to scratch, then `linear_add`.
+
+use super::{Activation, SwigluLinearAdd};
+use crate::Result;
+use crate::gpu::args::SwigluArgs;
+use crate::gpu::inputs::Layout;
+use crate::gpu::linear::Linear;
+use crate::gpu::lower::{Grid, Lowering};
+use crate::gpu::source::SWIGLU_LINEAR_ADD;
+use crate::kernels::linear_add;
+
+const THREADS: u32 = 256;
+
+impl SwigluLinearAdd {
+    pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        let desc = lowering.desc(self.gate);
+        let (gate, up) = (lowering.buffer(self.gate), lowering.buffer(self.up));
+        let (scratch, skip) = lowering.scratch(0, desc.rows, desc.cols)?;
+        let args = SwigluArgs {
+            n_rows_at: Layout::n_rows_at(desc.rows),
+            cols: lowering.u32(desc.cols)?,
+            gelu_tanh: (self.activation == Activation::GeluTanh).into(),
+        };
+        let x = args.cols.div_ceil(THREADS);
+        let grid = Grid { x, rows: desc.rows, rows_each: 1, threads: THREADS };
+        lowering.launch(&SWIGLU_LINEAR_ADD, "swiglu", grid, args, &[gate, up, scratch]);
+        let residual = lowering.buffer(self.residual);
+        let down = Linear::new(self.weight, self.bias, desc.rows);
+        linear_add::launch(lowering, down, self.post_norm, self.scale, (scratch, skip), residual)
+    }
+}

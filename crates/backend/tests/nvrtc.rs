@@ -1,0 +1,34 @@
+//! Every CUDA kernel compiles, without a GPU: `cargo xtask kernels` brings the
+//! compiler and runs this.
+#![cfg(any(target_os = "linux", windows))]
+
+use std::path::PathBuf;
+
+use quarrel_backend::cuda::nvrtc::Nvrtc;
+use quarrel_backend::gpu::source::{Dialect, SOURCES};
+
+/// The oldest that is meant to work and what was run; the sources name no architecture between.
+const ARCHITECTURES: [u32; 2] = [75, 90];
+
+#[test]
+#[ignore = "needs NVRTC; run by `cargo xtask kernels`"]
+fn every_kernel_compiles_for_every_architecture() {
+    let path = std::env::var_os("QUARREL_TEST_NVRTC").map(PathBuf::from);
+    let nvrtc = Nvrtc::load(path.as_deref()).unwrap_or_else(|e| panic!("{e}"));
+    println!("NVRTC {:?}", nvrtc.version());
+    for source in SOURCES {
+        let text = source.text(Dialect::Cuda);
+        for arch in ARCHITECTURES {
+            let target = nvrtc.target(arch).unwrap();
+            let start = std::time::Instant::now();
+            let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target);
+            let image = image.unwrap_or_else(|e| panic!("sm_{arch}: {e}"));
+            println!(
+                "{:20} sm_{arch} {:7} bytes {:4} ms",
+                source.name,
+                image.len(),
+                start.elapsed().as_millis()
+            );
+        }
+    }
+}

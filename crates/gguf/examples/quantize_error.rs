@@ -1,9 +1,9 @@
-//! What each format loses of given values, and how fast it is written.
+//! What each format loses of given values, and how fast it is written and read.
 //!
 //! `cargo run --release -p quarrel-gguf --example quantize_error -- VALUES.f32`,
 //! a file of little-endian f32.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quarrel_gguf::Format;
 use quarrel_gguf::format::Support;
@@ -20,11 +20,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut row = vec![0; format.row_bytes(values.len())?];
         let start = Instant::now();
         format.quantize(&values, &mut row)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let written = start.elapsed();
         format.dequantize(&row, &mut back)?;
+        let read = start.elapsed() - written;
         let squares = values.iter().zip(&back).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2));
         let error = (squares.sum::<f64>() / values.len() as f64).sqrt();
-        println!("{format}\t{error:.6e}\t{:.1} million elements/s", values.len() as f64 / seconds / 1e6);
+        let speed = |time: Duration| values.len() as f64 / time.as_secs_f64() / 1e6;
+        println!(
+            "{format}\terror {error:.6e}\twritten {:.0}, read {:.0} million elements/s",
+            speed(written),
+            speed(read)
+        );
     }
     Ok(())
 }

@@ -72,6 +72,7 @@ fn lengths_that_do_not_agree_are_errors() {
     assert!(matches!(Format::Q4_0.dequantize(&[0; 17], &mut dst), Err(Error::BufferSize { .. })));
     assert!(matches!(Format::Q4_0.dot(&[0; 36], &dst), Err(Error::BufferSize { .. })));
     assert!(matches!(Format::F32.dot(&[0; 127], &dst), Err(Error::BufferSize { .. })));
+    assert_eq!(Format::F32.row_bytes(usize::MAX).unwrap(), usize::MAX, "too many to count, not a panic");
     let (mut q, mut s, mut o) = ([0; 32], [0.0; 1], [0.0; 1]);
     assert!(Format::Q4_1.unpack_block(&[0; 20], &mut q, &mut s, &mut o).is_ok());
     for result in [

@@ -98,7 +98,7 @@ pub trait Visitor {
     /// What it gives.
     type Output;
 
-    /// Called for `F32`, `F16` and `BF16`, with [`f32`], [`f16`] or [`bf16`].
+    /// Called for `F32`, `F16` and `BF16`, with the type [`f32`], [`struct@f16`] or [`struct@bf16`].
     fn float<F: Float>(self) -> Self::Output;
 
     /// Called for the block formats that this build computes with.
@@ -202,6 +202,7 @@ impl Format {
         if !elements.is_multiple_of(block_len) {
             return Err(crate::Error::RowLength { format: self, elements, block_len });
         }
-        Ok(elements / block_len * self.block_bytes())
+        // What overflows is more than any buffer has, and found out by comparing with one.
+        Ok((elements / block_len).saturating_mul(self.block_bytes()))
     }
 }

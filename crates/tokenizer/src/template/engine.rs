@@ -4,7 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::error::Raised;
-use super::{filters, methods};
+use super::{filters, guard, methods};
 
 /// The name of the one template of an environment.
 pub const NAME: &str = "chat";
@@ -19,6 +19,7 @@ pub fn environment() -> Environment<'static> {
     env.set_unknown_method_callback(methods::call);
     env.add_function("raise_exception", raise_exception);
     filters::install(&mut env);
+    guard::install(&mut env);
     env
 }
 

@@ -15,6 +15,14 @@ pub enum Error {
         /// The longest accepted.
         limit: usize,
     },
+    /// One expression or statement is longer than any real one.
+    #[error("line {line} of the chat template has a tag of more than {limit} words and signs")]
+    TagTooLong {
+        /// Line of the template, from 1.
+        line: usize,
+        /// The most accepted.
+        limit: usize,
+    },
     /// The template is not Jinja.
     #[error("the chat template does not parse (line {line}): {message}")]
     Syntax {

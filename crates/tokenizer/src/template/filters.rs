@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
 
 use super::{json, methods};
@@ -35,8 +35,10 @@ pub fn install(env: &mut Environment<'static>) {
     );
     env.add_filter("selectattr", selectattr);
     env.add_filter("rejectattr", rejectattr);
-    // These print the engine's own view of values, which Python has not.
-    env.remove_filter("pprint");
+    // Python's jinja2 has no such filters, or none that does the same.
+    for name in ["bool", "chain", "lines", "pprint", "split", "zip"] {
+        env.remove_filter(name);
+    }
     env.remove_global("debug");
     env.add_test("iterable", is_iterable);
     env.add_test("sequence", is_sequence);
@@ -79,7 +81,10 @@ fn iterated(value: Value) -> Result<Value, Error> {
 /// The filter `safe` where something is added to its result: Python then
 /// escapes what is added as HTML. No model wants that in its prompt, and not
 /// doing it would give another text than Python's, so it is an error.
-pub const ESCAPING: &str = "safe_and_escaping";
+const ESCAPING: &str = "safe_and_escaping";
+
+/// What makes the name of that filter from `safe`.
+pub const ESCAPING_SUFFIX: &str = "_and_escaping";
 
 fn escaping(_value: &Value) -> Result<Value, Error> {
     Err(invalid(
@@ -89,12 +94,26 @@ fn escaping(_value: &Value) -> Result<Value, Error> {
 }
 
 /// A sequence that can be looped over but has no length, no index and no JSON.
+#[derive(Debug)]
+pub struct Generator(Vec<Value>);
+
+impl Object for Generator {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let (items, mut next) = (Arc::clone(self), 0);
+        // Unlike one over the list itself, this iterator does not know its length.
+        Enumerator::Iter(Box::new(std::iter::from_fn(move || {
+            next += 1;
+            items.0.get(next - 1).cloned()
+        })))
+    }
+}
+
 fn generator(items: Vec<Value>) -> Value {
-    Value::make_object_iterable(items, |items| {
-        let mut items = items.iter().cloned();
-        // Unlike the iterator inside, this one does not know its length.
-        Box::new(std::iter::from_fn(move || items.next()))
-    })
+    Value::from_object(Generator(items))
 }
 
 fn selectattr(

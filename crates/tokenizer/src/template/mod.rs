@@ -7,14 +7,17 @@
 //! Hugging Face transformers configures it; `tests/template_goldens.rs` holds
 //! it to that.
 
+mod builtin;
 mod chat;
 mod engine;
 mod error;
 mod filters;
+mod guard;
 mod json;
 mod methods;
 mod source;
 mod time;
+mod tokens;
 
 use std::thread;
 

@@ -1,41 +1,46 @@
-//! A template's source before it is parsed: bounds, and what the engine
-//! reads differently from Python's jinja2.
+//! A template's source before it is parsed: bounds, what the engine reads
+//! differently from Python's jinja2, and checks put in where a template builds
+//! values (see `guard.rs`).
 
-use std::borrow::Cow;
-
-use super::{Error, Result, filters};
+use super::tokens::{MARKS, Tokens, expects_value, tag_end};
+use super::{Error, Result, filters, guard};
 
 /// The longest source accepted. The longest real ones have 20,000 bytes.
-const MAX_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 128 << 10;
 
-/// Checks the length and rewrites statements (see [`rewrite`]).
+/// The most tokens in one tag. Real templates have up to 62; the engine's time
+/// to parse an expression grows with the square.
+const MAX_TAG_TOKENS: usize = 2000;
+
+/// Checks the bounds and rewrites statements and expressions.
 pub fn prepare(source: &str) -> Result<String> {
     if source.len() > MAX_BYTES {
         return Err(Error::TooLong { bytes: source.len(), limit: MAX_BYTES });
     }
-    let mut out = String::with_capacity(source.len() + 256);
+    let mut out = String::with_capacity(source.len() * 2);
     let mut rest = source;
     while let Some(at) = ["{{", "{%", "{#"].iter().filter_map(|open| rest.find(open)).min() {
         let (text, tag) = rest.split_at(at);
         out.push_str(text);
+        rest = tag;
         let close = match &tag[..2] {
             "{{" => "}}",
             "{%" => "%}",
             _ => "#}",
         };
         let end = if close == "#}" { tag.find(close) } else { tag_end(tag, close) };
-        let Some(end) = end else {
-            // Never closed: the parser will say so.
-            rest = tag;
-            break;
-        };
-        let (tag, after) = tag.split_at(end + 2);
-        rest = after;
+        // A tag that never closes is for the parser to refuse.
+        let Some(end) = end else { break };
+        rest = &tag[end + 2..];
         let inner = &tag[2..end];
+        if close != "#}" && Tokens::new(inner, 0).count() > MAX_TAG_TOKENS {
+            let line = 1 + source[..source.len() - tag.len()].matches('\n').count();
+            return Err(Error::TagTooLong { line, limit: MAX_TAG_TOKENS });
+        }
         out.push_str(&tag[..2]);
         match close {
-            "%}" => out.push_str(&mark_escaping(&rewrite(inner))),
-            "}}" => out.push_str(&mark_escaping(inner)),
+            "%}" => out.push_str(&statement(inner)),
+            "}}" => out.push_str(&Edits::new(inner).expression(0, inner.len()).apply()),
             _ => out.push_str(inner),
         }
         out.push_str(close);
@@ -49,120 +54,201 @@ pub fn prepare(source: &str) -> Result<String> {
     Ok(out)
 }
 
-/// White space, and the signs that control it.
-const MARKS: [char; 6] = ['-', '+', ' ', '\t', '\n', '\r'];
+/// A statement as the engine should read it:
+/// - `generation` marks the assistant's words for training and renders as its
+///   body, in a scope of its own: `with`;
+/// - what a `for` loops over goes through a filter that refuses null;
+/// - what a `set` stores is checked.
+fn statement(code: &str) -> String {
+    match code.trim_matches(MARKS) {
+        "generation" => return code.replace("generation", "with"),
+        "endgeneration" => return code.replace("endgeneration", "endwith"),
+        _ => {}
+    }
+    let end = code.trim_end_matches(MARKS).len();
+    let mut tokens = Tokens::new(code, 0).filter(|(_, token)| !matches!(*token, "-" | "+"));
+    let edits = Edits::new(code);
+    let edited = match tokens.next().map(|(_, keyword)| keyword) {
+        Some("for") => match tokens.find(|(_, token)| *token == "in") {
+            Some((at, _)) => {
+                let start = at + "in".len();
+                let stop = iterable_end(code, start).unwrap_or(end);
+                edits.wrap(start, stop, filters::ITERATED).expression(start, end)
+            }
+            None => edits,
+        },
+        Some("set") => match assignment(code) {
+            Some((start, filter)) => edits.wrap(start, end, filter).expression(start, end),
+            None => edits,
+        },
+        _ => edits.expression(0, end),
+    };
+    edited.apply()
+}
 
-/// Where `close` begins, outside of strings and braces.
-fn tag_end(tag: &str, close: &str) -> Option<usize> {
+/// Where what a `for` loops over ends, if not with the statement.
+fn iterable_end(code: &str, start: usize) -> Option<usize> {
     let mut depth = 0usize;
-    for (at, token) in Tokens::new(tag, 2) {
-        if depth == 0 && tag[at..].starts_with(close) {
-            return Some(at);
-        }
+    for (at, token) in Tokens::new(code, start) {
         match token {
-            "{" => depth += 1,
-            "}" => depth = depth.saturating_sub(1),
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            "if" | "recursive" if depth == 0 => return Some(at),
             _ => {}
         }
     }
     None
 }
 
-/// A statement as the engine should read it:
-/// - `generation` marks the assistant's words for training and renders as its
-///   body, in a scope of its own: `with`;
-/// - what a `for` loops over goes through a filter that refuses null.
-fn rewrite(statement: &str) -> String {
-    match statement.trim_matches(MARKS) {
-        "generation" => return statement.replace("generation", "with"),
-        "endgeneration" => return statement.replace("endgeneration", "endwith"),
-        _ => {}
-    }
-    match for_iterable(statement) {
-        Some((start, end)) => {
-            let (before, rest) = statement.split_at(start);
-            let (iterable, after) = rest.split_at(end - start);
-            format!("{before} ({})|{} {after}", iterable.trim(), filters::ITERATED)
-        }
-        None => statement.to_owned(),
-    }
-}
-
-/// Renames the filter `safe` where a `+` follows it.
-fn mark_escaping(code: &str) -> Cow<'_, str> {
-    let mut out = String::new();
-    let mut copied = 0;
-    let tokens: Vec<_> = Tokens::new(code, 0).collect();
-    for window in tokens.windows(3) {
-        if let [(_, "|"), (at, "safe"), (_, "+")] = window {
-            out.push_str(&code[copied..*at]);
-            out.push_str(filters::ESCAPING);
-            copied = at + "safe".len();
-        }
-    }
-    if copied == 0 {
-        return Cow::Borrowed(code);
-    }
-    out.push_str(&code[copied..]);
-    Cow::Owned(out)
-}
-
-/// Where a `for` statement's iterable starts and ends.
-fn for_iterable(statement: &str) -> Option<(usize, usize)> {
-    let mut tokens = Tokens::new(statement, 0).filter(|(_, t)| !matches!(*t, "-" | "+")).peekable();
-    if tokens.next()?.1 != "for" {
-        return None;
-    }
-    let (at, _) = tokens.find(|(_, token)| *token == "in")?;
-    let start = at + "in".len();
-    let mut depth = 0usize;
-    for (at, token) in tokens {
+/// Where the value of a `set` statement starts, if it has one, and the filter
+/// for it.
+fn assignment(code: &str) -> Option<(usize, &'static str)> {
+    let mut filter = guard::NAME;
+    for (at, token) in Tokens::new(code, 0) {
         match token {
-            "(" | "[" | "{" => depth += 1,
-            ")" | "]" | "}" => depth = depth.saturating_sub(1),
-            "if" | "recursive" if depth == 0 => return Some((start, at)),
+            "." => filter = guard::STORED,
+            "=" => return Some((at + 1, filter)),
             _ => {}
         }
     }
-    Some((start, statement.trim_end_matches(MARKS).len()))
+    None
 }
 
-/// Names, strings and single other characters, with their places.
-struct Tokens<'a> {
-    source: &'a str,
-    at: usize,
+/// An open bracket.
+struct Bracket {
+    start: usize,
+    kind: Kind,
+    /// Where the value of the present argument of a call began.
+    item: Option<usize>,
 }
 
-impl<'a> Tokens<'a> {
-    fn new(source: &'a str, at: usize) -> Self {
-        Self { source, at }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A list, a dict, or a tuple.
+    Literal,
+    /// Arguments.
+    Call,
+    /// Names, each with or without a value.
+    Names,
+    /// A parenthesis that groups, and is a tuple if it has a comma.
+    Group,
+    /// A subscript.
+    Other,
+}
+
+impl Bracket {
+    /// `before` is the token in front of the bracket, `statement` the first of
+    /// the tag.
+    fn new(start: usize, token: &str, before: &str, statement: &str) -> Self {
+        let kind = match token {
+            "(" if expects_value(before) => Kind::Group,
+            // A macro's parameters are names; only their defaults are values.
+            "(" if before == "call" || statement == "macro" => Kind::Names,
+            "(" => Kind::Call,
+            _ if expects_value(before) => Kind::Literal,
+            _ => Kind::Other,
+        };
+        let item = (kind == Kind::Call).then_some(start + 1);
+        Self { start, kind, item }
+    }
+
+    /// Passes a comma; returns where the argument before it began.
+    fn next_item(&mut self, comma: usize) -> Option<usize> {
+        if self.kind == Kind::Group {
+            self.kind = Kind::Literal;
+        }
+        let next = (self.kind == Kind::Call).then_some(comma + 1);
+        std::mem::replace(&mut self.item, next)
     }
 }
 
-impl<'a> Iterator for Tokens<'a> {
-    type Item = (usize, &'a str);
+/// Text to put into `code` at places.
+struct Edits<'a> {
+    code: &'a str,
+    inserts: Vec<(usize, String)>,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let is_name = |c: char| c.is_alphanumeric() || c == '_';
-        let rest = &self.source[self.at..];
-        let rest = rest.trim_start();
-        let start = self.source.len() - rest.len();
-        let first = rest.chars().next()?;
-        let len = match first {
-            '"' | '\'' => {
-                let mut escaped = false;
-                let end = rest[1..].find(|c| {
-                    let ends = c == first && !escaped;
-                    escaped = c == '\\' && !escaped;
-                    ends
-                });
-                end.map_or(rest.len(), |i| i + 2)
+impl<'a> Edits<'a> {
+    fn new(code: &'a str) -> Self {
+        Self { code, inserts: Vec::new() }
+    }
+
+    /// Puts what is from `start` to `end` through a filter.
+    fn wrap(mut self, start: usize, end: usize, filter: &str) -> Self {
+        self.inserts.push((start, " (".to_owned()));
+        self.inserts.push((end, format!(")|{filter} ")));
+        self
+    }
+
+    /// Checks every list, dict and tuple written between `start` and `end`, and
+    /// marks the filter `safe` where a `+` follows it.
+    fn expression(mut self, start: usize, end: usize) -> Self {
+        let tokens: Vec<_> = Tokens::new(self.code, start).take_while(|(at, _)| *at < end).collect();
+        for window in tokens.windows(3) {
+            if let [(_, "|"), (at, "safe"), (_, "+")] = window {
+                self.inserts.push((at + "safe".len(), filters::ESCAPING_SUFFIX.to_owned()));
             }
-            c if is_name(c) => rest.find(|c| !is_name(c)).unwrap_or(rest.len()),
-            c => c.len_utf8(),
-        };
-        self.at = start + len;
-        Some((start, &rest[..len]))
+        }
+        let mut open: Vec<Bracket> = Vec::new();
+        if let Some((_, "with")) = tokens.first() {
+            open.push(Bracket { start, kind: Kind::Names, item: None });
+        }
+        for (i, &(at, token)) in tokens.iter().enumerate() {
+            let before = if i == 0 { "=" } else { tokens[i - 1].1 };
+            match token {
+                "[" | "{" | "(" => open.push(Bracket::new(at, token, before, tokens[0].1)),
+                "=" if !matches!(before, "=" | "!" | "<" | ">") && !self.code[at..].starts_with("==") => {
+                    if let Some(call) = open.last_mut().filter(|b| matches!(b.kind, Kind::Call | Kind::Names))
+                    {
+                        call.item = Some(at + 1);
+                    }
+                }
+                "," => {
+                    if let Some(bracket) = open.last_mut() {
+                        let item = bracket.next_item(at);
+                        self = self.argument(item, at);
+                    }
+                }
+                ")" | "]" | "}" => {
+                    let Some(bracket) = open.pop() else { continue };
+                    self = self.argument(bracket.item, at);
+                    if bracket.kind == Kind::Literal {
+                        self.inserts.push((bracket.start, "(".to_owned()));
+                        self.inserts.push((at + 1, format!("|{})", guard::NAME)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(bracket) = open.first().filter(|_| open.len() == 1) {
+            self = self.argument(bracket.item, end);
+        }
+        self
+    }
+
+    /// Checks an argument that is more than a name or a constant.
+    fn argument(self, start: Option<usize>, end: usize) -> Self {
+        match start {
+            Some(start) if Tokens::new(&self.code[..end], start).count() > 1 => {
+                self.wrap(start, end, guard::NAME)
+            }
+            _ => self,
+        }
+    }
+
+    fn apply(mut self) -> String {
+        // Stable: what was asked for first at a place comes first, but for the
+        // ends of literals, which come before the end of the whole.
+        self.inserts.sort_by_key(|(at, text)| (*at, !text.starts_with('|'), text.starts_with(')')));
+        let mut out = String::with_capacity(self.code.len() + 64);
+        let mut copied = 0;
+        for (at, text) in &self.inserts {
+            out.push_str(&self.code[copied..*at]);
+            out.push_str(text);
+            copied = *at;
+        }
+        out.push_str(&self.code[copied..]);
+        out
     }
 }
 
@@ -171,7 +257,7 @@ mod tests {
     use super::*;
 
     fn prepared(source: &str) -> String {
-        prepare(source).expect("short")
+        prepare(source).expect("short").replace("  ", " ")
     }
 
     #[test]
@@ -190,23 +276,57 @@ mod tests {
     #[test]
     fn for_loops_refuse_null() {
         let cases = [
-            ("{%- for x in xs -%}", "{%- for x in (xs)|iterated -%}"),
-            ("{% for k, v in d['in if']|items if v %}", "{% for k, v in (d['in if']|items)|iterated if v %}"),
+            ("{%- for x in xs -%}", "{%- for x in ( xs)|iterated -%}"),
+            (
+                "{% for k, v in d['in if']|items if v %}",
+                "{% for k, v in ( d['in if']|items )|iterated if v %}",
+            ),
             (
                 "{% for x in (a if b else c) recursive %}",
-                "{% for x in ((a if b else c))|iterated recursive %}",
+                "{% for x in ( (a if b else c) )|iterated recursive %}",
             ),
-            ("{% for x in {'a': {}} %}", "{% for x in ({'a': {}})|iterated %}"),
-            ("{% set form = x in y %}", "{% set form = x in y %}"),
+            ("{% set form = x in y %}", "{% set form = ( x in y)|built %}"),
             (
                 "{# {% for x in y %} #}{{ '{% for x in y %}' }}",
                 "{# {% for x in y %} #}{{ '{% for x in y %}' }}",
             ),
             ("{% raw %}{% for x in y %}{% endraw %}", "{% raw %}{% for x in y %}{% endraw %}"),
-            ("{{ {'a': {'b': 1}} }}{% for", "{{ {'a': {'b': 1}} }}{% for"),
+            ("{{ a }}{% for", "{{ a }}{% for"),
         ];
         for (source, expected) in cases {
-            assert_eq!(prepared(source).replace("  ", " "), expected);
+            assert_eq!(prepared(source), expected);
         }
+    }
+
+    #[test]
+    fn literals_are_checked() {
+        let cases = [
+            ("{{ [1, x[0]] }}", "{{ ([1, x[0]]|built) }}"),
+            ("{{ {'a': {}}['a'] }}", "{{ ({'a': ({}|built)}|built)['a'] }}"),
+            ("{{ f((1, 2), (3)) }}", "{{ f(( ((1, 2)|built))|built , ( (3))|built ) }}"),
+            ("{% if x in ['a'] %}", "{% if x in (['a']|built) %}"),
+            ("{% set ns.x = [1] + y -%}", "{% set ns.x = ( ([1]|built) + y)|stored -%}"),
+            (
+                "{{ f(x + x, a=b|c, d=e == f) }}",
+                "{{ f( (x + x)|built , a= (b|c)|built , d= (e == f)|built ) }}",
+            ),
+            ("{% with a = b + b, c = d + d %}", "{% with a = ( b + b)|built , c = ( d + d)|built %}"),
+            ("{% macro f(a, b=a + a) %}", "{% macro f(a, b= (a + a)|built ) %}"),
+            ("{% call(a, b) f(a + a) %}", "{% call(a, b) f( (a + a)|built ) %}"),
+            ("{% set x = [1] %}", "{% set x = ( ([1]|built))|built %}"),
+            ("{% macro f(a, b=[]) %}", "{% macro f(a, b=( ([]|built))|built ) %}"),
+            ("{% for (a, b) in [[1, 2]] %}", "{% for (a, b) in ( ([([1, 2]|built)]|built))|iterated %}"),
+            ("{% set x %}{% endset %}", "{% set x %}{% endset %}"),
+        ];
+        for (source, expected) in cases {
+            assert_eq!(prepared(source), expected);
+        }
+    }
+
+    #[test]
+    fn bounds() {
+        assert!(matches!(prepare(&"x".repeat(MAX_BYTES + 1)), Err(Error::TooLong { .. })));
+        let long = format!("\n{{{{ 1{} }}}}", "+1".repeat(MAX_TAG_TOKENS));
+        assert!(matches!(prepare(&long), Err(Error::TagTooLong { line: 2, .. })));
     }
 }

@@ -42,7 +42,7 @@ pub enum Error {
     // Network
     #[error("refused address {url:?}: {reason}")]
     BadUrl { url: String, reason: &'static str },
-    #[error("refused to connect to {host} at {address}: {reason}")]
+    #[error("refused to connect to {address}, where {host} leads: {reason}")]
     RefusedAddress { host: String, address: String, reason: &'static str },
     #[error("{url} redirects too often")]
     TooManyRedirects { url: String },

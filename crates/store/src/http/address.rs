@@ -44,6 +44,9 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !special
 }
 
+/// Why a redirect was refused.
+pub(super) const PUBLIC_TO_PRIVATE: &str = "a public server may not send us to a private address";
+
 /// What hosts have resolved to so far; shared by the client's agents.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen(Arc<Mutex<HashMap<String, bool>>>);
@@ -107,7 +110,7 @@ impl Resolver for Guard {
         let was_public = *self.seen.lock().entry(host).or_insert(private.is_none());
         let Some(address) = private else { return Ok(addresses) };
         let reason = match (self.public_only, was_public) {
-            (true, _) => "a public server may not send us to a private address",
+            (true, _) => PUBLIC_TO_PRIVATE,
             (false, true) => "it was a public address before (DNS rebinding)",
             (false, false) => return Ok(addresses),
         };

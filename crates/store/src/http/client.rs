@@ -10,7 +10,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, http::Response};
 
 use super::Url;
-use super::address::{Guard, Refused, Seen};
+use super::address::{Guard, PUBLIC_TO_PRIVATE, Refused, Seen};
 use crate::config::Token;
 use crate::{Error, Result};
 
@@ -107,6 +107,14 @@ impl Client {
             url = url.join(location)?;
             if self.seen.is_public(first.host()) {
                 agent = &self.guarded;
+                // The resolver refuses these too, but behind a proxy it is not asked.
+                if url.is_written_private() {
+                    return Err(Error::RefusedAddress {
+                        host: first.host().into(),
+                        address: url.host().into(),
+                        reason: PUBLIC_TO_PRIVATE,
+                    });
+                }
             }
         }
         Err(Error::TooManyRedirects { url: first.to_string() })

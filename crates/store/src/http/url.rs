@@ -1,8 +1,9 @@
 //! Addresses, parsed strictly: what two parsers could read differently is refused.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::address::is_public;
 use crate::Error;
 
 /// An http(s) address without credentials and fragment.
@@ -83,6 +84,14 @@ impl Url {
     /// The host, in lower case.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether the host, as written, is this machine or an address that is not public. Names are looked
+    /// up later.
+    pub(crate) fn is_written_private(&self) -> bool {
+        let literal = self.host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let name = self.host.trim_end_matches('.');
+        literal.is_ok_and(|ip| !is_public(ip)) || name == "localhost" || name.ends_with(".localhost")
     }
 
     /// The address to request, without credentials.
@@ -219,6 +228,16 @@ mod tests {
         assert!(base.same_origin(&base.join("/x").unwrap()));
         for other in ["https://hub.example/", "http://hub.example:8443/", "https://hub.example.evil:8443/"] {
             assert!(!base.same_origin(&Url::parse(other).unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn hosts_written_as_private_addresses() {
+        for private in ["127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "localhost", "LocalHost.", "a.localhost"] {
+            assert!(Url::parse(&format!("https://{private}:8/x")).unwrap().is_written_private(), "{private}");
+        }
+        for public in ["1.1.1.1", "[2606:4700::1]", "localhost.example", "example"] {
+            assert!(!Url::parse(&format!("https://{public}/x")).unwrap().is_written_private(), "{public}");
         }
     }
 

@@ -12,6 +12,7 @@
 pub mod bounds;
 mod cache;
 pub mod check;
+pub mod cpu;
 #[cfg(any(target_os = "linux", windows))]
 pub mod cuda;
 mod device;
@@ -28,6 +29,7 @@ mod step;
 mod weight;
 
 pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
+pub use cpu::{Cpu, CpuConfig, Isa};
 pub use device::{Backend, Bucket, LoweredId};
 pub use error::{Error, Result};
 pub use host::Memory;

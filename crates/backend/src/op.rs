@@ -1,6 +1,8 @@
 //! The op table: every op a step may contain, one row each.
 
 use crate::check::{Access, Shapes};
+use crate::cpu::run::{Run, Sizes};
+use crate::cpu::shared::Bump;
 use crate::harness::{Case, Random};
 use crate::kernels;
 use crate::reference::Context;
@@ -40,6 +42,16 @@ macro_rules! op_table {
             /// [`crate::Error::Weight`].
             pub fn reference(&self, context: &mut Context<'_>) -> Result<()> {
                 match self { $(Self::$variant(op) => op.reference(context),)* }
+            }
+
+            /// Takes from `bump` what [`Op::cpu`] will take, to be counted.
+            pub(crate) fn cpu_scratch(&self, sizes: &Sizes<'_>, bump: &mut Bump<'_>) {
+                match self { $(Self::$variant(op) => { op.cpu_scratch(sizes, bump); })* }
+            }
+
+            /// Runs the op on the CPU.
+            pub(crate) fn cpu(&self, run: &mut Run<'_>, scratch: &mut [u8]) {
+                match self { $(Self::$variant(op) => op.cpu(run, &mut Bump::new(scratch)),)* }
             }
 
             /// Every op's cases.

@@ -24,8 +24,13 @@ pub fn odd_cols(format: Format) -> usize {
 /// A matrix whose outputs are about as large as its inputs.
 pub fn matrix(random: &mut Random, name: &str, format: Format, rows: usize, cols: usize) -> Weight {
     let mut bytes = Vec::with_capacity(rows * format.row_bytes(cols).expect("cases fit their formats"));
-    for _ in 0..rows * cols / format.block_len() {
-        bytes.extend(block(random, format, 1.0 / (cols as f32).sqrt()));
+    // Uniform values of this size have a root mean square of 1/√cols.
+    let magnitude = (3.0 / cols as f32).sqrt();
+    // Quantising is slow, so that a few blocks are drawn and then dealt at random.
+    let n_blocks = rows * cols / format.block_len();
+    let blocks: Vec<Vec<u8>> = (0..n_blocks.min(100)).map(|_| block(random, format, magnitude)).collect();
+    for _ in 0..n_blocks {
+        bytes.extend(&blocks[random.below(blocks.len())]);
     }
     Weight::new(name, format, rows, cols, bytes.into()).expect("cases fit their formats")
 }
@@ -40,47 +45,22 @@ pub fn bias(random: &mut Random, len: usize) -> Weight {
     Weight::vector("bias", &random.values(len, 0.5))
 }
 
-/// One block of random bits, scaled to a root mean square near `magnitude`.
+/// One block of values up to `magnitude`, or, in a format that is only read, of
+/// random bits that are about as large.
 fn block(random: &mut Random, format: Format, magnitude: f32) -> Vec<u8> {
-    match format {
-        Format::F32 => return (magnitude * 1.7 * random.uniform()).to_le_bytes().to_vec(),
-        Format::F16 => return f16::from_f32(magnitude * 1.7 * random.uniform()).to_le_bytes().to_vec(),
-        Format::BF16 => {
-            let x = half::bf16::from_f32(magnitude * 1.7 * random.uniform());
-            return x.to_le_bytes().to_vec();
-        }
-        _ => {}
-    }
     let mut bytes: Vec<u8> = (0..format.block_bytes()).map(|_| random.bits() as u8).collect();
-    // With scales of 1 the block's size shows; then they are set to fit.
-    let factors = [0.5 + 0.5 * random.uniform().abs(), 0.5 * random.uniform()];
-    set_scales(&mut bytes, format, factors);
-    let mut values = vec![0.0; format.block_len()];
-    format.dequantize(&bytes, &mut values).expect("the block has the format's length");
-    let rms = (values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32).sqrt();
-    let scale = magnitude / rms.max(f32::MIN_POSITIVE);
-    set_scales(&mut bytes, format, factors.map(|factor| factor * scale));
-    bytes
-}
-
-/// Writes a block's own scale and, where there is one, minimum or offset.
-fn set_scales(bytes: &mut [u8], format: Format, [scale, offset]: [f32; 2]) {
-    let offsets: &[usize] = match format {
-        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
-        Format::Q2_K => &[80, 82],
-        Format::Q3_K => &[108],
-        Format::Q6_K => &[208],
-        Format::MXFP4 => {
-            bytes[0] = (127.0 + scale.log2().round()) as u8;
-            return;
-        }
-        _ => &[0],
-    };
-    // An offset is to the elements about what the scale is times their range.
-    let range = if matches!(format, Format::Q4_1 | Format::Q5_1) { 16.0 } else { 1.0 };
-    for (&at, value) in offsets.iter().zip([scale, offset * range]) {
-        bytes[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+    if format.support() == Support::Full {
+        let values = random.values(format.block_len(), magnitude);
+        format.quantize(&values, &mut bytes).expect("a block of a format that can be written");
+    } else if format == Format::MXFP4 {
+        // Elements reach 6; the exponent is a power of two biased by 127.
+        bytes[0] = (127.0 + (magnitude / 6.0).log2().round()) as u8;
+    } else {
+        // IQ4_XS: the scale, first of the block, meets 6-bit scales and elements up to 127.
+        let scale = f16::from_f32(magnitude / (32.0 * 127.0));
+        bytes[..2].copy_from_slice(&scale.to_le_bytes());
     }
+    bytes
 }
 
 /// A cache of one layer.

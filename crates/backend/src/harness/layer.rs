@@ -2,9 +2,9 @@
 
 use gguf::Format;
 
-use super::build::{inputs, matrix, norm_weight};
+use super::build::{formats, inputs, matrix, norm_weight};
 use super::{Case, CaseBuilder, Random};
-use crate::bounds;
+use crate::bounds::{self, Bound};
 use crate::kernels::embed::Embed;
 use crate::kernels::head::Head;
 use crate::kernels::linear_add::LinearAdd;
@@ -15,62 +15,110 @@ use crate::kernels::rope_store::{Rope, RopePairs, RopeStore};
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, GroupConfig, KvFormat, WeightId};
 
-/// The sizes of a tiny model, SmolLM2's proportions.
-const N_EMBD: usize = 288;
-const N_FF: usize = 768;
-const N_VOCAB: usize = 130;
-const N_HEADS: usize = 9;
-const N_KV_HEADS: usize = 3;
-const HEAD_DIM: usize = 32;
-const N_LAYERS: usize = 2;
-
-/// A model of each format that its row length allows, full and windowed layers in turn.
-pub(super) fn cases(random: &mut Random) -> Vec<Case> {
-    [Format::F32, Format::F16, Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::IQ4_NL]
-        .map(|format| model(random, format))
-        .into()
+/// The sizes of a model in the manner of Llama.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the names the field uses")]
+pub struct ModelShape {
+    pub n_layers: usize,
+    pub n_embd: usize,
+    pub n_ff: usize,
+    pub n_vocab: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
 }
 
-fn model(random: &mut Random, format: Format) -> Case {
-    // Errors of a layer's four maps in a row, the last of gated values; the
-    // residual stream carries most of the signal past them.
-    let per_layer = bounds::linear(format, N_EMBD).times(3.0).plus(bounds::gated_linear(format, N_FF));
-    let attention = bounds::attention(HEAD_DIM, 24, KvFormat::F16, KvFormat::F16);
-    let bound = per_layer.plus(attention).times(N_LAYERS as f32);
-    let mut case = CaseBuilder::new(random, format!("model {format}"), bound);
-    let layer = CacheLayerConfig {
-        group: 0,
-        n_kv_heads: N_KV_HEADS,
-        k_dim: HEAD_DIM,
-        v_dim: HEAD_DIM,
-        k_format: KvFormat::F16,
-        v_format: KvFormat::F16,
+impl ModelShape {
+    /// The proportions of SmolLM2, small.
+    pub const TINY: Self =
+        Self { n_layers: 2, n_embd: 288, n_ff: 768, n_vocab: 130, n_heads: 9, n_kv_heads: 3, head_dim: 32 };
+
+    /// SmolLM2-135M.
+    pub const SMOLLM2_135M: Self = Self {
+        n_layers: 30,
+        n_embd: 576,
+        n_ff: 1536,
+        n_vocab: 49152,
+        n_heads: 9,
+        n_kv_heads: 3,
+        head_dim: 64,
     };
-    let group = |window| GroupConfig { n_pages: 16, page_size: 8, window };
-    let layers = (0..N_LAYERS).map(|i| CacheLayerConfig { group: i % 2, ..layer.clone() }).collect();
-    let cache = CacheConfig { groups: vec![group(None), group(Some(10))], layers };
 
-    let table = weight(&mut case, format, N_VOCAB, N_EMBD);
-    let residual = case.buffer("residual", N_EMBD);
-    case.push(Embed { table, scale: 17.0, out: residual });
-    for i in 0..N_LAYERS {
-        attention_layer(&mut case, format, residual, CacheLayerId(i as u32));
-        feed_forward(&mut case, format, residual);
+    /// A model with random weights of `format`, over a cache of f16 with
+    /// `groups` in turn. The last buffer is the logits. It has no runs yet.
+    pub fn case(self, random: &mut Random, format: Format, groups: Vec<GroupConfig>) -> Case {
+        let name = format!("model {format}");
+        let mut case = CaseBuilder::new(random, name, self.bound(format));
+        let layers = (0..self.n_layers).map(|i| CacheLayerConfig {
+            group: i % groups.len(),
+            n_kv_heads: self.n_kv_heads,
+            k_dim: self.head_dim,
+            v_dim: self.head_dim,
+            k_format: KvFormat::F16,
+            v_format: KvFormat::F16,
+        });
+        let layers = layers.collect();
+        let table = weight(&mut case, format, self.n_vocab, self.n_embd);
+        let residual = case.buffer("residual", self.n_embd);
+        let scale = (self.n_embd as f32).sqrt();
+        case.push(Embed { table, scale, out: residual });
+        for i in 0..self.n_layers {
+            self.attention(&mut case, format, residual, CacheLayerId(i as u32));
+            self.feed_forward(&mut case, format, residual);
+        }
+        let norm = self.norm(&mut case);
+        let logits = case.outputs("logits", self.n_vocab);
+        case.push(Head { x: residual, norm, weight: table, scale: 1.0, softcap: None, out: logits });
+        case.build(CacheConfig { groups, layers }, Vec::new(), vec![logits])
     }
-    let (norm, weight) = (norm(&mut case), weight(&mut case, format, N_VOCAB, N_EMBD));
-    let logits = case.outputs("logits", N_VOCAB);
-    case.push(Head { x: residual, norm, weight, scale: 1.0, softcap: None, out: logits });
-    let runs = [vec![(11, 11)], vec![(5, 16)], vec![(1, 17), (7, 7)], vec![(1, 18), (1, 8)]];
-    let runs = runs.iter().map(|sequences| inputs(&cache, &slots_of_two(sequences))).collect();
-    case.build(cache, runs, vec![logits])
-}
 
-/// Two sequences always, so that pages are dealt alike: one alone is joined by
-/// a second of one token, which later runs start again.
-fn slots_of_two(sequences: &[(u32, u32)]) -> Vec<(u32, u32)> {
-    match sequences {
-        [only] => vec![*only, (1, 1)],
-        all => all.to_vec(),
+    /// Errors of a layer's four maps in a row, the last of gated values, times
+    /// layers; the residual stream carries most of the signal past them.
+    fn bound(self, format: Format) -> Bound {
+        let maps = bounds::linear(format, self.n_embd).times(3.0);
+        let maps = maps.plus(bounds::gated_linear(format, self.n_ff));
+        let attention = bounds::attention(self.head_dim, 24, KvFormat::F16, KvFormat::F16);
+        maps.plus(attention).times(self.n_layers as f32)
+    }
+
+    fn norm(self, case: &mut CaseBuilder<'_>) -> Norm {
+        Norm { weight: case.weight(|random| norm_weight(random, self.n_embd)), eps: 1e-5 }
+    }
+
+    fn attention(self, case: &mut CaseBuilder<'_>, format: Format, residual: BufferId, cache: CacheLayerId) {
+        let Self { n_embd, n_heads, n_kv_heads, head_dim, .. } = self;
+        let q = case.buffer("q", n_heads * head_dim);
+        let k = case.buffer("k", n_kv_heads * head_dim);
+        let v = case.buffer("v", n_kv_heads * head_dim);
+        let out = case.buffer("attention", n_heads * head_dim);
+        let norm = Some(self.norm(case));
+        let projections = [(q, n_heads), (k, n_kv_heads), (v, n_kv_heads)].map(|(out, heads)| Projection {
+            weight: weight(case, format, heads * head_dim, n_embd),
+            bias: None,
+            out,
+        });
+        case.push(NormLinear { x: residual, norm, projections: projections.into() });
+        let inv_freq =
+            (0..head_dim / 2).map(|i| 10_000_f32.powf(-2.0 * i as f32 / head_dim as f32)).collect();
+        let rope = Some(Rope { pairs: RopePairs::Adjacent, inv_freq, magnitude: 1.0 });
+        case.push(RopeStore { q, k, v, n_heads, qk_norm: None, rope, cache });
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        case.push(PagedAttention { q, cache, n_heads, scale, softcap: None, out });
+        let weight = weight(case, format, n_embd, n_heads * head_dim);
+        case.push(LinearAdd { x: out, weight, bias: None, post_norm: None, scale: 1.0, residual });
+    }
+
+    fn feed_forward(self, case: &mut CaseBuilder<'_>, format: Format, residual: BufferId) {
+        let Self { n_embd, n_ff, .. } = self;
+        let (gate, up) = (case.buffer("gate", n_ff), case.buffer("up", n_ff));
+        let norm = Some(self.norm(case));
+        let projections =
+            [gate, up].map(|out| Projection { weight: weight(case, format, n_ff, n_embd), bias: None, out });
+        case.push(NormLinear { x: residual, norm, projections: projections.into() });
+        let weight = weight(case, format, n_embd, n_ff);
+        let activation = Activation::Silu;
+        let (bias, post_norm, scale) = (None, None, 1.0);
+        case.push(SwigluLinearAdd { gate, up, activation, weight, bias, post_norm, scale, residual });
     }
 }
 
@@ -78,39 +126,22 @@ fn weight(case: &mut CaseBuilder<'_>, format: Format, rows: usize, cols: usize) 
     case.weight(|random| matrix(random, "w", format, rows, cols))
 }
 
-fn norm(case: &mut CaseBuilder<'_>) -> Norm {
-    Norm { weight: case.weight(|random| norm_weight(random, N_EMBD)), eps: 1e-5 }
+/// Two groups of pages, all positions and the last ten.
+pub(super) fn two_groups() -> Vec<GroupConfig> {
+    [None, Some(10)].map(|window| GroupConfig { n_pages: 16, page_size: 8, window }).into()
 }
 
-fn attention_layer(case: &mut CaseBuilder<'_>, format: Format, residual: BufferId, cache: CacheLayerId) {
-    let q = case.buffer("q", N_HEADS * HEAD_DIM);
-    let k = case.buffer("k", N_KV_HEADS * HEAD_DIM);
-    let v = case.buffer("v", N_KV_HEADS * HEAD_DIM);
-    let out = case.buffer("attention", N_HEADS * HEAD_DIM);
-    let norm = Some(norm(case));
-    let projections = [(q, N_HEADS), (k, N_KV_HEADS), (v, N_KV_HEADS)].map(|(out, heads)| Projection {
-        weight: weight(case, format, heads * HEAD_DIM, N_EMBD),
-        bias: None,
-        out,
-    });
-    case.push(NormLinear { x: residual, norm, projections: projections.into() });
-    let inv_freq = (0..HEAD_DIM / 2).map(|i| 10_000_f32.powf(-(i as f32) / 16.0)).collect();
-    let rope = Some(Rope { pairs: RopePairs::Adjacent, inv_freq, magnitude: 1.0 });
-    case.push(RopeStore { q, k, v, n_heads: N_HEADS, qk_norm: None, rope, cache });
-    let scale = 1.0 / (HEAD_DIM as f32).sqrt();
-    case.push(PagedAttention { q, cache, n_heads: N_HEADS, scale, softcap: None, out });
-    let weight = weight(case, format, N_EMBD, N_HEADS * HEAD_DIM);
-    case.push(LinearAdd { x: out, weight, bias: None, post_norm: None, scale: 1.0, residual });
-}
-
-fn feed_forward(case: &mut CaseBuilder<'_>, format: Format, residual: BufferId) {
-    let (gate, up) = (case.buffer("gate", N_FF), case.buffer("up", N_FF));
-    let norm = Some(norm(case));
-    let projections =
-        [gate, up].map(|out| Projection { weight: weight(case, format, N_FF, N_EMBD), bias: None, out });
-    case.push(NormLinear { x: residual, norm, projections: projections.into() });
-    let weight = weight(case, format, N_EMBD, N_FF);
-    let activation = Activation::Silu;
-    let (bias, post_norm, scale) = (None, None, 1.0);
-    case.push(SwigluLinearAdd { gate, up, activation, weight, bias, post_norm, scale, residual });
+/// A tiny model of each format that its row length allows, full and windowed
+/// layers in turn, run in chunks and with several sequences.
+pub(super) fn cases(random: &mut Random) -> Vec<Case> {
+    let formats = formats().filter(|format| format.block_len() <= 32);
+    let case = |format| {
+        let mut case = ModelShape::TINY.case(random, format, two_groups());
+        // Always two sequences, so that pages are dealt alike: the second is
+        // one token until it starts over.
+        let runs = [[(11, 11), (1, 1)], [(5, 16), (1, 1)], [(1, 17), (7, 7)], [(1, 18), (1, 8)]];
+        case.runs = runs.iter().map(|sequences| inputs(&case.cache, sequences)).collect();
+        case
+    };
+    formats.map(case).collect()
 }

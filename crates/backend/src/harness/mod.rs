@@ -9,6 +9,7 @@ mod layer;
 mod random;
 
 pub use build::{bias, formats, inputs, matrix, norm_weight, odd_cols, one_layer};
+pub use layer::ModelShape;
 pub use random::Random;
 
 use crate::bounds::Bound;

@@ -75,6 +75,11 @@ impl HostCache {
         &mut self.layers[id.0 as usize]
     }
 
+    /// The configuration beside the layers, by [`CacheLayerId`].
+    pub fn split(&mut self) -> (&CacheConfig, &mut [HostLayer]) {
+        (&self.config, &mut self.layers)
+    }
+
     /// Copies whole pages `(from, to)` in every layer of `group`.
     ///
     /// # Errors

@@ -6,7 +6,10 @@ use std::ptr::NonNull;
 use crate::{Error, Result};
 
 /// A cache line, and the widest vector.
-const ALIGNMENT: usize = 64;
+const ALIGNMENT: usize = align_of::<Line>();
+
+#[repr(align(64))]
+struct Line;
 
 /// Bytes of memory that can be had, as the system reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +85,7 @@ unsafe impl Sync for ZeroedBytes {}
 
 impl Default for ZeroedBytes {
     fn default() -> Self {
-        Self { start: NonNull::dangling(), len: 0 }
+        Self { start: NonNull::<Line>::dangling().cast(), len: 0 }
     }
 }
 

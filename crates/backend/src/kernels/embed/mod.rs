@@ -1,5 +1,6 @@
 //! `embed`: token ids to rows.
 
+mod cpu;
 mod gpu;
 mod op;
 

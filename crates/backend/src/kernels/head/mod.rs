@@ -1,5 +1,6 @@
 //! `head`: logits of the wanted rows.
 
+mod cpu;
 mod gpu;
 mod op;
 

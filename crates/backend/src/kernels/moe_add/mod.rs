@@ -1,5 +1,6 @@
 //! `moe_add`: a whole mixture-of-experts feed-forward, added to the residual stream.
 
+mod cpu;
 mod op;
 
 pub use op::*;

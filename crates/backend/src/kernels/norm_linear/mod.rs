@@ -1,5 +1,6 @@
 //! `norm_linear`: optional RMSNorm, then linear maps of one input.
 
+mod cpu;
 mod gpu;
 mod op;
 

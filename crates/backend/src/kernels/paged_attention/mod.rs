@@ -1,5 +1,6 @@
 //! `paged_attention`: attention over the pages of each row's sequence.
 
+mod cpu;
 mod gpu;
 mod op;
 

@@ -1,5 +1,6 @@
 //! `rms_norm`: root-mean-square normalisation.
 
+mod cpu;
 mod gpu;
 mod op;
 

@@ -1,5 +1,6 @@
 //! `rope_store`: QK-norm, rotary embedding, K and V to their pages.
 
+mod cpu;
 mod gpu;
 mod op;
 

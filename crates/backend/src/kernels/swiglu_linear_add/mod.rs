@@ -1,5 +1,6 @@
 //! `swiglu_linear_add`: gated activation, down projection, added to the residual stream.
 
+mod cpu;
 mod gpu;
 mod op;
 

@@ -1,0 +1,80 @@
+//! Instruction sets, found at run time.
+
+use crate::{Error, Result};
+
+/// The vector instructions that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// What every processor of the architecture has.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C (2013 and later).
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (2019 and later).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// Every one that this build has kernels for, slowest first.
+    pub const ALL: &[Self] = &[
+        Self::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+    ];
+
+    /// The name people know.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "AVX-512 VNNI",
+        }
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+        }
+    }
+
+    /// The ones that this processor has, slowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|isa| isa.is_available())
+    }
+
+    /// The fastest that this processor has, or `wanted` if it has that.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub fn choose(wanted: Option<Self>) -> Result<Self> {
+        match wanted {
+            Some(isa) if !isa.is_available() => {
+                let reason = format!("this processor lacks {}", isa.name());
+                Err(Error::Unavailable { backend: "cpu", reason })
+            }
+            Some(isa) => Ok(isa),
+            None => Ok(Self::available().last().expect("scalar is always available")),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The CPU: vector kernels chosen at run time, on a pool of threads.
+//!
+//! Results depend only on a row's own history: not on how many rows a step
+//! has, how a prompt was cut, how many threads there are, or which instruction
+//! set runs (all perform the same operations in the same order).
+
+pub(crate) mod activations;
+mod isa;
+pub(crate) mod linear;
+pub(crate) mod math;
+mod pool;
+pub(crate) mod run;
+pub(crate) mod shared;
+pub(crate) mod simd;
+
+pub use isa::Isa;
+pub use pool::Pool;
+
+use gguf::Format;
+
+use crate::host::{HostCache, Limits, ZeroedBytes};
+use crate::reference::check_formats;
+use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Plan, Result, Step};
+use crate::{StepInputs, Weight};
+use run::{Run, Sizes};
+use shared::{Bump, Shared};
+
+/// How to use the processor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuConfig {
+    /// Threads that compute, the caller's included; `None` for one a core.
+    pub threads: Option<usize>,
+    /// Instruction set; `None` for the fastest there is.
+    pub isa: Option<Isa>,
+}
+
+/// The CPU backend.
+pub struct Cpu {
+    pool: Pool,
+    isa: Isa,
+    weights: Vec<Weight>,
+    /// F32 weights of one row, aligned.
+    vectors: Vec<Option<Box<[f32]>>>,
+    cache: HostCache,
+    lowered: Vec<Lowered>,
+    /// Buffers of the step that ran last.
+    arena: ZeroedBytes,
+    /// What ops need while they run.
+    scratch: ZeroedBytes,
+    /// The step that ran last, with its tokens and outputs.
+    last: Option<(LoweredId, usize, usize)>,
+}
+
+struct Lowered {
+    step: Step,
+    plan: Plan,
+    limits: Limits,
+}
+
+const ADVICE: &str = "use smaller batches";
+
+/// More threads than any machine has cores.
+const MAX_THREADS: usize = 1024;
+
+impl Cpu {
+    /// A backend with no weights and no cache.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] for instructions that the processor lacks, or
+    /// when the system refuses threads.
+    pub fn new(config: CpuConfig) -> Result<Self> {
+        let isa = Isa::choose(config.isa)?;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = config.threads.unwrap_or_else(cores);
+        let unavailable = |reason: String| Error::Unavailable { backend: "cpu", reason };
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(unavailable(format!(
+                "{threads} threads were asked for, 1 to {MAX_THREADS} can be had"
+            )));
+        }
+        let pool = Pool::new(threads)
+            .map_err(|error| unavailable(format!("the system refused {threads} threads: {error}")))?;
+        Ok(Self {
+            pool,
+            isa,
+            weights: Vec::new(),
+            vectors: Vec::new(),
+            cache: HostCache::default(),
+            lowered: Vec::new(),
+            arena: ZeroedBytes::default(),
+            scratch: ZeroedBytes::default(),
+            last: None,
+        })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    fn get(&self, id: LoweredId) -> Result<&Lowered> {
+        let lowered = self.lowered.get(id.0 as usize);
+        lowered.ok_or_else(|| Error::Step(format!("no step was lowered as {}", id.0)))
+    }
+
+    /// Scratch that the hungriest op of `step` takes.
+    fn scratch_bytes(&self, step: &Step, bucket: Bucket) -> usize {
+        let sizes = Sizes {
+            tokens: bucket.tokens,
+            outputs: bucket.outputs,
+            threads: self.pool.threads(),
+            weights: &self.weights,
+            descs: step.buffers(),
+            cache: self.cache.config(),
+        };
+        let bytes = step.ops().iter().map(|op| {
+            let mut bump = Bump::counting();
+            op.cpu_scratch(&sizes, &mut bump);
+            bump.used()
+        });
+        bytes.max().unwrap_or(0)
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn description(&self) -> String {
+        let threads = self.pool.threads();
+        format!("cpu: {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, self.isa.name())
+    }
+
+    fn load(&mut self, weights: Vec<Weight>) -> Result<()> {
+        check_formats(self.name(), &weights)?;
+        self.lowered.clear();
+        self.last = None;
+        let vector = |weight: &Weight| {
+            if weight.rows() != 1 || weight.format() != Format::F32 {
+                return Ok(None);
+            }
+            let mut values = vec![0.0; weight.cols()].into_boxed_slice();
+            weight.dequantize_row(0, &mut values)?;
+            Ok(Some(values))
+        };
+        self.vectors = weights.iter().map(vector).collect::<Result<_>>()?;
+        self.weights = weights;
+        Ok(())
+    }
+
+    fn create_cache(&mut self, config: &CacheConfig) -> Result<()> {
+        self.lowered.clear();
+        self.last = None;
+        // The old one goes first: there may not be room for both.
+        self.cache = HostCache::default();
+        self.cache = HostCache::new(config)?;
+        Ok(())
+    }
+
+    fn lower(&mut self, step: &Step, bucket: Bucket) -> Result<LoweredId> {
+        step.check(&self.weights, self.cache.config())?;
+        let plan = Plan::new(step, bucket)?;
+        let scratch = self.scratch_bytes(step, bucket);
+        if plan.bytes() > self.arena.len() {
+            self.last = None;
+            self.arena = ZeroedBytes::default();
+            self.arena = ZeroedBytes::new("the buffers of a step", plan.bytes(), ADVICE)?;
+        }
+        if scratch > self.scratch.len() {
+            self.scratch = ZeroedBytes::default();
+            self.scratch = ZeroedBytes::new("the scratch of a step", scratch, ADVICE)?;
+        }
+        let id = u32::try_from(self.lowered.len()).map_err(|_| Error::Step("too many steps".to_owned()))?;
+        let limits = Limits::new(step, &self.weights, bucket);
+        self.lowered.push(Lowered { step: step.clone(), plan, limits });
+        Ok(LoweredId(id))
+    }
+
+    fn run(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
+        self.get(id)?.limits.check(inputs, self.cache.config())?;
+        let lowered = &self.lowered[id.0 as usize];
+        let (tokens, outputs) = (inputs.tokens.len(), inputs.outputs.len());
+        let (cache, layers) = self.cache.split();
+        let mut run = Run {
+            isa: self.isa,
+            inputs,
+            sizes: Sizes {
+                tokens,
+                outputs,
+                threads: self.pool.threads(),
+                weights: &self.weights,
+                descs: lowered.step.buffers(),
+                cache,
+            },
+            pool: &mut self.pool,
+            layers,
+            vectors: &self.vectors,
+            plan: &lowered.plan,
+            arena: Shared::new(bytemuck::cast_slice_mut(self.arena.as_mut_slice())),
+        };
+        for op in lowered.step.ops() {
+            op.cpu(&mut run, self.scratch.as_mut_slice());
+        }
+        self.last = Some((id, tokens, outputs));
+        Ok(())
+    }
+
+    fn read(&mut self, id: LoweredId, buffer: BufferId, out: &mut Vec<f32>) -> Result<()> {
+        let lowered = self.get(id)?;
+        let place = *lowered.plan.require_kept(buffer)?;
+        let desc = lowered.step.desc(buffer)?;
+        let Some((_, tokens, outputs)) = self.last.filter(|(last, ..)| *last == id) else {
+            return Err(Error::Step("another step ran since, or none did".to_owned()));
+        };
+        let n = desc.cols * if desc.rows == crate::Rows::Tokens { tokens } else { outputs };
+        let values: &[f32] = bytemuck::cast_slice(&self.arena.as_slice()[place.offset..place.offset + 4 * n]);
+        out.clear();
+        out.extend_from_slice(values);
+        Ok(())
+    }
+
+    fn write(&mut self, id: LoweredId, buffer: BufferId, values: &[f32]) -> Result<()> {
+        let lowered = self.get(id)?;
+        let desc = lowered.step.desc(buffer)?;
+        let offset = lowered.plan.require_input(buffer, desc, values.len())?.offset;
+        let bytes = &mut self.arena.as_mut_slice()[offset..offset + 4 * values.len()];
+        bytes.copy_from_slice(bytemuck::cast_slice(values));
+        Ok(())
+    }
+
+    fn copy_pages(&mut self, group: usize, pages: &[(u32, u32)]) -> Result<()> {
+        self.cache.copy_pages(group, pages)
+    }
+}

@@ -1,0 +1,129 @@
+//! What an op's CPU kernel works with.
+
+use super::shared::{Bump, Shared};
+use super::{Isa, Pool};
+use crate::host::HostLayer;
+use crate::{BufferDesc, BufferId, CacheConfig, Plan, Rows, StepInputs, Weight, WeightId};
+
+/// What decides how much scratch an op takes.
+#[derive(Clone, Copy)]
+pub struct Sizes<'a> {
+    /// Rows of the step.
+    pub tokens: usize,
+    /// Rows whose logits are wanted.
+    pub outputs: usize,
+    /// Threads of the pool.
+    pub threads: usize,
+    /// The model's weights.
+    pub weights: &'a [Weight],
+    /// The step's buffers.
+    pub descs: &'a [BufferDesc],
+    /// The cache's shapes.
+    pub cache: &'a CacheConfig,
+}
+
+impl<'a> Sizes<'a> {
+    /// A weight of a checked step.
+    pub fn weight(&self, id: WeightId) -> &'a Weight {
+        &self.weights[id.0 as usize]
+    }
+
+    /// Rows and columns of a buffer of a checked step.
+    pub fn shape(&self, id: BufferId) -> (usize, usize) {
+        let desc = &self.descs[id.0 as usize];
+        match desc.rows {
+            Rows::Tokens => (self.tokens, desc.cols),
+            Rows::Outputs => (self.outputs, desc.cols),
+        }
+    }
+}
+
+/// A running step.
+pub struct Run<'a> {
+    /// The threads.
+    pub pool: &'a mut Pool,
+    /// What to dispatch to.
+    pub isa: Isa,
+    /// Checked inputs.
+    pub inputs: &'a StepInputs,
+    /// Sizes of this run.
+    pub sizes: Sizes<'a>,
+    /// The KV cache's layers.
+    pub layers: &'a mut [HostLayer],
+    /// F32 vectors by weight, decoded when they were loaded.
+    pub vectors: &'a [Option<Box<[f32]>>],
+    /// Where buffers lie.
+    pub plan: &'a Plan,
+    /// The buffers' memory.
+    pub arena: Shared<'a, f32>,
+}
+
+impl<'a> Run<'a> {
+    /// A weight of a checked step.
+    pub fn weight(&self, id: WeightId) -> &'a Weight {
+        self.sizes.weight(id)
+    }
+
+    /// An F32 vector of a checked step.
+    pub fn vector(&self, id: WeightId) -> &'a [f32] {
+        self.vectors[id.0 as usize].as_deref().expect("a checked step names F32 rows as vectors")
+    }
+
+    /// A buffer of the step.
+    pub fn matrix(&self, id: BufferId) -> Matrix<'a> {
+        let (rows, cols) = self.sizes.shape(id);
+        let place = self.plan.place(id).expect("an op uses it, so it has a place");
+        Matrix { values: self.arena.range(place.offset / 4, rows * cols), cols }
+    }
+}
+
+/// A matrix in shared memory, row-major.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// Its elements.
+    pub values: Shared<'a, f32>,
+    /// Elements a row.
+    pub cols: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix in scratch memory.
+    pub fn take(bump: &mut Bump<'a>, rows: usize, cols: usize) -> Self {
+        Self { values: bump.take(rows.saturating_mul(cols)), cols }
+    }
+
+    /// Rows.
+    pub fn rows(self) -> usize {
+        self.values.len() / self.cols
+    }
+
+    /// Row `i`, to read.
+    ///
+    /// # Safety
+    /// Nobody writes it while the slice lives.
+    pub unsafe fn row(self, i: usize) -> &'a [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.values.read(i * self.cols, self.cols) }
+    }
+
+    /// Elements `first..first + n` of row `i`, to write.
+    ///
+    /// # Safety
+    /// Nobody else uses them while the slice lives.
+    pub unsafe fn part(self, i: usize, first: usize, n: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.values.write(i * self.cols + first, n) }
+    }
+
+    /// Runs `body(row, values)` for each row, on all threads.
+    pub fn for_each_row(self, run: &mut Run<'_>, body: impl Fn(usize, &mut [f32]) + Sync) {
+        let n = self.rows();
+        let grain = n.div_ceil(4 * run.pool.threads());
+        run.pool.for_each_range(n, grain, |_, range| {
+            for i in range {
+                // SAFETY: ranges are disjoint, so nobody else has the row.
+                body(i, unsafe { self.part(i, 0, self.cols) });
+            }
+        });
+    }
+}

@@ -1,0 +1,61 @@
+//! `head` on the CPU: the wanted rows gathered, normalised and multiplied.
+
+use super::Head;
+use crate::cpu::activations::Activations;
+use crate::cpu::linear::{Linear, Pairs, Store, Unpacked};
+use crate::cpu::math::softcap;
+use crate::cpu::run::{Run, Sizes};
+use crate::cpu::shared::Bump;
+use crate::cpu::simd::{Kernel, Simd, dispatch};
+
+struct ScaleAndCap<'a> {
+    logits: &'a mut [f32],
+    scale: f32,
+    cap: Option<f32>,
+}
+
+impl Kernel for ScaleAndCap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for logit in self.logits {
+            *logit = softcap(*logit * self.scale, self.cap);
+        }
+    }
+}
+
+impl Head {
+    pub(crate) fn cpu_scratch<'s>(
+        &self,
+        sizes: &Sizes<'_>,
+        bump: &mut Bump<'s>,
+    ) -> (Activations<'s>, Unpacked<'s>) {
+        let weights = std::iter::once(sizes.weight(self.weight));
+        let x = Activations::take(bump, sizes.outputs, sizes.shape(self.x).1, weights.clone());
+        (x, Unpacked::take(bump, sizes.threads, weights))
+    }
+
+    pub(crate) fn cpu(&self, run: &mut Run<'_>, bump: &mut Bump<'_>) {
+        let (x, unpacked) = self.cpu_scratch(&run.sizes, bump);
+        let (outputs, out, isa) = (&run.inputs.outputs, run.matrix(self.out), run.isa);
+        let source = self.norm.source(run, run.matrix(self.x));
+        x.prepare(run, outputs.len(), source, |i| outputs[i] as usize);
+        let map = Linear {
+            weight: run.weight(self.weight),
+            first_row: 0,
+            bias: None,
+            x,
+            pairs: Pairs::All(outputs.len()),
+            out,
+            store: Store::Set,
+            unpacked,
+        };
+        map.run(run);
+        if self.scale != 1.0 || self.softcap.is_some() {
+            out.for_each_row(run, |_, logits| {
+                dispatch(isa, ScaleAndCap { logits, scale: self.scale, cap: self.softcap });
+            });
+        }
+    }
+}

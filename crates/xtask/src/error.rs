@@ -46,6 +46,17 @@ pub enum Error {
         /// The hash found.
         found: String,
     },
+    /// The code base breaks rules.
+    #[error("{0} findings; each names its place and what to do")]
+    Findings(usize),
+    /// The list of known excesses is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Ratchet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        what: String,
+    },
 }
 
 /// Attaches the path to an I/O error.

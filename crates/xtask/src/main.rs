@@ -2,6 +2,7 @@
 
 mod error;
 mod fixtures;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
@@ -19,11 +20,14 @@ struct Cli {
 enum Command {
     /// Fetch what tests need from outside into target/fixtures
     Fixtures(fixtures::Args),
+    /// Check the rules of the code base that a program can check
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Fixtures(args) => fixtures::run(&args),
+        Command::Tidy => tidy::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

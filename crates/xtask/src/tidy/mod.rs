@@ -68,7 +68,10 @@ pub fn run() -> Result<()> {
         println!("{finding}");
     }
     match findings.len() {
-        0 => Ok(()),
+        0 => {
+            println!("{} files are tidy", sources.len());
+            Ok(())
+        }
         n => Err(Error::Findings(n)),
     }
 }

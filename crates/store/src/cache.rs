@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::brief;
 use crate::{Error, Event, Progress, Result};
 
 /// The file that describes an entry.
@@ -104,7 +105,7 @@ impl Cache {
         Ok(Staging { key: key.clone(), root: self.root.clone(), dir, _lock: lock })
     }
 
-    /// All entries, by name.
+    /// All entries, in no particular order.
     pub(crate) fn list(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut pending = vec![(self.models(), 0)];
@@ -116,7 +117,6 @@ impl Cache {
                 pending.extend(subdirectories(&dir)?.into_iter().map(|d| (d, depth + 1)));
             }
         }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
@@ -232,7 +232,7 @@ fn read_entry(dir: &Path) -> Result<Option<(Entry, Record)>> {
         return Err(damaged(&path, "too long"));
     }
     let json = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-    let record: Record = serde_json::from_slice(&json).map_err(|e| damaged(&path, &e.to_string()))?;
+    let record: Record = serde_json::from_slice(&json).map_err(|e| damaged(&path, &brief(&e.to_string())))?;
     for file in &record.files {
         if file.name.contains(['/', '\\']) || file.name == ".." {
             return Err(damaged(&path, "a file name leads elsewhere"));

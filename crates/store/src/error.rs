@@ -109,3 +109,35 @@ impl Error {
         }
     }
 }
+
+/// Text from elsewhere, made fit for a message: not long, no control characters.
+pub(crate) fn brief(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let mut shown: String = text.chars().take(300).map(printable).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_disk_are_told_apart() {
+        let of = |kind: io::ErrorKind| Error::io("write", Path::new("/x"), kind.into());
+        assert!(matches!(of(io::ErrorKind::StorageFull), Error::DiskFull { .. }));
+        assert!(matches!(of(io::ErrorKind::QuotaExceeded), Error::DiskFull { .. }));
+        assert!(matches!(of(io::ErrorKind::ReadOnlyFilesystem), Error::Permission { .. }));
+        let denied = of(io::ErrorKind::PermissionDenied);
+        assert!(denied.to_string().starts_with("no permission to write /x;"), "{denied}");
+        assert!(matches!(of(io::ErrorKind::NotADirectory), Error::Io { .. }));
+    }
+
+    #[test]
+    fn foreign_text_is_cut_and_cleaned() {
+        assert_eq!(brief("a\u{1b}[2Jé"), "a [2Jé");
+        assert_eq!(brief(&"é".repeat(1000)).chars().count(), 301);
+    }
+}

@@ -301,4 +301,13 @@ mod tests {
         let shown = parse("smolm2").unwrap_err().to_string();
         assert!(shown.contains("did you mean \"smollm2-135m\"?"), "{shown}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_parses_displays_as_itself(text in "((hf|ollama):)?[a-zA-Z0-9./:_-]{0,40}|\\PC{0,40}") {
+            if let Ok(name) = parse(&text) {
+                assert_eq!(parse(&name.to_string()).unwrap(), name);
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::error::brief;
 use crate::{Digest, Error, OllamaName, Result};
 
 /// A manifest longer than this is not Ollama's.
@@ -79,7 +80,7 @@ fn read_manifest(path: &Path, name: &OllamaName) -> Result<Manifest> {
         return Err(bad(format!("a manifest of {} bytes is not Ollama's", metadata.len())));
     }
     let json = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    serde_json::from_slice(&json).map_err(|e| bad(format!("not a manifest: {e}")))
+    serde_json::from_slice(&json).map_err(|e| bad(brief(&format!("not a manifest: {e}"))))
 }
 
 /// The file of a layer. A digest is 64 hexadecimal digits before it becomes a name (CVE-2024-37032).
@@ -87,7 +88,7 @@ fn blob(dir: &Path, layer: &Layer) -> Result<(PathBuf, Digest)> {
     let hex = layer.digest.strip_prefix("sha256:").unwrap_or_default();
     let digest: Digest = hex.parse().map_err(|reason| Error::Ollama {
         path: dir.to_owned(),
-        reason: format!("a manifest names the blob {:.80?}: {reason}", layer.digest),
+        reason: format!("a manifest names the blob {:?}: {reason}", brief(&layer.digest)),
     })?;
     let path = dir.join("blobs").join(format!("sha256-{digest}"));
     let bad = |reason: String| Error::Ollama { path: path.clone(), reason };

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde::Deserialize;
 
+use crate::error::brief;
 use crate::http::Url;
 use crate::{Digest, Error, Result};
 
@@ -108,8 +109,8 @@ fn run(python: &Path, packages: &[&str], verb: &[&str], extra: &[&OsStr]) -> Res
 
 fn parse_report(packages: &[&str], json: &[u8]) -> Result<Vec<Found>> {
     let bad = |reason: String| Error::Pip { package: packages.join(", "), reason };
-    let report: Report =
-        serde_json::from_slice(json).map_err(|e| bad(format!("its report is not as expected: {e}")))?;
+    let report: Report = serde_json::from_slice(json)
+        .map_err(|e| bad(brief(&format!("its report is not as expected: {e}"))))?;
     let found = packages.iter().map(|package| {
         let name = normalised(package.split("==").next().unwrap_or(package));
         let installed = report.install.iter().find(|i| normalised(&i.metadata.name) == name);
@@ -146,7 +147,7 @@ fn failure(python: &Path, package: &str, message: &str) -> Error {
         message.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("WARNING"));
     let tail: Vec<&str> = lines.collect();
     let tail = tail[tail.len().saturating_sub(3)..].join(" ");
-    let reason = if tail.is_empty() { "no message".to_owned() } else { without_credentials(&tail) };
+    let reason = if tail.is_empty() { "no message".to_owned() } else { brief(&without_credentials(&tail)) };
     Error::Pip { package: package.to_owned(), reason }
 }
 

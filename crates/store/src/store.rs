@@ -7,7 +7,7 @@ use crate::cache::{Cache, Key, Record};
 use crate::http::Client;
 use crate::hub::QUANT_PREFERENCE;
 use crate::ollama::{self, OllamaLayers};
-use crate::{Config, Entry, Error, HubName, ModelName, Progress, Result, fetch, path};
+use crate::{Config, Entry, Error, HubName, ModelName, Progress, Result, ShortName, fetch, path};
 
 /// A model found on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +92,17 @@ impl Store {
         self.resolve(name)
     }
 
-    /// The models in the cache, by name.
+    /// The models in the cache, by name; those with a short name under that.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        self.cache.list()
+        let mut entries = self.cache.list()?;
+        for short in ShortName::all() {
+            let Some(long) = hub_name(short.0).map(|hub| hub.to_string()) else { continue };
+            for entry in entries.iter_mut().filter(|entry| entry.name == long) {
+                entry.name = short.as_str().to_owned();
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
     }
 
     /// Removes a model, or what an interrupted pull left of it, from the cache. Files given by path and

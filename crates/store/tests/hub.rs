@@ -55,6 +55,26 @@ fn the_default_quant_is_pulled_once_and_found_by_both_names() {
 }
 
 #[test]
+fn the_qwen_names_are_their_publishers_repositories() {
+    for size in ["0.5", "1.5"] {
+        let file = format!("qwen2.5-coder-{size}b-instruct-q4_k_m.gguf");
+        let hub = Hub::start(&[("qwen2.5-coder-instruct-q8_0.gguf", b"other"), (&file, b"model")]);
+        let dir = tempfile::tempdir().unwrap();
+        let store = hub.store(dir.path());
+        let short = name(&format!("qwen2.5-coder-{size}b"));
+        let model = store.pull(&short, &mut ()).unwrap();
+        assert!(model.path.ends_with(&file));
+        let repo = format!("Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF");
+        assert_eq!(hub.seen()[0].path, format!("/api/models/{repo}/revision/main?blobs=true"));
+        assert_eq!(hub.seen()[1].path, format!("/{repo}/resolve/{COMMIT}/{file}"));
+        assert_eq!(store.resolve(&name(&format!("hf:{repo}"))).unwrap().path, model.path);
+        assert_eq!(store.list().unwrap()[0].name, short.to_string());
+        store.remove(&short, &mut ()).unwrap();
+        assert!(store.list().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn all_shards_and_all_safetensors_files_are_pulled() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(&[

@@ -246,4 +246,15 @@ mod tests {
         let message = Url::parse("https://user:secret@h:x/?sig=secret").unwrap_err().to_string();
         assert!(!message.contains("secret"), "{message}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_parses_can_be_requested_and_parses_again(text in "(https?://)?[ -~é]{0,60}") {
+            if let Ok(url) = Url::parse(&text) {
+                let again = Url::parse(&url.to_request()).unwrap();
+                assert_eq!(again.to_request(), url.to_request());
+                assert!(url.to_request().parse::<ureq::http::Uri>().is_ok_and(|u| u.host() == Some(url.host())));
+            }
+        }
+    }
 }

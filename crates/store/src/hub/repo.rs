@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::error::brief;
 use crate::http::{Auth, Client, Request, Url};
 use crate::{Digest, Error, HubName, Result};
 
@@ -58,7 +59,7 @@ impl Repo {
         let url = Url::parse(&format!("{endpoint}/api/models/{id}/revision/main?blobs=true"))?;
         let json = client.get_small(&Request { url: &url, auth, from: 0 }, MAX_INFO_BYTES)?;
         let bad = |reason: String| Error::BadReply { url: url.to_string(), reason };
-        let info: Info = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+        let info: Info = serde_json::from_slice(&json).map_err(|e| bad(brief(&e.to_string())))?;
         // The commit goes into addresses.
         if info.sha.is_empty() || info.sha.len() > 64 || !info.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad("its commit is not a hexadecimal hash".into()));
@@ -89,11 +90,11 @@ fn file(sibling: Sibling) -> std::result::Result<RepoFile, String> {
     if path.split('/').any(|part| part.is_empty() || part == "." || part == "..")
         || path.contains(|c: char| c == '\\' || c.is_control())
     {
-        return Err(format!("it names a file {path:.80?}"));
+        return Err(format!("it names a file {:?}", brief(&path)));
     }
     let sha256 =
         lfs.as_ref().map(|lfs| lfs.sha256.trim_start_matches("sha256:").parse::<Digest>()).transpose();
-    let sha256 = sha256.map_err(|reason| format!("the hash of {path:.80?}: {reason}"))?;
+    let sha256 = sha256.map_err(|reason| format!("the hash of {:?}: {reason}", brief(&path)))?;
     Ok(RepoFile { path, bytes: lfs.and_then(|lfs| lfs.size).or(size), sha256 })
 }
 

@@ -52,6 +52,35 @@ impl ModelFile {
         Ok(Self { metadata, tensors, mappings: bytes.mapping().cloned().into_iter().collect() })
     }
 
+    /// A model from metadata and tensors that come from elsewhere, such as a
+    /// converted one. It is checked as if it had been read from a file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] and [`crate::Error::DuplicateTensor`];
+    /// [`crate::Error::BufferSize`] when a tensor's data have not its size.
+    pub fn from_parts(metadata: Metadata, tensors: impl IntoIterator<Item = Tensor>) -> Result<Self> {
+        let mut checked = Tensors::default();
+        let mut mappings: Vec<Arc<Mapping>> = vec![];
+        for tensor in tensors {
+            let expected = tensor.info().bytes()?;
+            if tensor.data.len() as u64 != expected {
+                return Err(crate::Error::BufferSize {
+                    format: tensor.format,
+                    elements: tensor.shape.iter().product::<u64>() as usize,
+                    expected: expected as usize,
+                    found: tensor.data.len(),
+                });
+            }
+            if let Some(mapping) = tensor.data.mapping()
+                && !mappings.iter().any(|known| Arc::ptr_eq(known, mapping))
+            {
+                mappings.push(mapping.clone());
+            }
+            checked.push(tensor)?;
+        }
+        Ok(Self { metadata, tensors: checked, mappings })
+    }
+
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)

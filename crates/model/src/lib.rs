@@ -8,6 +8,7 @@ mod arch;
 pub mod config;
 mod error;
 mod forward;
+pub mod hf;
 mod load;
 mod loaded;
 mod memory;

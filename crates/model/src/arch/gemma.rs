@@ -23,7 +23,7 @@ pub(super) fn describe_2(source: Source<'_>) -> Result<ModelConfig> {
     let windowed = windowed_layers(&common, 2)?;
     let local = RopeConfig { base: local_base(source, rope.base)?, ..rope.clone() };
     let softcap = source.positive_or_zero("attn_logit_softcapping")?;
-    let scale = attention_scale(&common, 46);
+    let scale = attention_scale(&common, 46)?;
     let layers = (0..common.n_layers()).map(|i| {
         let window = Some(window).filter(|&w| windowed[i] && w > 0);
         let mut layer = layer(&common, i, window, &rope, &local, scale);
@@ -47,7 +47,7 @@ pub(super) fn describe_3(source: Source<'_>) -> Result<ModelConfig> {
         scaling: RopeScaling::Linear { factor: 1.0 },
         ..rope.clone()
     };
-    let scale = attention_scale(&common, 62);
+    let scale = attention_scale(&common, 62)?;
     let layers = (0..common.n_layers()).map(|i| {
         let mut layer = layer(&common, i, window.filter(|_| windowed[i]), &rope, &local, scale);
         layer.attention.qk_norms = QkNorms::PerHead;
@@ -112,13 +112,16 @@ fn windowed_layers(common: &Common<'_>, default_every: u32) -> Result<Vec<bool>>
     Ok((0..n_layers).map(|i| every == 0 || i % every < every - 1).collect())
 }
 
-/// One over the root of the head dimension, except in the 27B models, which
-/// files do not mark and only their number of layers gives away: there the
-/// divisor is the root of `n_embd / n_heads`.
-fn attention_scale(common: &Common<'_>, layers_of_27b: usize) -> f32 {
+/// As the file says; else one over the root of the head dimension, except in
+/// the 27B models, which files do not mark and only their number of layers
+/// gives away: there the divisor is the root of `n_embd / n_heads`.
+fn attention_scale(common: &Common<'_>, layers_of_27b: usize) -> Result<f32> {
+    if let Some(scale) = common.source.positive("attention.scale")? {
+        return Ok(scale);
+    }
     let dim = match common.n_layers() == layers_of_27b {
         true => common.n_embd / common.n_heads[0],
         false => common.k_dim,
     };
-    1.0 / (dim as f32).sqrt()
+    Ok(1.0 / (dim as f32).sqrt())
 }

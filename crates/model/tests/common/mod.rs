@@ -23,6 +23,10 @@ pub fn reference() -> Box<dyn Backend> {
     Box::new(backend::Reference::new())
 }
 
+pub fn cpu() -> Box<dyn Backend> {
+    Box::new(backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU"))
+}
+
 pub fn tiny(name: &str, backend: Box<dyn Backend>, options: &LoadOptions) -> LoadedModel {
     let file = testing::tiny(name, SEED).expect("the name is from the list");
     load(&file, backend, options).expect("tiny models load")

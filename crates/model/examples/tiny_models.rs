@@ -1,5 +1,6 @@
-//! Writes every tiny random model to a directory, with the token ids that the
-//! golden logits are for: `cargo run -p quarrel-model --example tiny_models -- DIR`.
+//! Writes every tiny random model to a directory, as GGUF and in Hugging Face
+//! layout, with the token ids that the golden logits are for:
+//! `cargo run -p quarrel-model --example tiny_models -- DIR`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,6 +16,10 @@ fn main() -> std::io::Result<()> {
     for name in testing::tiny_names() {
         let bytes = testing::tiny_bytes(name, SEED).expect("the name is from the list");
         std::fs::write(dir.join(format!("{name}.gguf")), bytes)?;
+        let (config, safetensors) = testing::tiny_hf(name, SEED).expect("the name is from the list");
+        std::fs::create_dir_all(dir.join(name))?;
+        std::fs::write(dir.join(name).join("config.json"), config)?;
+        std::fs::write(dir.join(name).join("model.safetensors"), safetensors)?;
     }
     let mut tokens = std::fs::File::create(dir.join("tokens.txt"))?;
     for id in testing::tiny_tokens(40, SEED) {

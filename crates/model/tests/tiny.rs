@@ -4,23 +4,10 @@
 mod common;
 
 use backend::{Backend, Role};
-use common::{OPTIONS, SEED, Sequence, batch, max_difference, run, tiny};
+use common::{OPTIONS, ROUNDINGS, SEED, STRIDE, Sequence, batch, golden, max_difference, run, tiny};
 use quarrel_model::{LoadOptions, ModelRunner as _, single, testing};
 
 const N_TOKENS: usize = 40;
-/// Of each position's logits the goldens hold every `STRIDE`-th.
-const STRIDE: usize = 6;
-
-fn golden(name: &str) -> Option<Vec<f32>> {
-    let path = format!("{}/tests/data/tiny/{name}.f32", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(path).ok()?;
-    Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-}
-
-/// Two computations in f32 (the reference: f64 between ops) over one to seven
-/// layers of width 64 to 96 differ by some tens of roundings of 2^-24 around
-/// values of size one.
-const ROUNDINGS: f32 = 100.0 / (1 << 24) as f32;
 
 /// llama.cpp takes GELU from a table of f16 values: each activation is off by
 /// up to 2^-11 of its size on the way in and out, and the norms after the
@@ -33,7 +20,7 @@ fn agrees_with_llama_cpp(backend: fn() -> Box<dyn Backend>) {
     let tokens = testing::tiny_tokens(N_TOKENS, SEED);
     let mut compared = 0;
     for name in testing::tiny_names() {
-        let Some(golden) = golden(name) else { continue };
+        let Some(golden) = golden("tiny", name) else { continue };
         let mut model = tiny(name, backend(), &OPTIONS);
         let mut sequence = Sequence::new(&model, 0, 2);
         let logits = run(&mut model, &mut sequence, &tokens, Role::Prompt);

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use gguf::{Format, ModelFile, TensorInfo, Writer};
+use gguf::{Bytes, Format, ModelFile, TensorInfo, Writer};
 
 pub use plan::{Override, formats};
 pub use recipe::Recipe;
@@ -47,9 +47,7 @@ pub fn quantize_file(
     threads: usize,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    let mut infos: Vec<TensorInfo> = file.tensors.iter().map(|tensor| tensor.info()).collect();
-    let formats = formats(&file.metadata, &infos, recipe, overrides)?;
-    infos.iter_mut().zip(formats).for_each(|(info, format)| info.format = format);
+    let infos = planned(file, recipe, overrides)?;
     let io = |source| gguf::Error::Io { path: out.to_owned(), source };
     let partial = Partial { path: with_suffix(out) };
     let sink = BufWriter::new(File::create(&partial.path).map_err(io)?);
@@ -57,6 +55,29 @@ pub fn quantize_file(
     sink.flush().map_err(io)?;
     std::fs::rename(&partial.path, out).map_err(io)?;
     Ok(())
+}
+
+/// Quantises `file` in memory, for models that are loaded at once.
+///
+/// # Errors
+/// As [`quantize_file`].
+pub fn quantize(
+    file: &ModelFile,
+    recipe: Recipe,
+    overrides: &[Override],
+    threads: usize,
+) -> Result<ModelFile> {
+    let infos = planned(file, recipe, overrides)?;
+    let bytes = convert(file, Vec::new(), recipe, infos, threads, &mut |_| {})?;
+    Ok(ModelFile::from_bytes(Bytes::from(bytes))?)
+}
+
+/// The tensors as they will be.
+fn planned(file: &ModelFile, recipe: Recipe, overrides: &[Override]) -> Result<Vec<TensorInfo>> {
+    let mut infos: Vec<TensorInfo> = file.tensors.iter().map(|tensor| tensor.info()).collect();
+    let formats = formats(&file.metadata, &infos, recipe, overrides)?;
+    infos.iter_mut().zip(formats).for_each(|(info, format)| info.format = format);
+    Ok(infos)
 }
 
 /// Converts to any writer; see [`quantize_file`].

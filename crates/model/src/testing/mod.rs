@@ -5,6 +5,7 @@
 //! them too: the golden logits in `tests/data` come from llama.cpp running
 //! these very files (`tests/data/golden_tiny.py` has the command).
 
+mod hf;
 mod random;
 mod tensors;
 mod variants;
@@ -12,6 +13,7 @@ mod vocabulary;
 
 use gguf::{Bytes, Metadata, ModelFile, Writer};
 
+pub use hf::tiny_hf;
 use random::Random;
 use variants::{VARIANTS, Variant};
 

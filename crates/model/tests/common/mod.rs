@@ -8,6 +8,21 @@ use quarrel_model::{LoadOptions, LoadedModel, ModelRunner, load, testing};
 /// The seed of models and tokens in all committed goldens.
 pub const SEED: u64 = 1;
 
+/// Of each position's logits the goldens hold every `STRIDE`-th.
+pub const STRIDE: usize = 6;
+
+/// Two computations in f32 (the reference: f64 between ops) over one to seven
+/// layers of width 64 to 96 differ by some tens of roundings of 2^-24 around
+/// values of size one.
+pub const ROUNDINGS: f32 = 100.0 / (1 << 24) as f32;
+
+/// Logits another engine made: `tiny` by llama.cpp, `hf` by transformers.
+pub fn golden(kind: &str, name: &str) -> Option<Vec<f32>> {
+    let path = format!("{}/tests/data/{kind}/{name}.f32", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(path).ok()?;
+    Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
 /// Test models keep f32 caches: bounds then measure the arithmetic only.
 pub const OPTIONS: LoadOptions = LoadOptions {
     context: Some(64),

@@ -51,7 +51,8 @@ impl Url {
         if !is_host(&host) {
             return Err(bad("its host is not a name or an address"));
         }
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        let target = format!("{slash}{}", encode_excluded(target));
         let port = port.unwrap_or(if https { 443 } else { 80 });
         Ok(Url { https, host, port, target, had_credentials: userinfo.is_some() })
     }
@@ -125,6 +126,18 @@ impl fmt::Debug for Url {
     }
 }
 
+/// Percent-encodes the printable characters that RFC 3986 keeps out of addresses and servers still send.
+fn encode_excluded(target: &str) -> String {
+    let mut encoded = String::with_capacity(target.len());
+    for c in target.chars() {
+        match c {
+            '"' | '<' | '>' | '^' | '`' | '{' | '|' | '}' => encoded.push_str(&format!("%{:02X}", c as u32)),
+            _ => encoded.push(c),
+        }
+    }
+    encoded
+}
+
 /// What may be shown of an address that did not parse: no credentials, no query, not much of it.
 fn shown(text: &str) -> String {
     let text = text.split(['?', '#']).next().unwrap_or_default();
@@ -173,6 +186,7 @@ mod tests {
             ("http://127.0.0.1:8080/x", "http://127.0.0.1:8080/x"),
             ("http://[::1]:80/x", "http://[::1]/x"),
             ("https://h?q=1", "https://h/?q=1"),
+            ("https://h/a|b?<{\"}>", "https://h/a%7Cb?%3C%7B%22%7D%3E"),
             ("https://user:pa%40ss@h/x", "https://h/x"),
         ] {
             assert_eq!(Url::parse(text).unwrap().to_request(), request);

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 
 use crate::merge::{Join, Merger, NONE, Symbol};
-use crate::pre::{self, Pre};
+use crate::pre::{self, Rules, Spelling};
 use crate::vocab::{Index, Vocab};
 use crate::{Error, Result, byte_level};
 
@@ -17,7 +17,7 @@ use crate::{Error, Result, byte_level};
 /// those above are texts that only merges name, steps on the way to a token.
 #[derive(Debug)]
 pub(crate) struct Bpe {
-    pre: &'static Pre,
+    rules: Rules,
     ranks: HashMap<(u32, u32), (u32, u32)>,
     /// Texts of merges that are no tokens, numbered from the vocabulary's size.
     steps: Index,
@@ -27,13 +27,9 @@ pub(crate) struct Bpe {
 
 impl Bpe {
     /// Rules from merges, each a left and a right part, best first.
-    pub fn new<'a>(
-        vocab: &Vocab,
-        merges: impl Iterator<Item = (&'a str, &'a str)>,
-        pre: &'static Pre,
-    ) -> Self {
+    pub fn new<'a>(vocab: &Vocab, merges: impl Iterator<Item = (&'a str, &'a str)>, rules: Rules) -> Self {
         let mut bpe =
-            Self { pre, ranks: HashMap::new(), steps: Index::default(), bytes: Box::new([NONE; 256]) };
+            Self { rules, ranks: HashMap::new(), steps: Index::default(), bytes: Box::new([NONE; 256]) };
         let mut text = String::new();
         for (rank, (left, right)) in merges.enumerate() {
             text.clear();
@@ -64,11 +60,11 @@ impl Bpe {
 
     /// Appends the tokens of `text`.
     pub fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
-        let text = if self.pre.raw { Cow::Owned(text.replace(' ', "▁")) } else { Cow::Borrowed(text) };
+        let text = if self.escapes() { Cow::Owned(text.replace(' ', "▁")) } else { Cow::Borrowed(text) };
         let text = text.as_ref();
         let mut start = 0;
         let mut spelled = String::new();
-        for end in pre::split(text, self.pre.passes) {
+        for end in pre::split(text, &self.rules.passes) {
             let piece = &text[start..end];
             start = end;
             if let Some(id) = self.whole(vocab, piece, &mut spelled) {
@@ -76,7 +72,7 @@ impl Bpe {
                 continue;
             }
             merger.clear();
-            if self.pre.raw {
+            if self.escapes() {
                 for c in piece.chars() {
                     merger.push(self.symbol(vocab, c.encode_utf8(&mut [0; 4])), c.len_utf8());
                 }
@@ -96,19 +92,24 @@ impl Bpe {
         }
     }
 
+    fn escapes(&self) -> bool {
+        self.rules.spelling == Spelling::Escaped
+    }
+
     fn join(&self, left: &Symbol, right: &Symbol) -> Option<Join> {
         self.ranks.get(&(left.id, right.id)).map(|&(priority, id)| Join { priority, id })
     }
 
     /// The token that is the whole piece, where merges do not matter.
     fn whole(&self, vocab: &Vocab, piece: &str, spelled: &mut String) -> Option<u32> {
-        if self.pre.ignore_merges {
+        if self.rules.ignore_merges && !self.escapes() {
             spelled.clear();
             byte_level::encode(piece.as_bytes(), spelled);
             return vocab.find(spelled);
         }
         // Gemma 4 has tokens of several newlines and no merges that make them.
-        (self.pre.raw && piece.starts_with('\n')).then(|| vocab.find(piece))?
+        let newlines = piece.bytes().all(|b| b == b'\n');
+        (self.escapes() && (newlines || self.rules.ignore_merges)).then(|| vocab.find(piece))?
     }
 
     /// The token of a byte that no merge has taken. Some vocabularies lack
@@ -116,7 +117,7 @@ impl Bpe {
     /// are dropped, as the models' own tokenizers do. The "unknown" token is
     /// no way out: in such vocabularies it is the one that ends a text.
     fn byte(&self, vocab: &Vocab, byte: u8) -> Option<u32> {
-        if self.pre.raw {
+        if self.escapes() {
             return vocab.byte_token(byte);
         }
         Some(self.bytes[usize::from(byte)]).filter(|&id| (id as usize) < vocab.len())

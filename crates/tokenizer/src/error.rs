@@ -93,4 +93,17 @@ pub enum Error {
         /// The rule.
         text: String,
     },
+    /// `tokenizer.json` is not what its format prescribes.
+    #[error("tokenizer.json: {what}")]
+    HuggingFace {
+        /// What was found, where, and what was expected.
+        what: String,
+    },
+    /// `tokenizer.json` asks for something this build does not do, and without
+    /// which the ids would be wrong.
+    #[error("tokenizer.json asks for {what}, which is not supported")]
+    UnsupportedFeature {
+        /// What it asks for.
+        what: String,
+    },
 }

@@ -9,6 +9,7 @@ mod bpe;
 mod byte_level;
 mod detokenizer;
 mod error;
+mod hugging_face;
 mod load;
 mod merge;
 mod partition;

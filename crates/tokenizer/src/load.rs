@@ -7,34 +7,14 @@ use gguf::{Array, Metadata, Value, metadata::require};
 
 use crate::bpe::{Bpe, parse_merge};
 use crate::partition::{Partition, Strip};
-use crate::pre::{self, Pre};
-use crate::special::Special;
+use crate::pre::{self, Pre, Spelling};
+use crate::special::{Kinds, Special};
 use crate::spm::Spm;
-use crate::tokenizer::{Model, Tokenizer};
+use crate::tokenizer::{Model, SpacePrefix, Tokenizer};
 use crate::vocab::{Kind, Vocab};
-use crate::{Error, Result, byte_level};
+use crate::{Error, Result};
 
 const SUPPORTED: &str = "gpt2 (byte-level BPE), gemma4 (BPE), llama (SentencePiece)";
-
-/// How a vocabulary spells text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spelling {
-    /// In the alphabet of byte-level BPE.
-    ByteLevel,
-    /// In UTF-8, with `▁` for a space.
-    Escaped,
-}
-
-impl Spelling {
-    /// The bytes of a token that is not a byte token.
-    pub fn decode(self, kind: Kind, text: &str) -> Vec<u8> {
-        match (kind, self) {
-            (Kind::Normal, Self::ByteLevel) => byte_level::decode(text),
-            (Kind::Normal, Self::Escaped) => text.replace('▁', " ").into_bytes(),
-            _ => text.into(),
-        }
-    }
-}
 
 impl Tokenizer {
     /// The tokenizer that a file's metadata describes.
@@ -54,27 +34,28 @@ impl Tokenizer {
         };
         let texts = require("tokenizer.ggml.tokens", metadata.strings("tokenizer.ggml.tokens")?)?;
         let scores = scores(metadata, texts.len())?;
-        let spelling = if pre.is_some_and(|pre| !pre.raw) { Spelling::ByteLevel } else { Spelling::Escaped };
+        let spelling = pre.map_or(Spelling::Escaped, |pre| pre.spelling);
         let texts_iter = texts.iter().map(String::as_str);
         let mut vocab =
             Vocab::new(texts_iter, kinds(metadata, texts.len())?, |kind, text| spelling.decode(kind, text))?;
         let mut special = special(metadata, pre.is_none(), vocab.len())?;
-        special.complete(&mut vocab);
+        special.complete(&mut vocab, Kinds::Correct);
         let model = match pre {
             None => Model::Spm(Spm::new(&vocab, &scores, special.unk)),
             Some(pre) => {
                 let merges = require("tokenizer.ggml.merges", metadata.strings("tokenizer.ggml.merges")?)?;
                 let merges: Vec<_> =
                     merges.iter().enumerate().map(|(i, text)| parse_merge(i, text)).collect::<Result<_>>()?;
-                Model::Bpe(Bpe::new(&vocab, merges.into_iter(), pre))
+                Model::Bpe(Bpe::new(&vocab, merges.into_iter(), pre.rules()))
             }
         };
         let is_spm = pre.is_none();
         let (add_bos, add_eos) = added(metadata, pre, &special)?;
-        let space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(is_spm) && is_spm;
+        let prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(is_spm) && is_spm;
+        let space_prefix = prefix.then_some(SpacePrefix::EVERY_PART);
         let strip = strip_rule(metadata, &vocab)?;
         let partition = Partition::new(&vocab, strip);
-        Ok(Self { vocab, model, partition, special, add_bos, add_eos, space_prefix })
+        Ok(Self { vocab, model, partition, special, add_bos, add_eos, space_prefix, nfc: false })
     }
 }
 

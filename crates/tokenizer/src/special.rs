@@ -32,7 +32,7 @@ const END_OF_TURN: [&str; 11] = [
 ];
 
 /// Further texts after which a model has said all it will.
-const END_OF_GENERATION: [&str; 16] = [
+const END_OF_GENERATION: [&str; 12] = [
     "<|return|>",
     "<|call|>",
     "<|flush|>",
@@ -45,37 +45,46 @@ const END_OF_GENERATION: [&str; 16] = [
     "<|tool_response>",
     "[e~[",
     // The end of a file in code models.
-    "<|fim_pad|>",
-    "<fim-pad>",
-    "<fim_pad>",
-    "<|fim_repo|>",
     "<|file_sep|>",
 ];
 
-/// More spellings of a padding or repository token, each of which counts only
-/// if none before it is there.
+/// Spellings of the padding and the repository token of code models, which end
+/// a generation too; of each list, the first that the vocabulary has.
 const PADDING: [&str; 5] = ["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"];
 const REPOSITORY: [&str; 5] = ["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
 
 /// Parts of a message's frame that clients want to see.
 const ALWAYS_SHOWN: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
-impl Special {
-    /// Finds the roles that the file leaves unsaid, and corrects the kinds of
-    /// tokens that it gets wrong.
-    pub fn complete(&mut self, vocab: &mut Vocab) {
-        let first = |vocab: &Vocab, texts: &[&str]| texts.iter().find_map(|text| vocab.find(text));
-        self.eot = self.eot.or_else(|| first(vocab, &END_OF_TURN));
-        self.eom = self.eom.or_else(|| vocab.find("<|eom_id|>"));
+/// Whether a file's word on a token's kind can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// GGUF: converters mark some control tokens as text, so a text of the
+    /// lists above is a control token whatever its kind.
+    Correct,
+    /// `tokenizer.json`: text is text, `</s>` in a vocabulary of HTML included.
+    Trust,
+}
 
-        let spelled = END_OF_TURN.iter().chain(&END_OF_GENERATION).filter_map(|text| vocab.find(text));
+impl Special {
+    /// Finds the roles that the file leaves unsaid.
+    pub fn complete(&mut self, vocab: &mut Vocab, kinds: Kinds) {
+        let find = |vocab: &Vocab, text: &str| {
+            let special = |&id: &u32| matches!(vocab.kind(id), Some(Kind::Control | Kind::UserDefined));
+            vocab.find(text).filter(|id| kinds == Kinds::Correct || special(id))
+        };
+        let first = |vocab: &Vocab, texts: &[&str]| texts.iter().find_map(|text| find(vocab, text));
+        self.eot = self.eot.or_else(|| first(vocab, &END_OF_TURN));
+        self.eom = self.eom.or_else(|| find(vocab, "<|eom_id|>"));
+
+        let spelled = END_OF_TURN.iter().chain(&END_OF_GENERATION).filter_map(|text| find(vocab, text));
         let mut eog: Vec<u32> = spelled.collect();
         eog.extend(first(vocab, &PADDING));
         eog.extend(first(vocab, &REPOSITORY));
         for &id in &eog {
             vocab.set_kind(id, Kind::Control);
         }
-        for id in ALWAYS_SHOWN.iter().filter_map(|text| vocab.find(text)).collect::<Vec<_>>() {
+        for id in ALWAYS_SHOWN.iter().filter_map(|text| find(vocab, text)).collect::<Vec<_>>() {
             vocab.set_kind(id, Kind::UserDefined);
         }
         eog.extend([self.eos, self.eot, self.eom].into_iter().flatten());

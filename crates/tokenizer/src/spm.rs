@@ -28,8 +28,10 @@ impl Spm {
         Self { priorities, max_len, by_word, unk }
     }
 
-    /// Appends the tokens of `text`, in which spaces are `▁`.
+    /// Appends the tokens of `text`.
     pub fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
+        let text = text.replace(' ', "▁");
+        let text = text.as_str();
         let mut start = 0;
         for end in word_starts(text).filter(|_| self.by_word).chain([text.len()]) {
             self.encode_piece(vocab, &text[start..end], merger, out);

@@ -1,5 +1,9 @@
 //! The tokenizer of a model: text to token ids and back.
 
+use std::borrow::Cow;
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
 use crate::bpe::Bpe;
 use crate::merge::Merger;
 use crate::partition::{Part, Partition};
@@ -36,8 +40,27 @@ pub struct Tokenizer {
     pub(crate) special: Special,
     pub(crate) add_bos: bool,
     pub(crate) add_eos: bool,
-    /// Put a space before text at the beginning and after a special token.
-    pub(crate) space_prefix: bool,
+    pub(crate) space_prefix: Option<SpacePrefix>,
+    /// Compose characters and their marks first (Unicode normal form C).
+    pub(crate) nfc: bool,
+}
+
+/// When a space is put before text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpacePrefix {
+    /// After each special token too, rather than only at the beginning.
+    pub every_part: bool,
+    /// Even where there is a space already.
+    pub even_before_space: bool,
+}
+
+impl SpacePrefix {
+    /// What SentencePiece's models expect of llama.cpp.
+    pub const EVERY_PART: Self = Self { every_part: true, even_before_space: true };
+
+    fn applies(self, text: &str, first: bool) -> bool {
+        (first || self.every_part) && (self.even_before_space || !text.starts_with(' '))
+    }
 }
 
 /// The algorithm that turns plain text into tokens.
@@ -56,10 +79,16 @@ impl Tokenizer {
         }
         let mut merger = Merger::default();
         let mut after_special = true;
-        for part in self.partition.split(&self.vocab, text, opts.parse_special) {
-            match part {
+        for (i, part) in self.partition.split(&self.vocab, text, opts.parse_special).iter().enumerate() {
+            match *part {
                 Part::Token(id) => ids.push(id),
-                Part::Text(text) => self.encode_text(text, after_special, &mut merger, &mut ids),
+                Part::Text(text) => {
+                    let text = self.prepare(text, i == 0, after_special);
+                    match &self.model {
+                        Model::Bpe(bpe) => bpe.encode(&self.vocab, &text, &mut merger, &mut ids),
+                        Model::Spm(spm) => spm.encode(&self.vocab, &text, &mut merger, &mut ids),
+                    }
+                }
             }
             after_special = matches!(part, Part::Token(_));
         }
@@ -69,16 +98,15 @@ impl Tokenizer {
         ids
     }
 
-    fn encode_text(&self, text: &str, after_special: bool, merger: &mut Merger, ids: &mut Vec<u32>) {
-        match &self.model {
-            Model::Bpe(bpe) => bpe.encode(&self.vocab, text, merger, ids),
-            Model::Spm(spm) => {
-                let mut escaped = text.replace(' ', "▁");
-                if self.space_prefix && after_special {
-                    escaped.insert(0, '▁');
-                }
-                spm.encode(&self.vocab, &escaped, merger, ids);
-            }
+    /// The text as its vocabulary's normaliser has it.
+    fn prepare<'a>(&self, text: &'a str, first: bool, after_special: bool) -> Cow<'a, str> {
+        let text = match self.nfc && !is_nfc(text) {
+            true => Cow::Owned(text.nfc().collect()),
+            false => Cow::Borrowed(text),
+        };
+        match self.space_prefix {
+            Some(prefix) if after_special && prefix.applies(&text, first) => Cow::Owned(format!(" {text}")),
+            _ => text,
         }
     }
 
@@ -105,7 +133,7 @@ impl Tokenizer {
             return &[];
         }
         let bytes = self.token_bytes(id);
-        if first && opts.from_start && self.space_prefix && self.begins_text(id) {
+        if first && opts.from_start && self.space_prefix.is_some() && self.begins_text(id) {
             return bytes.strip_prefix(b" ").unwrap_or(bytes);
         }
         bytes

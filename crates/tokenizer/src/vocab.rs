@@ -120,6 +120,7 @@ impl Vocab {
         }
         let mut index = Index::default();
         let mut bytes = Strings::default();
+        let mut byte_tokens = [None; 256];
         for (id, (text, &kind)) in texts.zip(&kinds).enumerate() {
             let second = id as u32;
             let placeholder = if text.is_empty() { format!("[EMPTY_{id}]") } else { String::new() };
@@ -127,16 +128,17 @@ impl Vocab {
             if let Err(first) = index.insert(name.as_bytes()) {
                 return Err(Error::DuplicateToken { text: name.to_owned(), first, second });
             }
-            match kind {
-                Kind::Byte => match parse_byte(text) {
-                    Some(byte) => bytes.push(&[byte]),
-                    None => return Err(Error::ByteToken { id: second, text: text.to_owned() }),
-                },
-                Kind::Unused => bytes.push(&[]),
+            let byte = parse_byte(text);
+            if let Some(byte) = byte {
+                byte_tokens[usize::from(byte)] = Some(second);
+            }
+            match (kind, byte) {
+                (Kind::Byte, Some(byte)) => bytes.push(&[byte]),
+                (Kind::Byte, None) => return Err(Error::ByteToken { id: second, text: text.to_owned() }),
+                (Kind::Unused, _) => bytes.push(&[]),
                 _ => bytes.push(&decode(kind, text)),
             }
         }
-        let byte_tokens = std::array::from_fn(|b| index.find(format!("<0x{b:02X}>").as_bytes()));
         Ok(Self { index, kinds, bytes, byte_tokens })
     }
 
@@ -170,10 +172,10 @@ impl Vocab {
     }
 }
 
-/// The byte that `<0xHH>` names.
-fn parse_byte(text: &str) -> Option<u8> {
+/// The byte that `<0xHH>` names, in upper case as vocabularies have it.
+pub(crate) fn parse_byte(text: &str) -> Option<u8> {
     let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    (hex.len() == 2 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F')))
         .then(|| u8::from_str_radix(hex, 16).expect("two hexadecimal digits are a byte"))
 }
 
@@ -184,8 +186,8 @@ mod tests {
     #[test]
     fn byte_tokens_are_two_hexadecimal_digits() {
         assert_eq!(parse_byte("<0x0A>"), Some(10));
-        assert_eq!(parse_byte("<0xfF>"), Some(255));
-        for bad in ["<0x-1>", "<0x+1>", "<0x1>", "<0x100>", "<0x>", "0x0A", "<0x0A", "<0xé>"] {
+        assert_eq!(parse_byte("<0xFF>"), Some(255));
+        for bad in ["<0x-1>", "<0xff>", "<0x+1>", "<0x1>", "<0x100>", "<0x>", "0x0A", "<0x0A", "<0xé>"] {
             assert_eq!(parse_byte(bad), None, "{bad}");
         }
     }

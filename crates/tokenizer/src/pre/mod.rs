@@ -6,12 +6,19 @@
 //! they are linear in the text, and Unicode classes cost a table look-up.
 
 mod class;
+mod hugging_face;
 mod patterns;
 mod ranges;
 mod scan;
 mod table;
 
+pub(crate) use hugging_face::{PrefixScheme, passes_of};
 pub(crate) use table::{Pre, names};
+
+use std::borrow::Cow;
+
+use crate::byte_level;
+use crate::vocab::Kind;
 
 /// One pass over the pieces.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +28,37 @@ pub(crate) enum Pass {
     Matches(fn(&str) -> Option<usize>),
     /// `\s+$`: cuts off the white space at the end of a piece.
     TrailingSpace,
+}
+
+/// How a BPE vocabulary's text is prepared for merging.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// How text is cut.
+    pub passes: Cow<'static, [Pass]>,
+    /// A piece that is a token as a whole is that token, whatever the merges.
+    pub ignore_merges: bool,
+    /// How tokens are spelled.
+    pub spelling: Spelling,
+}
+
+/// How a vocabulary spells text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    /// In the alphabet of byte-level BPE.
+    ByteLevel,
+    /// In UTF-8, with `▁` for a space.
+    Escaped,
+}
+
+impl Spelling {
+    /// The bytes of a token that is not a byte token.
+    pub fn decode(self, kind: Kind, text: &str) -> Vec<u8> {
+        match (kind, self) {
+            (Kind::Normal, Self::ByteLevel) => byte_level::decode(text),
+            (Kind::Normal, Self::Escaped) => text.replace('▁', " ").into_bytes(),
+            _ => text.into(),
+        }
+    }
 }
 
 /// The pieces of `text`, as the offsets where they end.

@@ -1,25 +1,24 @@
 //! Pre-tokenizers by the name that `tokenizer.ggml.pre` gives them.
 
+use std::borrow::Cow;
+
 use super::Pass::{self, Matches, TrailingSpace};
-use super::patterns as p;
+use super::{Rules, Spelling, patterns as p};
 
 /// A pre-tokenizer and what else its name implies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pre {
     /// Names in GGUF files.
     names: &'static [&'static str],
-    /// How text is cut.
-    pub passes: &'static [Pass],
-    /// A piece that is a token as a whole is that token, whatever the merges.
-    pub ignore_merges: bool,
+    passes: &'static [Pass],
+    ignore_merges: bool,
     /// Whether a beginning-of-text token is added when the file does not say.
     pub add_bos: bool,
-    /// Whether text is spelled in `▁` and UTF-8 rather than in the alphabet of
-    /// byte-level BPE.
-    pub raw: bool,
+    pub spelling: Spelling,
 }
 
-const PLAIN: Pre = Pre { names: &[], passes: &[], ignore_merges: false, add_bos: false, raw: false };
+const PLAIN: Pre =
+    Pre { names: &[], passes: &[], ignore_merges: false, add_bos: false, spelling: Spelling::ByteLevel };
 
 /// Every pre-tokenizer this build knows.
 const TABLE: &[Pre] = &[
@@ -158,14 +157,23 @@ const TABLE: &[Pre] = &[
     Pre { names: &["kimi-k2"], passes: &[Matches(p::kimi_k2)], ..PLAIN },
     Pre { names: &["bloom", "poro-chat", "gpt3-finnish"], passes: &[Matches(p::bloom)], ..PLAIN },
     Pre { names: &["viking"], passes: &[Matches(p::bloom), Matches(p::digit)], ..PLAIN },
-    Pre { names: &["gemma4"], passes: &[Matches(p::lines)], raw: true, ..PLAIN },
-    Pre { names: &["sarvam-moe"], passes: &[Matches(p::lines)], raw: true, ..PLAIN },
+    Pre { names: &["gemma4"], passes: &[Matches(p::lines)], spelling: Spelling::Escaped, ..PLAIN },
+    Pre { names: &["sarvam-moe"], passes: &[Matches(p::lines)], spelling: Spelling::Escaped, ..PLAIN },
 ];
 
 impl Pre {
     /// The pre-tokenizer of this name.
     pub fn by_name(name: &str) -> Option<&'static Self> {
         TABLE.iter().find(|pre| pre.names.contains(&name))
+    }
+
+    /// What it says about text.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            passes: Cow::Borrowed(self.passes),
+            ignore_merges: self.ignore_merges,
+            spelling: self.spelling,
+        }
     }
 
     /// Its first name.

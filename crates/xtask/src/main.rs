@@ -2,6 +2,7 @@
 
 mod error;
 mod fixtures;
+mod kernels;
 mod tidy;
 mod workspace;
 
@@ -22,12 +23,15 @@ enum Command {
     Fixtures(fixtures::Args),
     /// Check the rules of the code base that a program can check
     Tidy,
+    /// Compile every GPU kernel, and run Metal's on the emulator; needs no GPU
+    Kernels,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Kernels => kernels::run_all(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

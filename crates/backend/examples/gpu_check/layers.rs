@@ -1,7 +1,5 @@
 //! One layer of real models' shapes, from the same op list on each backend.
 
-use std::time::Instant;
-
 use gguf::Format;
 use quarrel_backend::bounds;
 use quarrel_backend::cuda::Cuda;
@@ -15,7 +13,8 @@ use quarrel_backend::kernels::rms_norm::Norm;
 use quarrel_backend::kernels::rope_store::{Rope, RopePairs, RopeStore};
 use quarrel_backend::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use quarrel_backend::{
-    BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, GroupConfig, KvFormat, Weight, WeightId,
+    Backend, BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, Cpu, CpuConfig, GroupConfig, KvFormat,
+    Weight, WeightId,
 };
 
 use crate::{Done, SEED, text};
@@ -164,22 +163,21 @@ impl Shape {
     }
 }
 
-/// The same op list on the reference and on the device: a prompt in two
+/// The same op list on the reference, the CPU and the device: a prompt in two
 /// chunks, then single tokens.
 pub fn compare(cuda: &mut Cuda) -> Done {
+    let mut cpu = Cpu::new(CpuConfig::default()).map_err(text)?;
     for (shape, format) in [(SMOLLM2, Format::Q4_0), (SMOLLM2, Format::Q8_0), (MISTRAL, Format::Q4_0)] {
         let case = shape.case(format, &[&[(9, 9)], &[(3, 12)], &[(1, 13)], &[(1, 14)]]);
-        let start = Instant::now();
-        match case.check(cuda, SEED)? {
-            Outcome::Within(worst) => {
-                println!(
-                    "layer {}: off by {worst:?}, allowed {:?} ({:.1?})",
-                    case.name,
-                    case.bound,
-                    start.elapsed()
-                );
+        let backends: [&mut dyn Backend; 2] = [&mut cpu, cuda];
+        for backend in backends {
+            match case.check(backend, SEED)? {
+                Outcome::Within(worst) => {
+                    let name = backend.name();
+                    println!("layer {} on {name}: off by {worst:?}, allowed {:?}", case.name, case.bound);
+                }
+                Outcome::Absent(reason) => return Err(format!("{}: {reason}", case.name)),
             }
-            Outcome::Absent(reason) => return Err(format!("{}: {reason}", case.name)),
         }
     }
     Ok(())

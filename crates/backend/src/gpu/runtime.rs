@@ -53,7 +53,7 @@ pub trait Runtime: Send {
     /// [`crate::Error::Device`], [`crate::Error::Unavailable`] without a compiler.
     fn kernel(&mut self, source: &'static Source, entry: &str) -> Result<Self::Kernel>;
 
-    /// Enqueues a kernel: its arguments by value, then its buffers, each from an offset on.
+    /// Enqueues a kernel of `threads` threads a group: its arguments by value, then its buffers, each from an offset on.
     ///
     /// # Errors
     /// [`crate::Error::Device`].

@@ -3,11 +3,12 @@
 use super::{Finding, Source};
 
 /// The crates and their height; `store` and `tokenizer` know only `gguf`.
-const HEIGHTS: [(&str, usize); 9] = [
+const HEIGHTS: [(&str, usize); 10] = [
     ("gguf", 0),
     ("store", 1),
     ("tokenizer", 1),
     ("backend", 2),
+    ("metal-emulator", 3),
     ("model", 3),
     ("engine", 4),
     ("server", 5),

@@ -1,0 +1,277 @@
+#include "emulator.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+namespace emulator {
+namespace {
+
+constexpr unsigned long STACK = 64 * 1024, PAGE = 4096;
+constexpr unsigned MAX_SHARED = 64;
+
+enum class State { Ready, AtSimd, AtBarrier, Done };
+
+struct Fiber {
+    void *stack_pointer;
+    State state;
+    const void *site;  // of the operation it waits at
+    float value;       // its operand, then the result
+    Thread thread;
+};
+
+// The threadgroup that is running.
+struct {
+    Fiber fibers[MAX_THREADS];
+    unsigned n_threads;
+    Fiber *current;
+    void *host_stack_pointer;
+    const Kernel *kernel;
+    struct {
+        const void *key;
+        unsigned at;
+    } shared[MAX_SHARED];
+    unsigned n_shared, shared_used;
+    char failure[256];
+} group;
+
+alignas(64) unsigned char threadgroup_memory[THREADGROUP_MEMORY];
+unsigned char *stacks;
+Kernel *kernels;
+
+#if !defined(__x86_64__)
+#error "the emulator's fibers know x86-64 only: add the switch for this processor"
+#endif
+// Saves the callee's registers and the stack pointer, and goes on at another.
+asm(R"(
+.text
+.globl emulator_switch
+.hidden emulator_switch
+emulator_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+extern "C" __attribute__((visibility("hidden"))) void emulator_switch(void **save, void *load);
+
+void fail(const char *what) {
+    if (group.failure[0]) return;
+    const Size at = group.fibers[0].thread.group;
+    snprintf(group.failure, sizeof group.failure, "kernel %s, threadgroup (%u, %u, %u): %s", group.kernel->name, at.x,
+             at.y, at.z, what);
+}
+
+// Back to the scheduler, which resumes the fiber when its operation is complete.
+void yield(State state) {
+    Fiber &me = *group.current;
+    me.state = state;
+    emulator_switch(&me.stack_pointer, group.host_stack_pointer);
+}
+
+void fiber_main() {
+    group.kernel->entry(group.current->thread, group.kernel->parameters);
+    yield(State::Done);
+    __builtin_unreachable();
+}
+
+void start(Fiber &fiber, unsigned index) {
+    // Below each stack lies a page that faults.
+    void **top = (void **)(stacks + (index + 1) * (STACK + PAGE));
+    *--top = nullptr;  // where a caller's address would lie, as the alignment of calls wants it
+    *--top = (void *)fiber_main;
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    fiber.stack_pointer = top;
+    fiber.state = State::Ready;
+}
+
+// Whether all fibers from `first` that still run are in `state` at one site.
+bool all_at(State state, unsigned first, unsigned end) {
+    const void *site = nullptr;
+    for (unsigned i = first; i < end; i++) {
+        const Fiber &fiber = group.fibers[i];
+        // A thread that has returned cannot come to a barrier; a SIMD-group goes on without it.
+        if (fiber.state == State::Done && state == State::AtSimd) continue;
+        if (fiber.state != state || (site && fiber.site != site)) return false;
+        site = fiber.site;
+    }
+    return site != nullptr;
+}
+
+void complete_sum(unsigned first, unsigned end) {
+    float sum = 0;
+    for (unsigned i = first; i < end; i++) {
+        if (group.fibers[i].state == State::AtSimd) sum += group.fibers[i].value;
+    }
+    for (unsigned i = first; i < end; i++) {
+        Fiber &fiber = group.fibers[i];
+        if (fiber.state != State::AtSimd) continue;
+        fiber.value = sum;
+        fiber.state = State::Ready;
+    }
+}
+
+// Completes the operations at which all have arrived; false when there is none.
+bool complete() {
+    bool any = false;
+    for (unsigned first = 0; first < group.n_threads; first += SIMD_WIDTH) {
+        const unsigned end = first + SIMD_WIDTH < group.n_threads ? first + SIMD_WIDTH : group.n_threads;
+        if (!all_at(State::AtSimd, first, end)) continue;
+        complete_sum(first, end);
+        any = true;
+    }
+    if (!any && all_at(State::AtBarrier, 0, group.n_threads)) {
+        for (unsigned i = 0; i < group.n_threads; i++) group.fibers[i].state = State::Ready;
+        any = true;
+    }
+    return any;
+}
+
+void shuffle(unsigned short *order, unsigned n, unsigned long long &seed) {
+    for (unsigned i = n; i > 1; i--) {
+        seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        const unsigned j = (unsigned)(seed >> 33) % i;
+        const unsigned short other = order[i - 1];
+        order[i - 1] = order[j];
+        order[j] = other;
+    }
+}
+
+void report_divergence() {
+    unsigned at_barrier = 0, at_simd = 0, done = 0;
+    for (unsigned i = 0; i < group.n_threads; i++) {
+        at_barrier += group.fibers[i].state == State::AtBarrier;
+        at_simd += group.fibers[i].state == State::AtSimd;
+        done += group.fibers[i].state == State::Done;
+    }
+    char what[160];
+    snprintf(what, sizeof what,
+             "threads diverged: %u wait at a barrier, %u at a SIMD-group operation, %u have returned", at_barrier,
+             at_simd, done);
+    fail(what);
+}
+
+void run_group(const Kernel &kernel, const Launch &launch, Size position, unsigned long long &seed) {
+    group.kernel = &kernel;
+    group.n_threads = launch.threads.x * launch.threads.y * launch.threads.z;
+    group.n_shared = group.shared_used = 0;
+    memset(threadgroup_memory, 0xff, sizeof threadgroup_memory);
+    unsigned short order[MAX_THREADS];
+    for (unsigned i = 0; i < group.n_threads; i++) {
+        group.fibers[i].thread = Thread{i, &launch, position};
+        start(group.fibers[i], i);
+        order[i] = (unsigned short)i;
+    }
+    for (bool running = true; running && !group.failure[0];) {
+        shuffle(order, group.n_threads, seed);
+        unsigned done = 0;
+        for (unsigned k = 0; k < group.n_threads; k++) {
+            Fiber &fiber = group.fibers[order[k]];
+            if (fiber.state == State::Ready) {
+                group.current = &fiber;
+                emulator_switch(&group.host_stack_pointer, fiber.stack_pointer);
+            }
+            done += fiber.state == State::Done;
+        }
+        running = done < group.n_threads;
+        if (running && !complete()) report_divergence();
+    }
+}
+
+bool make_stacks() {
+    if (stacks) return true;
+    const unsigned long bytes = (STACK + PAGE) * MAX_THREADS;
+    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return false;
+    stacks = (unsigned char *)memory;
+    for (unsigned i = 0; i < MAX_THREADS; i++) mprotect(stacks + i * (STACK + PAGE), PAGE, PROT_NONE);
+    return true;
+}
+
+}  // namespace
+
+void add_kernel(Kernel *kernel) {
+    kernel->next = kernels;
+    kernels = kernel;
+}
+
+float simd_sum(float value, const void *site) {
+    Fiber &me = *group.current;
+    me.value = value;
+    me.site = site;
+    yield(State::AtSimd);
+    return me.value;
+}
+
+void barrier(const void *site) {
+    group.current->site = site;
+    yield(State::AtBarrier);
+}
+
+void *shared(const void *key, unsigned bytes) {
+    for (unsigned i = 0; i < group.n_shared; i++) {
+        if (group.shared[i].key == key) return threadgroup_memory + group.shared[i].at;
+    }
+    const unsigned at = (group.shared_used + 15) / 16 * 16;
+    if (group.n_shared == MAX_SHARED || at + bytes > THREADGROUP_MEMORY) {
+        fail("more threadgroup memory than Metal has (32768 bytes)");
+        return threadgroup_memory;
+    }
+    group.shared[group.n_shared++] = {key, at};
+    group.shared_used = at + bytes;
+    return threadgroup_memory + at;
+}
+
+}  // namespace emulator
+
+using namespace emulator;
+
+extern "C" const Kernel *emulator_find(const char *name) {
+    for (Kernel *kernel = kernels; kernel; kernel = kernel->next) {
+        if (!strcmp(kernel->name, name)) return kernel;
+    }
+    return nullptr;
+}
+
+// Null, or what the kernel did wrong. One launch at a time.
+extern "C" const char *emulator_launch(const Kernel *kernel, const Launch *launch) {
+    group.failure[0] = 0;
+    const unsigned long long threads = (unsigned long long)launch->threads.x * launch->threads.y * launch->threads.z;
+    if (threads == 0 || threads > MAX_THREADS) return "a threadgroup has 1 to 1024 threads";
+    if (!make_stacks()) return "no memory for stacks";
+    unsigned long long seed = launch->seed;
+    for (unsigned z = 0; z < launch->groups.z; z++) {
+        for (unsigned y = 0; y < launch->groups.y; y++) {
+            for (unsigned x = 0; x < launch->groups.x; x++) {
+                run_group(*kernel, *launch, Size{x, y, z}, seed);
+                if (group.failure[0]) return group.failure;
+            }
+        }
+    }
+    return nullptr;
+}
+
+// Zeroed memory whose end, rounded up to 16 bytes, touches a page that faults.
+extern "C" void *emulator_allocate(unsigned long bytes) {
+    const unsigned long body = (bytes + PAGE - 1) / PAGE * PAGE;
+    void *memory = mmap(nullptr, body + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    mprotect((char *)memory + body, PAGE, PROT_NONE);
+    return (char *)memory + (body - (bytes + 15) / 16 * 16);
+}
+
+extern "C" void emulator_free(void *memory, unsigned long bytes) {
+    const unsigned long body = (bytes + PAGE - 1) / PAGE * PAGE;
+    munmap((char *)memory - (body - (bytes + 15) / 16 * 16), body + PAGE);
+}

@@ -1,0 +1,64 @@
+// Runs Metal kernels on the CPU with a GPU's rules. Each GPU thread is a fiber;
+// barriers and SIMD-group operations are where fibers meet. Included in front
+// of kernel text, so no header of the C library here.
+#pragma once
+
+namespace emulator {
+
+constexpr unsigned SIMD_WIDTH = 32, MAX_THREADS = 1024, MAX_BUFFERS = 31;
+constexpr unsigned THREADGROUP_MEMORY = 32768;
+
+struct Size {
+    unsigned x, y, z;
+};
+
+// What a kernel's parameter is bound to.
+enum class Binding : unsigned char {
+    Buffer,
+    ThreadgroupPosition,
+    ThreadsPerThreadgroup,
+    ThreadIndex,
+    Lane,
+    Simdgroup,
+};
+
+struct Parameter {
+    Binding binding;
+    unsigned char index;
+};
+
+struct Launch {
+    Size groups;
+    Size threads;
+    void *buffers[MAX_BUFFERS];
+    unsigned long long seed;  // of the order in which threads run
+};
+
+struct Group;
+
+// One GPU thread, as its kernel sees it.
+struct Thread {
+    unsigned index;
+    const Launch *launch;
+    Size group;
+};
+
+typedef void (*Entry)(const Thread &, const Parameter *);
+
+struct Kernel {
+    const char *name;
+    Entry entry;
+    const Parameter *parameters;
+    Kernel *next;
+};
+
+// Kernels register themselves from static constructors.
+void add_kernel(Kernel *kernel);
+
+// The sum of all lanes' values, in the order of lanes. `site` tells operations apart.
+float simd_sum(float value, const void *site) __attribute__((convergent));
+void barrier(const void *site) __attribute__((convergent));
+// Memory shared by the threadgroup: the same for equal keys, NaN until written.
+void *shared(const void *key, unsigned bytes);
+
+}  // namespace emulator

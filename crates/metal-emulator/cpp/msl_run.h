@@ -1,0 +1,114 @@
+// Metal's library for running kernels: address spaces vanish, and operations of
+// a SIMD-group or threadgroup are the emulator's.
+#pragma once
+#include "emulator.h"
+#include "msl_types.h"
+
+typedef _Float16 half;
+
+struct uint3 {
+    uint x, y, z;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+
+namespace metal {
+
+template <typename To, typename From> static inline To as_type(From from) {
+    static_assert(sizeof(To) == sizeof(From), "as_type: sizes differ");
+    To to;
+    __builtin_memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+static inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
+static inline uint min(uint a, uint b) { return a < b ? a : b; }
+
+namespace precise {
+static inline float exp(float x) { return __builtin_expf(x); }
+static inline float tanh(float x) { return __builtin_tanhf(x); }
+static inline float cos(float x) { return __builtin_cosf(x); }
+static inline float sin(float x) { return __builtin_sinf(x); }
+static inline float sqrt(float x) { return __builtin_sqrtf(x); }
+}  // namespace precise
+
+// Not inlined, so that the return address tells the places of a kernel apart;
+// convergent, so that the compiler keeps each place one.
+__attribute__((noinline, convergent)) static float simd_sum(float value) {
+    return emulator::simd_sum(value, __builtin_return_address(0));
+}
+__attribute__((noinline, convergent)) static void threadgroup_barrier(mem_flags) {
+    emulator::barrier(__builtin_return_address(0));
+}
+
+}  // namespace metal
+
+namespace emulator {
+
+// A kernel's argument from what it is bound to.
+template <typename T> struct Argument {
+    static T get(const Thread &thread, const Parameter &parameter) {
+        switch (parameter.binding) {
+            case Binding::ThreadIndex: return T(thread.index);
+            case Binding::Lane: return T(thread.index % SIMD_WIDTH);
+            default: return T(thread.index / SIMD_WIDTH);
+        }
+    }
+};
+template <> struct Argument<uint3> {
+    static uint3 get(const Thread &thread, const Parameter &parameter) {
+        const bool position = parameter.binding == Binding::ThreadgroupPosition;
+        const Size size = position ? thread.group : thread.launch->threads;
+        return uint3{size.x, size.y, size.z};
+    }
+};
+template <typename T> struct Argument<T *> {
+    static T *get(const Thread &thread, const Parameter &p) { return (T *)thread.launch->buffers[p.index]; }
+};
+template <typename T> struct Argument<T &> {
+    static T &get(const Thread &thread, const Parameter &p) { return *(T *)thread.launch->buffers[p.index]; }
+};
+
+template <int... I> struct Indices {};
+template <int N, int... I> struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I> struct MakeIndices<0, I...> {
+    typedef Indices<I...> Type;
+};
+
+template <typename F, F *function> struct Call;
+template <typename... A, void (*function)(A...)> struct Call<void(A...), function> {
+    template <int... I> static void apply(const Thread &thread, const Parameter *parameters, Indices<I...>) {
+        function(Argument<A>::get(thread, parameters[I])...);
+    }
+    static void entry(const Thread &thread, const Parameter *parameters) {
+        apply(thread, parameters, typename MakeIndices<sizeof...(A)>::Type());
+    }
+};
+
+struct Register {
+    Kernel kernel;
+    Register(const char *name, Entry entry, const Parameter *parameters) : kernel{name, entry, parameters, nullptr} {
+        add_kernel(&kernel);
+    }
+};
+
+}  // namespace emulator
+
+// Makes a kernel findable; its parameters' bindings follow its name.
+#define REGISTER_KERNEL(N, NAME, ...)                                                                  \
+    static const emulator::Parameter PARAMETERS##N[] = {__VA_ARGS__};                                  \
+    static emulator::Register REGISTER##N(#NAME, &emulator::Call<decltype(NAME), &NAME>::entry, PARAMETERS##N);
+// A variable in threadgroup memory: a type, declared where it stands.
+#define THREADGROUP_VARIABLE(...)                                                        \
+    ([]() -> Type<__VA_ARGS__> & {                                                            \
+        static char key;                                                                 \
+        return *(Type<__VA_ARGS__> *)emulator::shared(&key, sizeof(__VA_ARGS__));             \
+    }())
+
+#define kernel
+#define device
+#define constant const
+#define threadgroup
+#define thread

@@ -1,0 +1,57 @@
+//! Runs Metal kernels on the CPU: for tests on machines that are no Mac.
+//!
+//! Genuine `.metal` text is translated ([`translate`]) to C++ that clang
+//! compiles ([`Toolchain`]) against a small runtime (`cpp/`): each GPU thread is
+//! a fiber, barriers and SIMD-group operations are where fibers meet, in a
+//! shuffled order; threads that diverge, threadgroup memory that is read before
+//! it is written (NaN) or too large, and accesses past a buffer's end (a page
+//! that faults) show themselves. [`Emulator`] is a GPU runtime on top, so that
+//! whole steps run on it.
+//!
+//! Not covered: Metal's fast maths and denormals, memory ordering weaker than
+//! sequential, register limits, and everything of the host's side. Nothing
+//! here has been compared with a Mac.
+
+mod lint;
+mod runtime;
+mod toolchain;
+mod translate;
+
+pub use runtime::{Emulator, MetalEmulator};
+pub use toolchain::Toolchain;
+pub use translate::{Mode, translate};
+
+/// The result of anything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong before a kernel runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text breaks a rule of Metal, or one of the translator's.
+    #[error("{line}: {problem}")]
+    Source {
+        /// The offending text.
+        line: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The compiler refused a kernel.
+    #[error("compiling {file}:\n{messages}")]
+    Compile {
+        /// The kernel's file.
+        file: String,
+        /// The compiler's messages.
+        messages: String,
+    },
+    /// A file operation failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or program.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The compiled kernels cannot be loaded.
+    #[error("loading compiled kernels: {0}")]
+    Load(#[from] libloading::Error),
+}

@@ -1,0 +1,201 @@
+//! The emulator as a GPU runtime.
+
+use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
+use std::path::Path;
+use std::sync::Arc;
+
+use backend::gpu::source::Source;
+use backend::gpu::{Gpu, Groups, Runtime};
+use backend::{Error, Memory};
+use libloading::Library;
+
+/// A backend that runs the Metal kernels on the CPU.
+pub type MetalEmulator = Gpu<Emulator>;
+
+const MAX_BUFFERS: usize = 31;
+
+#[repr(C)]
+struct Size {
+    x: u32,
+    y: u32,
+    z: u32,
+}
+
+/// `Launch` of `emulator.h`.
+#[repr(C)]
+struct Launch {
+    groups: Size,
+    threads: Size,
+    buffers: [*mut c_void; MAX_BUFFERS],
+    seed: u64,
+}
+
+type Find = unsafe extern "C" fn(*const c_char) -> *const c_void;
+type Run = unsafe extern "C" fn(*const c_void, *const Launch) -> *const c_char;
+type Allocate = unsafe extern "C" fn(c_ulong) -> *mut c_void;
+type Free = unsafe extern "C" fn(*mut c_void, c_ulong);
+
+/// The entry points of the compiled library.
+struct Functions {
+    find: Find,
+    run: Run,
+    allocate: Allocate,
+    free: Free,
+    /// What they point into.
+    _library: Library,
+}
+
+/// Compiled kernels, and memory they run on.
+pub struct Emulator {
+    functions: Arc<Functions>,
+    seed: u64,
+}
+
+/// Memory that faults right behind its end.
+pub struct Buffer {
+    functions: Arc<Functions>,
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: it owns its memory, and is changed through `&mut Emulator` only.
+unsafe impl Send for Buffer {}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `allocate` with this size and is freed once.
+        unsafe { (self.functions.free)(self.start.cast(), self.bytes as c_ulong) };
+    }
+}
+
+/// A kernel of the library.
+pub struct Kernel {
+    handle: *const c_void,
+    name: String,
+}
+
+// SAFETY: it points to a constant of the library, which the emulator keeps loaded.
+unsafe impl Send for Kernel {}
+
+impl Emulator {
+    /// Loads what [`Toolchain::build`](crate::Toolchain::build) made. `seed` shuffles the order of threads.
+    ///
+    /// The library has one emulator's state: no two threads may use it at once.
+    ///
+    /// # Errors
+    /// [`crate::Error::Load`].
+    pub fn load(library: &Path, seed: u64) -> crate::Result<Self> {
+        // SAFETY: the library's constructors only register kernels.
+        let library = unsafe { Library::new(library) }?;
+        // SAFETY: these are the signatures of `emulator.cpp`.
+        let functions = unsafe {
+            Functions {
+                find: *library.get::<Find>(b"emulator_find")?,
+                run: *library.get::<Run>(b"emulator_launch")?,
+                allocate: *library.get::<Allocate>(b"emulator_allocate")?,
+                free: *library.get::<Free>(b"emulator_free")?,
+                _library: library,
+            }
+        };
+        Ok(Self { functions: Arc::new(functions), seed })
+    }
+}
+
+impl Buffer {
+    /// The address of `offset`, where `bytes` must still fit.
+    fn range(&self, offset: usize, bytes: usize) -> *mut u8 {
+        let end = offset.checked_add(bytes).filter(|&end| end <= self.bytes);
+        assert!(end.is_some(), "{bytes} bytes at {offset} leave a buffer of {}", self.bytes);
+        self.start.wrapping_add(offset)
+    }
+}
+
+fn failed(what: &str, reason: impl Into<String>) -> Error {
+    Error::Device { backend: "metal", what: what.to_owned(), reason: reason.into() }
+}
+
+impl Runtime for Emulator {
+    type Buffer = Buffer;
+    type Kernel = Kernel;
+
+    fn name(&self) -> &'static str {
+        "metal"
+    }
+
+    fn description(&self) -> String {
+        "metal: emulated on the CPU, for tests".to_owned()
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        Memory::now()
+    }
+
+    fn allocate(&mut self, what: &str, bytes: usize) -> backend::Result<Buffer> {
+        let bytes = bytes.max(1);
+        // SAFETY: any size may be asked for; the memory comes zeroed.
+        let start = unsafe { (self.functions.allocate)(bytes as c_ulong) };
+        if start.is_null() {
+            return Err(failed(what, format!("{bytes} bytes could not be had")));
+        }
+        Ok(Buffer { functions: self.functions.clone(), start: start.cast(), bytes })
+    }
+
+    fn upload(&mut self, to: &Buffer, offset: usize, bytes: &[u8]) -> backend::Result<()> {
+        // SAFETY: the range was checked, and nobody else uses the buffer now.
+        unsafe { to.range(offset, bytes.len()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> backend::Result<()> {
+        // SAFETY: the range was checked, and nobody else uses the buffer now.
+        unsafe { from.range(offset, bytes.len()).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn copy_within(&mut self, buffer: &Buffer, from: usize, to: usize, bytes: usize) -> backend::Result<()> {
+        // SAFETY: both ranges were checked; `copy_to` allows them to overlap.
+        unsafe { buffer.range(from, bytes).copy_to(buffer.range(to, bytes), bytes) };
+        Ok(())
+    }
+
+    fn kernel(&mut self, source: &'static Source, entry: &str) -> backend::Result<Kernel> {
+        let name = CString::new(entry).expect("names of kernels have no zero byte");
+        // SAFETY: the name is a C string.
+        let handle = unsafe { (self.functions.find)(name.as_ptr()) };
+        if handle.is_null() {
+            return Err(failed(
+                &format!("finding kernel `{entry}` of {}", source.name),
+                "it is not in the library",
+            ));
+        }
+        Ok(Kernel { handle, name: entry.to_owned() })
+    }
+
+    fn launch(
+        &mut self,
+        kernel: &Kernel,
+        groups: Groups,
+        threads: u32,
+        args: &[u32],
+        buffers: &[(&Buffer, usize)],
+    ) -> backend::Result<()> {
+        let mut bound = [std::ptr::null_mut(); MAX_BUFFERS];
+        bound[0] = args.as_ptr().cast_mut().cast();
+        for (to, (buffer, offset)) in bound[1..].iter_mut().zip(buffers) {
+            *to = buffer.range(*offset, 0).cast();
+        }
+        self.seed = self.seed.wrapping_add(1);
+        let (groups, threads) = (Size { x: groups.0, y: groups.1, z: 1 }, Size { x: threads, y: 1, z: 1 });
+        let launch = Launch { groups, threads, buffers: bound, seed: self.seed };
+        // SAFETY: the kernel is the library's and the buffers are live; what a
+        // wrong kernel does beyond their ends mostly faults, which is what the
+        // emulator is for.
+        let problem = unsafe { (self.functions.run)(kernel.handle, &launch) };
+        if problem.is_null() {
+            return Ok(());
+        }
+        // SAFETY: it is a C string that stays until the next launch.
+        let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
+        Err(failed(&format!("running `{}`", kernel.name), problem))
+    }
+}

@@ -1,0 +1,123 @@
+//! Clang, as it checks and compiles translated kernels.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::translate::{Mode, translate};
+use crate::{Error, Result};
+
+/// Where the runtime's C++ lies.
+const CPP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cpp");
+
+/// A clang of version 16 or later, and a directory for what it makes.
+#[derive(Debug, Clone)]
+pub struct Toolchain {
+    /// The command of plain clang, such as `clang` or `python -m ziglang clang`.
+    pub clang: Vec<String>,
+    /// The command that makes a library, such as `clang++` or `python -m ziglang c++`.
+    pub linker: Vec<String>,
+    /// Made if need be; files in it are overwritten.
+    pub dir: PathBuf,
+}
+
+impl Toolchain {
+    /// Checks the types and address spaces of one Metal text.
+    ///
+    /// # Errors
+    /// [`Error::Source`], [`Error::Compile`] with messages that name lines of the kernel.
+    pub fn check(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.translated(name, text, Mode::Check)?;
+        let flags = [
+            "-x",
+            "clcpp",
+            "-target",
+            "x86_64-linux-gnu",
+            "-cl-std=clc++2021",
+            "-cl-no-stdinc",
+            "-fsyntax-only",
+            "-Xclang",
+            "-cl-ext=-__opencl_c_pipes,-__opencl_c_device_enqueue,+cl_khr_fp16,-cl_khr_fp64,-__opencl_c_fp64",
+            "-Wno-undefined-internal",
+            "-Wno-undefined-inline",
+            "-Wno-unused",
+            "-I",
+            CPP,
+        ];
+        Self::run(name, command(&self.clang).args(flags).arg(file))
+    }
+
+    /// Compiles Metal texts, each with its name, and the runtime into the library `name`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn build(&self, name: &str, texts: &[(&str, String)]) -> Result<PathBuf> {
+        let mut files = vec![PathBuf::from(CPP).join("emulator.cpp")];
+        for (name, text) in texts {
+            files.push(self.translated(name, text, Mode::Run)?);
+        }
+        let library = self.dir.join(format!("{name}.so"));
+        // No contraction and no excess precision: arithmetic as it is written.
+        let flags = [
+            "-std=c++17",
+            "-O2",
+            "-shared",
+            "-fPIC",
+            "-fno-exceptions",
+            "-fno-rtti",
+            "-nostdlib++",
+            "-ffp-contract=off",
+            "-Xclang",
+            "-ffloat16-excess-precision=none",
+            "-fno-sanitize=undefined",
+            "-Wno-unused",
+            "-lm",
+            "-I",
+            CPP,
+        ];
+        let mut command = command(&self.linker);
+        command.args(flags).args(files).arg("-o").arg(&library);
+        Self::run(name, &mut command)?;
+        Ok(library)
+    }
+
+    /// Preprocesses and translates; the path of the C++.
+    fn translated(&self, name: &str, text: &str, mode: Mode) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.dir).map_err(io(&self.dir))?;
+        // Metal's own header is the prelude that the translation includes.
+        let text = text.replace("#include <metal_stdlib>", "");
+        let metal = self.dir.join(format!("{}.metal", name));
+        std::fs::write(&metal, text).map_err(io(&metal))?;
+        let preprocessed = self.dir.join(format!("{}.i", name));
+        let mut command = command(&self.clang);
+        command.args(["-E", "-x", "c++", "-D__METAL_VERSION__=310"]);
+        Self::run(name, command.arg(&metal).arg("-o").arg(&preprocessed))?;
+        let text = std::fs::read_to_string(&preprocessed).map_err(io(&preprocessed))?;
+        let suffix = if mode == Mode::Check { "check.clcpp" } else { "cpp" };
+        let file = self.dir.join(format!("{}.{suffix}", name));
+        std::fs::write(&file, translate(&text, mode)?).map_err(io(&file))?;
+        Ok(file)
+    }
+
+    fn run(what: &str, command: &mut Command) -> Result<()> {
+        let program = PathBuf::from(command.get_program());
+        let output = command.output().map_err(io(&program))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Error::Compile { file: what.to_owned(), messages })
+    }
+}
+
+/// A command from its words.
+fn command(words: &[String]) -> Command {
+    let (program, args) = words.split_first().expect("a toolchain names its commands");
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.display().to_string();
+    |source| Error::Io { path, source }
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask kernels`: every GPU kernel, without a GPU. CUDA sources are
+//! compiled by NVRTC; Metal sources are checked, compiled by clang and run
+//! through every case of the harness on the emulator.
+//!
+//! Both compilers come as Python packages into a virtual environment.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Result, at};
+use crate::workspace::{self, run};
+
+/// NVRTC, and zig for the clang in it.
+const PACKAGES: [&str; 2] = ["nvidia-cuda-nvrtc-cu12==12.9.86", "ziglang==0.17.1"];
+
+/// Where a package has the library.
+const FIND_NVRTC: &str = "import glob, nvidia; \
+                          print(glob.glob(list(nvidia.__path__)[0] + '/cuda_nvrtc/lib/libnvrtc.so.*')[0])";
+
+/// Compiles and runs everything.
+///
+/// # Errors
+/// A compiler that cannot be fetched, a kernel that does not compile, a case that fails.
+pub fn run_all() -> Result<()> {
+    let root = workspace::root()?;
+    let python = environment(&root.join("target/fixtures"))?;
+    let found = run("finding NVRTC", Command::new(&python).args(["-c", FIND_NVRTC]))?;
+    let nvrtc = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    test(&root, "quarrel-backend", "nvrtc", &[("QUARREL_TEST_NVRTC", nvrtc)])?;
+    let zig = |tool| format!("{} -m ziglang {tool}", python.display());
+    let compilers = [("QUARREL_TEST_CLANG", zig("clang")), ("QUARREL_TEST_CLANGXX", zig("c++"))];
+    test(&root, "metal-emulator", "kernels", &compilers)
+}
+
+/// A virtual environment with [`PACKAGES`]; its interpreter.
+fn environment(dir: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir).map_err(at(dir))?;
+    let venv = dir.join("venv-kernels");
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        let what = "making a virtual environment (on Debian: apt install python3-venv)";
+        run(what, Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+    run("installing compilers", &mut pip)?;
+    Ok(python)
+}
+
+/// Runs the ignored tests of one file, whose output is shown.
+fn test(root: &Path, package: &str, test: &str, environment: &[(&str, String)]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["test", "--quiet", "--package", package, "--test", test]);
+    command.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let output = run(&format!("testing {package}"), &mut command)?;
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}

@@ -5,7 +5,9 @@ transformers sets it up, on the conversations of templates/conversations.json.
     target/fixtures/venv/bin/python crates/tokenizer/tests/make_template_goldens.py
 
 writes templates/goldens.json: for each template and case the length in bytes
-and the start of the sha256 of the text, or the error Python ends with. With
+and the start of the sha256 of the text, or the error Python ends with; and
+templates/snippet_goldens.json: what Python makes of templates/snippets.json,
+one idiom of Jinja or Python each, on the first conversation. With
 TEMPLATE CASE as arguments it prints that one text instead.
 """
 import hashlib
@@ -72,6 +74,13 @@ def golden(env, source, data, case):
     return f"{len(text)} {hashlib.sha256(text).hexdigest()[:32]}"
 
 
+def snippet_golden(env, source, data, case):
+    try:
+        return {"text": render(env, source, data, case)}
+    except Exception as error:
+        return {"raises": f"{type(error).__name__}: {error}"}
+
+
 def main():
     data = json.loads((HERE / "templates/conversations.json").read_text(encoding="utf-8"))
     env = environment(datetime.fromisoformat(data["now"]))
@@ -84,6 +93,11 @@ def main():
         name: {case["name"]: golden(env, source, data, case) for case in data["cases"]}
         for name, source in sources.items()
     }
+    snippets = json.loads((HERE / "templates/snippets.json").read_text(encoding="utf-8"))
+    first = data["cases"][0]
+    texts = [snippet_golden(env, source, data, first) for source in snippets]
+    text = json.dumps(texts, indent=1, ensure_ascii=False) + "\n"
+    (HERE / "templates/snippet_goldens.json").write_text(text, encoding="utf-8")
     made = {"made with": f"jinja2 {jinja2.__version__}", "templates": goldens}
     text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
     (HERE / "templates/goldens.json").write_text(text, encoding="utf-8")

@@ -46,12 +46,9 @@ pub enum Error {
     /// can call for.
     #[error("the chat template ran past its limit of work or memory; it is broken or hostile")]
     Exhausted,
-    /// The conversation is nested deeper than any real one.
-    #[error("tools, arguments or extra values are nested deeper than {limit} levels")]
-    TooDeep {
-        /// The deepest accepted.
-        limit: usize,
-    },
+    /// The engine panicked.
+    #[error("the chat template made the template engine panic; please report this template")]
+    Engine,
     /// No built-in template has this name.
     #[error("no built-in chat template is called `{name}`; there are: {known}")]
     UnknownName {

@@ -15,6 +15,10 @@ pub fn install(env: &mut Environment<'static>) {
     env.add_filter("trim", trim);
     env.add_filter("indent", indent);
     env.add_filter("string", string);
+    env.add_filter("int", int);
+    env.add_filter("float", float);
+    env.add_filter("wordcount", |value: &str| value.split_whitespace().count());
+    env.add_filter(PERCENT, percent);
     env.add_filter("safe", string);
     env.add_filter(ESCAPING, escaping);
     env.add_filter(ITERATED, iterated);
@@ -64,7 +68,20 @@ fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error
     if value.is_none() {
         return out.write_str("None").map_err(Error::from);
     }
+    if is_float(value) {
+        return out.write_str(&float_text(value)?).map_err(Error::from);
+    }
     minijinja::escape_formatter(out, state, value)
+}
+
+/// A float as Python prints it; JSON writes what is not finite differently.
+fn float_text(value: &Value) -> Result<String, Error> {
+    let x = f64::try_from(value.clone())?;
+    Ok(if x.is_finite() { json::float(x) } else { format!("{x}").to_lowercase() })
+}
+
+fn is_float(value: &Value) -> bool {
+    value.is_number() && !value.is_integer()
 }
 
 /// The filter around whatever a `for` statement loops over: the engine takes
@@ -148,9 +165,63 @@ fn string(state: &State, value: &Value) -> Result<Value, Error> {
 }
 
 fn text(state: &State, value: &Value) -> Result<Arc<str>, Error> {
-    let text = value.to_str().unwrap_or_else(|| value.to_string().into());
+    let text = match value.to_str() {
+        Some(text) => text,
+        None if is_float(value) => float_text(value)?.into(),
+        None => value.to_string().into(),
+    };
     state.consume_fuel(text.len() as u64 / 64)?;
     Ok(text)
+}
+
+/// `int(default, base)`: what Python's `int` makes of the value, or the default.
+fn int(value: &Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let default = default.or(kwargs.get("default")?).unwrap_or_else(|| Value::from(0));
+    let base = kwargs.get::<Option<u32>>("base")?.unwrap_or(10);
+    kwargs.assert_all_used()?;
+    let Some(text) = value.as_str() else {
+        return match value.kind() {
+            ValueKind::Bool => Ok(Value::from(i64::from(value.is_true()))),
+            ValueKind::Number if value.is_integer() => Ok(value.clone()),
+            ValueKind::Number => Ok(Value::from(f64::try_from(value.clone())? as i64)),
+            _ => Ok(default),
+        };
+    };
+    let text = methods::strip(text, None, true, true);
+    let digits = match base {
+        16 => text.trim_start_matches("0x"),
+        8 => text.trim_start_matches("0o"),
+        2 => text.trim_start_matches("0b"),
+        10 => text,
+        _ => return Err(invalid("base must be 2, 8, 10 or 16")),
+    };
+    let truncated = || text.parse::<f64>().ok().filter(|x| x.is_finite()).map(|x| Value::from(x as i64));
+    Ok(i64::from_str_radix(digits, base).ok().map(Value::from).or_else(truncated).unwrap_or(default))
+}
+
+/// `float(default)`: what Python's `float` makes of the value, or the default.
+fn float(value: &Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let default = default.or(kwargs.get("default")?).unwrap_or_else(|| Value::from(0.0));
+    kwargs.assert_all_used()?;
+    let number = match value.as_str() {
+        Some(text) => methods::strip(text, None, true, true).parse().ok(),
+        None if value.kind() == ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        None => f64::try_from(value.clone()).ok(),
+    };
+    Ok(number.map_or(default, Value::from))
+}
+
+/// The filter that `source.rs` puts for `%` after a string: one value, or a
+/// tuple of them, printed into the string.
+pub const PERCENT: &str = "percent";
+
+fn percent(state: &mut State, format: &Value, values: &Value) -> Result<Value, Error> {
+    let mut arguments = vec![format.clone()];
+    match values.is_tuple() {
+        true => arguments.extend(values.try_iter()?),
+        false => arguments.push(values.clone()),
+    }
+    state.apply_filter("format", &arguments)
 }
 
 /// `indent(width, first, blank)`: `width` spaces, or that text, before each

@@ -88,6 +88,17 @@ fn string(state: &State, s: &str, method: &str, args: &[Value]) -> Result<Option
             let (suffix,): (&str,) = from_args(args)?;
             Value::from(s.strip_suffix(suffix).unwrap_or(s))
         }
+        "swapcase" => {
+            let () = from_args(args)?;
+            let swap = |c: char| -> String {
+                if c.is_lowercase() { c.to_uppercase().collect() } else { c.to_lowercase().collect() }
+            };
+            Value::from(s.chars().map(swap).collect::<String>())
+        }
+        "isdecimal" => {
+            let () = from_args(args)?;
+            Value::from(!s.is_empty() && s.chars().all(|c| c.is_ascii_digit()))
+        }
         "isspace" => {
             let () = from_args(args)?;
             Value::from(!s.is_empty() && s.chars().all(is_space))

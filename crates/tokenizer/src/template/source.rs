@@ -166,11 +166,13 @@ impl Bracket {
 struct Edits<'a> {
     code: &'a str,
     inserts: Vec<(usize, String)>,
+    /// Where a single byte goes away.
+    removed: Vec<usize>,
 }
 
 impl<'a> Edits<'a> {
     fn new(code: &'a str) -> Self {
-        Self { code, inserts: Vec::new() }
+        Self { code, inserts: Vec::new(), removed: Vec::new() }
     }
 
     /// Puts what is from `start` to `end` through a filter.
@@ -189,6 +191,7 @@ impl<'a> Edits<'a> {
                 self.inserts.push((at + "safe".len(), filters::ESCAPING_SUFFIX.to_owned()));
             }
         }
+        self.percents(&tokens, end);
         let mut open: Vec<Bracket> = Vec::new();
         if let Some((_, "with")) = tokens.first() {
             open.push(Bracket { start, kind: Kind::Names, item: None });
@@ -226,6 +229,20 @@ impl<'a> Edits<'a> {
         self
     }
 
+    /// Turns `%` after a string into a filter: the engine only divides.
+    fn percents(&mut self, tokens: &[(usize, &str)], end: usize) {
+        for (i, window) in tokens.windows(3).enumerate() {
+            let [(_, string), (at, "%"), _] = window else { continue };
+            if !string.starts_with(['"', '\'']) {
+                continue;
+            }
+            let after = operand_end(tokens, i + 2).map_or(end, |next| tokens[next].0);
+            self.removed.push(*at);
+            self.inserts.push((*at, format!("|{}(", filters::PERCENT)));
+            self.inserts.push((after, ")".to_owned()));
+        }
+    }
+
     /// Checks an argument that is more than a name or a constant.
     fn argument(self, start: Option<usize>, end: usize) -> Self {
         match start {
@@ -243,12 +260,37 @@ impl<'a> Edits<'a> {
         let mut out = String::with_capacity(self.code.len() + 64);
         let mut copied = 0;
         for (at, text) in &self.inserts {
-            out.push_str(&self.code[copied..*at]);
+            out.push_str(&self.code[copied..(*at).max(copied)]);
             out.push_str(text);
-            copied = *at;
+            copied = *at + usize::from(self.removed.contains(at));
         }
         out.push_str(&self.code[copied..]);
         out
+    }
+}
+
+/// The token after the operand that begins at token `i`: a value with what is
+/// called, taken or filtered from it.
+fn operand_end(tokens: &[(usize, &str)], mut i: usize) -> Option<usize> {
+    let close = |open: usize| {
+        let mut depth = 0usize;
+        let end = tokens[open..].iter().position(|(_, token)| {
+            match *token {
+                "(" | "[" | "{" => depth += 1,
+                ")" | "]" | "}" => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        end.map(|n| open + n + 1)
+    };
+    i = if matches!(tokens.get(i)?.1, "(" | "[" | "{") { close(i)? } else { i + 1 };
+    loop {
+        match tokens.get(i)?.1 {
+            "." | "|" => i += 2,
+            "(" | "[" => i = close(i)?,
+            _ => return Some(i),
+        }
     }
 }
 
@@ -310,6 +352,7 @@ mod tests {
                 "{{ f(x + x, a=b|c, d=e == f) }}",
                 "{{ f( (x + x)|built , a= (b|c)|built , d= (e == f)|built ) }}",
             ),
+            ("{{ 'a%s' % (b, c)[0]|d + 7 % 3 }}", "{{ 'a%s' |percent( ((b, c)|built)[0]|d )+ 7 % 3 }}"),
             ("{% with a = b + b, c = d + d %}", "{% with a = ( b + b)|built , c = ( d + d)|built %}"),
             ("{% macro f(a, b=a + a) %}", "{% macro f(a, b= (a + a)|built ) %}"),
             ("{% call(a, b) f(a + a) %}", "{% call(a, b) f( (a + a)|built ) %}"),

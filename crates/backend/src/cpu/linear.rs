@@ -8,13 +8,15 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use gguf::Format;
 use gguf::format::{Block, Float, Visitor, blocks};
 
 use super::activations::Activations;
 use super::run::{Matrix, Run};
 use super::shared::{Bump, Shared};
-use super::simd::{CHUNK, Kernel, LANES, Simd, dispatch};
-use crate::Weight;
+use super::simd::{CHUNK, Chunk, Kernel, LANES, Simd, dispatch};
+use super::widen::widen;
+use crate::{KvFormat, Weight};
 
 /// Weight rows that are unpacked and multiplied together.
 const ROWS: usize = 4;
@@ -147,7 +149,12 @@ impl Visitor for Part<'_> {
     type Output = ();
 
     fn float<F: Float>(self) {
-        dispatch(self.isa, FloatPart::<F> { part: self, format: PhantomData });
+        let format = match F::FORMAT {
+            Format::F16 => KvFormat::F16,
+            Format::BF16 => KvFormat::BF16,
+            _ => KvFormat::F32,
+        };
+        dispatch(self.isa, FloatPart { part: self, format });
     }
 
     fn block<B: Block>(self) {
@@ -224,12 +231,7 @@ fn unpack_row<B: Block>(bytes: &[u8], cols: usize, q: &mut [i8], scales: &mut [f
 
 /// The dot products of unpacked rows with one row of activations.
 #[inline(always)]
-fn dot_blocks<B: Block, S: Simd>(
-    q: &[i8],
-    scales: &[f32],
-    offsets: &[f32],
-    x: &[super::simd::Chunk],
-) -> [f32; ROWS] {
+fn dot_blocks<B: Block, S: Simd>(q: &[i8], scales: &[f32], offsets: &[f32], x: &[Chunk]) -> [f32; ROWS] {
     let n = x.len();
     let (q, scales, offsets) =
         (q.as_chunks::<CHUNK>().0, scales.as_chunks::<4>().0, offsets.as_chunks::<4>().0);
@@ -244,15 +246,16 @@ fn dot_blocks<B: Block, S: Simd>(
             }
         }
     }
-    sums.map(S::sum)
+    sum_each::<S>(sums)
 }
 
-struct FloatPart<'a, F> {
+struct FloatPart<'a> {
     part: Part<'a>,
-    format: PhantomData<F>,
+    /// Keys and values come in the same formats.
+    format: KvFormat,
 }
 
-impl<F: Float> Kernel for FloatPart<'_, F> {
+impl Kernel for FloatPart<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -264,7 +267,8 @@ impl<F: Float> Kernel for FloatPart<'_, F> {
         for first in rows.clone().step_by(ROWS) {
             let n = ROWS.min(rows.end - first);
             for (r, w) in w.chunks_exact_mut(stride).take(n).enumerate() {
-                read_row::<F, S>(linear.weight.row(linear.first_row + first + r), w);
+                let bytes = linear.weight.row(linear.first_row + first + r);
+                widen::<S>(self.format, bytes, 0, 1, linear.weight.cols(), w);
             }
             for i in 0..linear.pairs.len() {
                 let (x_row, out_row) = linear.pairs.get(i);
@@ -275,17 +279,6 @@ impl<F: Float> Kernel for FloatPart<'_, F> {
             }
         }
     }
-}
-
-/// Widens a row of floats, zero beyond its end.
-#[inline(always)]
-fn read_row<F: Float, S: Simd>(bytes: &[u8], out: &mut [f32]) {
-    let size = size_of::<F::Bytes>();
-    let n = bytes.len() / size;
-    for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(size)) {
-        *out = F::read(bytemuck::pod_read_unaligned(bytes));
-    }
-    out[n..].fill(0.0);
 }
 
 /// The dot products of rows of floats with one row of activations.
@@ -301,5 +294,16 @@ fn dot_floats<S: Simd>(w: &[f32], x: &[f32]) -> [f32; ROWS] {
             *sum = S::add_product(*sum, S::load(&w[i]), x);
         }
     }
-    sums.map(S::sum)
+    sum_each::<S>(sums)
+}
+
+/// Each vector's sum. (A loop: `map` would call `S::sum` outside the code that
+/// is compiled for the instruction set.)
+#[inline(always)]
+fn sum_each<S: Simd>(vectors: [S::F32; ROWS]) -> [f32; ROWS] {
+    let mut sums = [0.0; ROWS];
+    for (sum, vector) in sums.iter_mut().zip(vectors) {
+        *sum = S::sum(vector);
+    }
+    sums
 }

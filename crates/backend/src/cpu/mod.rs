@@ -12,6 +12,7 @@ mod pool;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod simd;
+pub(crate) mod widen;
 
 pub use isa::Isa;
 pub use pool::Pool;

@@ -33,6 +33,9 @@ pub trait Block: Layout {
     /// `q` has `LEN` places, `scales` `GROUPS`, and `offsets` `GROUPS` or, in
     /// formats without, any number, which are left alone.
     ///
+    /// Implementations are `#[inline(always)]`, so that they are compiled for
+    /// the instruction set of the kernel that calls them.
+    ///
     /// # Panics
     /// When a slice is shorter than that.
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]);
@@ -80,10 +83,22 @@ pub const MAX_GROUPS: usize = 16;
 pub struct Half([u8; 2]);
 
 impl Half {
-    /// The value.
-    #[inline]
+    /// The value. (In integers, not through `half`, which asks the processor
+    /// what it can do each time: this runs once a block in every kernel.)
+    #[inline(always)]
     pub fn to_f32(self) -> f32 {
-        half::f16::from_le_bytes(self.0).to_f32()
+        const EXPONENT: u32 = 0x1f << 23;
+        const REBIAS: u32 = (127 - 15) << 23;
+        let half = u32::from(u16::from_le_bytes(self.0));
+        let bits = (half & 0x7fff) << 13;
+        let magnitude = match bits & EXPONENT {
+            // Subnormal: the hidden bit is added, and taken off by a subtraction.
+            0 => f32::from_bits(bits + REBIAS + (1 << 23)) - f32::from_bits(REBIAS + (1 << 23)),
+            // Infinite or NaN.
+            EXPONENT => f32::from_bits(bits + 2 * REBIAS),
+            _ => f32::from_bits(bits + REBIAS),
+        };
+        f32::from_bits(magnitude.to_bits() | (half & 0x8000) << 16)
     }
 
     /// The nearest half, ±65504 for what is beyond; NaN stays NaN.
@@ -168,3 +183,17 @@ macro_rules! block {
     };
 }
 pub(super) use block;
+
+#[cfg(test)]
+mod tests {
+    use super::Half;
+
+    #[test]
+    fn every_half_is_read_as_half_reads_it() {
+        for bits in 0..=u16::MAX {
+            let (expected, found) = (half::f16::from_bits(bits).to_f32(), Half(bits.to_le_bytes()).to_f32());
+            let equal = expected.to_bits() == found.to_bits() || expected.is_nan() && found.is_nan();
+            assert!(equal, "{bits:#06x}: {found} instead of {expected}");
+        }
+    }
+}

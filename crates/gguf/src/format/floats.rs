@@ -2,8 +2,12 @@
 
 use half::{bf16, f16};
 
+use super::Format;
+
 /// An element that is a float by itself, as a file holds it (little-endian).
 pub trait Float: Copy {
+    /// The row of the table this is.
+    const FORMAT: Format;
     /// Its bytes.
     type Bytes: bytemuck::Pod;
 
@@ -15,8 +19,9 @@ pub trait Float: Copy {
 }
 
 macro_rules! float {
-    ($ty:ty, $bytes:literal, $to:expr, $from:expr) => {
+    ($ty:ty, $format:ident, $bytes:literal, $to:expr, $from:expr) => {
         impl Float for $ty {
+            const FORMAT: Format = Format::$format;
             type Bytes = [u8; $bytes];
             #[inline]
             fn read(bytes: Self::Bytes) -> f32 {
@@ -30,6 +35,6 @@ macro_rules! float {
     };
 }
 
-float!(f32, 4, std::convert::identity, std::convert::identity);
-float!(f16, 2, f16::to_f32, f16::from_f32);
-float!(bf16, 2, bf16::to_f32, bf16::from_f32);
+float!(f32, F32, 4, std::convert::identity, std::convert::identity);
+float!(f16, F16, 2, f16::to_f32, f16::from_f32);
+float!(bf16, BF16, 2, bf16::to_f32, bf16::from_f32);

@@ -34,7 +34,7 @@ block! {
 }
 
 /// Replaces codes by what they stand for in `values`.
-#[inline]
+#[inline(always)]
 pub(super) fn look_up(values: &[i8; 16], q: &mut [i8]) {
     for q in q {
         *q = values[usize::from(*q as u8 & 15)];
@@ -47,7 +47,7 @@ impl Block for IQ4_NL {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-127, 113);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         unpack_nibbles(&self.qs, q);
         look_up(&IQ4_VALUES, &mut q[..32]);
@@ -61,7 +61,7 @@ impl Block for IQ4_XS {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-127, 113);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         let d = self.d.to_f32();
         let high = u16::from_le_bytes(self.scales_h);
@@ -96,7 +96,7 @@ const NEAREST: [u8; 512] = {
 
 impl Table {
     /// The code of the entry nearest to `x`.
-    #[inline]
+    #[inline(always)]
     fn code(x: f32) -> u8 {
         let at = (x.clamp(-127.0, 127.0) + 128.0) * 2.0;
         NEAREST[at as usize & 511]
@@ -107,7 +107,7 @@ impl Levels for Table {
     const PEAK: f32 = IQ4_VALUES[0] as f32;
     const STEP: f32 = IQ4_VALUES[0] as f32 - IQ4_VALUES[1] as f32;
 
-    #[inline]
+    #[inline(always)]
     fn nearest(x: f32) -> f32 {
         f32::from(IQ4_VALUES[usize::from(Self::code(x))])
     }

@@ -67,27 +67,41 @@ block! {
     }
 }
 
-/// The 32 four-bit elements of `qs`.
-#[inline]
-pub(super) fn unpack_nibbles(qs: &[u8; 16], q: &mut [i8]) {
-    let (low, high) = q[..32].split_at_mut(16);
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
-        *low = (byte & 15) as i8;
-        *high = (byte >> 4) as i8;
+/// Each byte shifted right by `shift` and masked with `mask`, which has no more
+/// than the bits that stay; eight bytes at a time, because shifting single
+/// bytes is what vector units cannot do.
+#[inline(always)]
+pub(super) fn bits(shift: usize, mask: u8, bytes: &[u8], q: &mut [i8]) {
+    let mask = u64::from_le_bytes([mask; 8]);
+    for (q, bytes) in q.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *q = (u64::from_le_bytes(*bytes) >> shift & mask).to_le_bytes().map(|byte| byte as i8);
     }
 }
 
+/// The 32 four-bit elements of `qs`.
+#[inline(always)]
+pub(super) fn unpack_nibbles(qs: &[u8; 16], q: &mut [i8]) {
+    bits(0, 15, qs, &mut q[..16]);
+    bits(4, 15, qs, &mut q[16..32]);
+}
+
 /// Adds the 32 fifth bits of `qh` to `q`.
-#[inline]
+#[inline(always)]
 fn add_fifth_bits(qh: [u8; 4], q: &mut [i8]) {
-    let bits = u32::from_le_bytes(qh);
-    for (i, q) in q[..32].iter_mut().enumerate() {
-        *q |= ((bits >> i & 1) << 4) as i8;
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    for (q, byte) in q.as_chunks_mut::<8>().0.iter_mut().zip(qh) {
+        // Bit i of the byte alone in byte i; then in its top bit, wherever it was.
+        let alone = u64::from(byte) * EACH & 0x8040_2010_0804_0201;
+        let top = (alone + 0x7f * EACH) & (0x80 * EACH);
+        let fifths = (top >> 3).to_le_bytes();
+        for (q, fifth) in q.iter_mut().zip(fifths) {
+            *q |= fifth as i8;
+        }
     }
 }
 
 /// Moves the 32 elements of `q` down by `by`.
-#[inline]
+#[inline(always)]
 fn centre(q: &mut [i8], by: i8) {
     for q in &mut q[..32] {
         *q -= by;
@@ -168,7 +182,7 @@ impl Block for Q4_0 {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-8, 7);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         unpack_nibbles(&self.qs, q);
         centre(q, 8);
@@ -182,7 +196,7 @@ impl Block for Q4_1 {
     const HAS_OFFSET: bool = true;
     const RANGE: (i8, i8) = (0, 15);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
         unpack_nibbles(&self.qs, q);
         scales[0] = self.d.to_f32();
@@ -196,7 +210,7 @@ impl Block for Q5_0 {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-16, 15);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         unpack_nibbles(&self.qs, q);
         add_fifth_bits(self.qh, q);
@@ -211,7 +225,7 @@ impl Block for Q5_1 {
     const HAS_OFFSET: bool = true;
     const RANGE: (i8, i8) = (0, 31);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
         unpack_nibbles(&self.qs, q);
         add_fifth_bits(self.qh, q);
@@ -226,7 +240,7 @@ impl Block for Q8_0 {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-128, 127);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         q[..32].copy_from_slice(&self.qs);
         scales[0] = self.d.to_f32();

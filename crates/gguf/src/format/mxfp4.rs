@@ -21,7 +21,7 @@ block! {
 
 /// `2^(e - 128)`: half of what the e8m0 number `e` stands for, to go with
 /// [`E2M1_DOUBLED`].
-#[inline]
+#[inline(always)]
 pub fn half_e8m0(e: u8) -> f32 {
     // The two smallest are subnormal.
     let bits = if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 };
@@ -34,7 +34,7 @@ impl Block for MXFP4 {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-12, 12);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         unpack_nibbles(&self.qs, q);
         look_up(&E2M1_DOUBLED, &mut q[..32]);

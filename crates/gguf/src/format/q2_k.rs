@@ -2,6 +2,7 @@
 
 use super::Format;
 use super::block::{Block, Half, Quantize, block};
+use super::legacy::bits;
 use super::{fit, superblock};
 
 block! {
@@ -20,14 +21,14 @@ block! {
 }
 
 /// The 256 two-bit elements of `qs`; `Q3_K` keeps its low bits this way too.
-#[inline]
+#[inline(always)]
 pub(super) fn unpack_pairs(qs: &[u8; 64], q: &mut [i8]) {
     for (qs, q) in qs.chunks_exact(32).zip(q.chunks_exact_mut(128)) {
-        for (quarter, q) in q.chunks_exact_mut(32).enumerate() {
-            for (q, byte) in q.iter_mut().zip(qs) {
-                *q = (byte >> (2 * quarter) & 3) as i8;
-            }
-        }
+        let (low, high) = q.split_at_mut(64);
+        bits(0, 3, qs, &mut low[..32]);
+        bits(2, 3, qs, &mut low[32..]);
+        bits(4, 3, qs, &mut high[..32]);
+        bits(6, 3, qs, &mut high[32..]);
     }
 }
 
@@ -37,7 +38,7 @@ impl Block for Q2_K {
     const HAS_OFFSET: bool = true;
     const RANGE: (i8, i8) = (0, 3);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
         unpack_pairs(&self.qs, &mut q[..256]);
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());

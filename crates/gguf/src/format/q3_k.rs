@@ -3,6 +3,7 @@
 use super::Format;
 use super::block::{Block, Half, Quantize, block};
 use super::fit::{self, Integers};
+use super::legacy::bits;
 use super::q2_k::{pack_pairs, unpack_pairs};
 use super::superblock;
 
@@ -24,7 +25,7 @@ block! {
 
 impl Q3_K {
     /// The scale of group `g`, from −32 to 31.
-    #[inline]
+    #[inline(always)]
     fn scale(&self, g: usize) -> i8 {
         let low = self.scales[g % 8] >> (g / 8 * 4) & 15;
         let high = self.scales[8 + g % 4] >> (g / 4 * 2) & 3;
@@ -38,13 +39,15 @@ impl Block for Q3_K {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-4, 3);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         let q = &mut q[..256];
         unpack_pairs(&self.qs, q);
         for (j, q) in q.chunks_exact_mut(32).enumerate() {
-            for (q, mask) in q.iter_mut().zip(&self.hmask) {
-                *q += ((mask >> j & 1) << 2) as i8 - 4;
+            let mut third = [0; 32];
+            bits(j, 1, &self.hmask, &mut third);
+            for (q, third) in q.iter_mut().zip(third) {
+                *q += (third << 2) - 4;
             }
         }
         let d = self.d.to_f32();

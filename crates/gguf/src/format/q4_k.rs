@@ -2,6 +2,7 @@
 
 use super::Format;
 use super::block::{Block, Half, Quantize, block};
+use super::legacy::bits;
 use super::{fit, superblock};
 
 block! {
@@ -38,7 +39,7 @@ block! {
 /// groups 0–3 in their low six bits, bytes 4–7 the minima of those; bytes 8–11
 /// hold the low four bits of groups 4–7, scale low and minimum high, whose
 /// upper two bits fill the tops of bytes 0–3 (scales) and 4–7 (minima).
-#[inline]
+#[inline(always)]
 pub fn unpack_scales(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut minima) = ([0; 8], [0; 8]);
     for i in 0..4 {
@@ -52,7 +53,7 @@ pub fn unpack_scales(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
 }
 
 /// The floats that the packed scales stand for.
-#[inline]
+#[inline(always)]
 fn unpack_groups(d: Half, dmin: Half, packed: &[u8; 12], scales: &mut [f32], offsets: &mut [f32]) {
     let (d, dmin) = (d.to_f32(), dmin.to_f32());
     let (s, m) = unpack_scales(packed);
@@ -63,14 +64,12 @@ fn unpack_groups(d: Half, dmin: Half, packed: &[u8; 12], scales: &mut [f32], off
 }
 
 /// The 256 four-bit elements of `qs`.
-#[inline]
+#[inline(always)]
 fn unpack_nibbles(qs: &[u8; 128], q: &mut [i8]) {
     for (qs, q) in qs.chunks_exact(32).zip(q.chunks_exact_mut(64)) {
         let (low, high) = q.split_at_mut(32);
-        for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
-            *low = (byte & 15) as i8;
-            *high = (byte >> 4) as i8;
-        }
+        bits(0, 15, qs, low);
+        bits(4, 15, qs, high);
     }
 }
 
@@ -80,7 +79,7 @@ impl Block for Q4_K {
     const HAS_OFFSET: bool = true;
     const RANGE: (i8, i8) = (0, 15);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
         unpack_nibbles(&self.qs, &mut q[..256]);
         unpack_groups(self.d, self.dmin, &self.scales, scales, offsets);
@@ -93,13 +92,15 @@ impl Block for Q5_K {
     const HAS_OFFSET: bool = true;
     const RANGE: (i8, i8) = (0, 31);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
         let q = &mut q[..256];
         unpack_nibbles(&self.qs, q);
         for (j, q) in q.chunks_exact_mut(32).enumerate() {
-            for (q, high) in q.iter_mut().zip(&self.qh) {
-                *q |= ((high >> j & 1) << 4) as i8;
+            let mut fifth = [0; 32];
+            bits(j, 1, &self.qh, &mut fifth);
+            for (q, fifth) in q.iter_mut().zip(fifth) {
+                *q |= fifth << 4;
             }
         }
         unpack_groups(self.d, self.dmin, &self.scales, scales, offsets);

@@ -27,7 +27,7 @@ impl Block for Q6_K {
     const HAS_OFFSET: bool = false;
     const RANGE: (i8, i8) = (-32, 31);
 
-    #[inline]
+    #[inline(always)]
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], _: &mut [f32]) {
         let halves = self.ql.chunks_exact(64).zip(self.qh.chunks_exact(32));
         for ((ql, qh), q) in halves.zip(q[..256].chunks_exact_mut(128)) {

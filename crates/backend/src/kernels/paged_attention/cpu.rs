@@ -8,12 +8,13 @@
 use std::ops::Range;
 
 use super::PagedAttention;
+use crate::SequenceInputs;
 use crate::cpu::math::{exp, softcap};
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
 use crate::cpu::simd::{Kernel, LANES, Simd, dispatch};
+use crate::cpu::widen::widen;
 use crate::host::HostLayer;
-use crate::{KvFormat, SequenceInputs};
 
 /// Rows that share a task, and so the widening of keys and values.
 const ROWS: usize = 8;
@@ -254,42 +255,5 @@ impl Attend<'_> {
                 *out = sum / total;
             }
         }
-    }
-}
-
-/// Widens `n` vectors from number `at` on to f32, each zero-padded to whole vectors.
-#[inline(always)]
-fn widen<S: Simd>(format: KvFormat, bytes: &[u8], at: usize, n: usize, dim: usize, out: &mut [f32]) {
-    let size = format.bytes(dim);
-    let vectors = bytes[at * size..(at + n) * size].chunks_exact(size);
-    for (bytes, out) in vectors.zip(out.chunks_exact_mut(dim.next_multiple_of(LANES))) {
-        let out = out.as_chunks_mut::<LANES>().0;
-        match format {
-            KvFormat::F32 => widen_vector::<64>(bytes, out, |x, out| {
-                for (out, x) in out.iter_mut().zip(x.as_chunks::<4>().0) {
-                    *out = f32::from_le_bytes(*x);
-                }
-            }),
-            KvFormat::F16 => widen_vector::<32>(bytes, out, |x, out| S::store(S::load_f16(x), out)),
-            KvFormat::BF16 => widen_vector::<32>(bytes, out, |x, out| S::store(S::load_bf16(x), out)),
-        }
-    }
-}
-
-/// Widens sixteen elements, `N` bytes, at a time.
-#[inline(always)]
-fn widen_vector<const N: usize>(
-    bytes: &[u8],
-    out: &mut [[f32; LANES]],
-    widen: impl Fn(&[u8; N], &mut [f32; LANES]),
-) {
-    let (whole, rest) = bytes.as_chunks::<N>();
-    for (x, out) in whole.iter().zip(out.iter_mut()) {
-        widen(x, out);
-    }
-    if !rest.is_empty() {
-        let mut last = [0; N];
-        last[..rest.len()].copy_from_slice(rest);
-        widen(&last, &mut out[whole.len()]);
     }
 }

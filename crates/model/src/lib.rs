@@ -5,6 +5,7 @@
 //! [`backend::Backend`] runs. What the engine sees is [`ModelRunner`].
 
 mod arch;
+pub mod bench;
 pub mod config;
 mod error;
 mod forward;
@@ -27,7 +28,7 @@ pub use backend::{
 };
 pub use config::ModelConfig;
 pub use error::{Error, Result};
-pub use load::{LoadOptions, load};
+pub use load::{LoadOptions, check, load};
 pub use loaded::LoadedModel;
-pub use memory::{MemoryPlan, PAGE_SIZE};
+pub use memory::{MemoryPlan, PAGE_SIZE, kv_cache_bytes};
 pub use runner::{CacheGroup, ModelRunner, RunnerLimits};

@@ -97,6 +97,22 @@ impl LoadOptions {
     }
 }
 
+/// Whether a file holds a model that this build can compute with; nothing is loaded.
+///
+/// # Errors
+/// As [`load`], without what depends on device and memory.
+pub fn check(file: &ModelFile) -> Result<ModelConfig> {
+    let config = ModelConfig::from_file(file)?;
+    let (_, weights) = weights::take(file, &config)?;
+    match weights.iter().find(|weight| weight.format().support() == gguf::format::Support::Listed) {
+        None => Ok(config),
+        Some(weight) => Err(Error::Tensor {
+            name: weight.name().to_owned(),
+            problem: format!("is stored as {}, which this build only lists", weight.format()),
+        }),
+    }
+}
+
 /// Loads a model onto a backend.
 ///
 /// # Errors

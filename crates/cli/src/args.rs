@@ -1,0 +1,282 @@
+//! The command line, as data; its doc comments are the help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run large language models from GGUF files on your own machine.
+///
+/// A MODEL is a short name (`quarrel list` shows them), a path to a .gguf file
+/// or a Hugging Face directory, hf:OWNER/REPO[:QUANT], or ollama:NAME[:TAG].
+#[derive(Debug, Parser)]
+#[command(name = "quarrel", version, max_term_width = 100, infer_subcommands = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n\n\
+    Example: quarrel run \"Why is the sky blue?\"")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer one prompt and stop.
+    Run(RunArgs),
+    /// Talk with a model, turn by turn.
+    Chat(ChatArgs),
+    /// Show what is in a model file and whether it can run here.
+    Inspect(InspectArgs),
+    /// Measure prompt and generation speed.
+    Bench(BenchArgs),
+    /// Measure how well a model predicts a text (lower is better).
+    Perplexity(PerplexityArgs),
+    /// Write a model in another number format.
+    Quantize(QuantizeArgs),
+    /// Turn text into token ids.
+    Tokenize(TokenizeArgs),
+    /// Turn token ids into text.
+    Detokenize(DetokenizeArgs),
+    /// Fetch a model into the cache.
+    Pull(PullArgs),
+    /// List the models in the cache and the short names that can be pulled.
+    List(ListArgs),
+    /// Remove models from the cache.
+    Rm(RmArgs),
+    /// Show what this machine offers and whether Quarrel is set up.
+    Doctor(DoctorArgs),
+}
+
+/// Which model, and how it is loaded.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// The model: a short name, a path, hf:OWNER/REPO[:QUANT] or ollama:NAME[:TAG].
+    #[arg(short, long, value_name = "MODEL", default_value = "smollm2-135m")]
+    pub model: String,
+    /// Context length in tokens [default: the model's own, at most 8192].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ctx: Option<u32>,
+    /// Threads to compute with [default: one for each core].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
+    #[arg(long, value_name = "FORMAT", default_value = "f16")]
+    pub kv: String,
+    /// Quantise a Hugging Face directory's weights while loading: q8_0, q4_0 or q4_k.
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<String>,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Randomness; 0 always takes the likeliest token.
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    pub temperature: f32,
+    /// Consider only the K likeliest tokens; 0 considers all.
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub top_k: usize,
+    /// Consider the likeliest tokens that together reach probability P.
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// Consider tokens at least P times as likely as the likeliest.
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
+    pub min_p: f32,
+    /// Make tokens that were used recently less likely; 1 is off.
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub repeat_penalty: f32,
+    /// Subtract this from the logit of every token used recently.
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Subtract this for every time a token was used recently.
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Same seed, same answer [default: a new one each time].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Stop where this text appears; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Most tokens to generate [default: until the model stops or the context is full].
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+}
+
+/// `quarrel run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Continue the prompt as it is, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Instructions that come before the prompt.
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Use this template instead of the model's own: chatml, gemma, llama2, llama3, mistral, phi3 or zephyr.
+    #[arg(long, value_name = "NAME", conflicts_with = "raw")]
+    pub chat_template: Option<String>,
+    /// Print one JSON object with the text and the figures instead of streaming.
+    #[arg(long)]
+    pub json: bool,
+    /// The prompt; `-` or nothing reads it from standard input.
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// `quarrel chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Instructions that come before the conversation.
+    #[arg(short, long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Use this template instead of the model's own: chatml, gemma, llama2, llama3, mistral, phi3 or zephyr.
+    #[arg(long, value_name = "NAME")]
+    pub chat_template: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// `quarrel inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The model.
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// List every tensor.
+    #[arg(long)]
+    pub tensors: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `quarrel bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt tokens to process; 0 skips.
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    pub prompt: usize,
+    /// Tokens to generate; 0 skips.
+    #[arg(short, long, value_name = "N", default_value_t = 128)]
+    pub r#gen: usize,
+    /// Tokens already in the context before each measurement.
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub depth: usize,
+    /// How often each measurement is repeated.
+    #[arg(short, long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `quarrel perplexity`
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text, as a UTF-8 file.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Use only the first N chunks of --ctx tokens.
+    #[arg(long, value_name = "N")]
+    pub chunks: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `quarrel quantize`
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// The model to read.
+    #[arg(value_name = "IN")]
+    pub input: String,
+    /// The .gguf file to write.
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// The format: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S,
+    /// Q4_K_M, Q5_K_S, Q5_K_M, Q6_K or IQ4_NL.
+    #[arg(value_name = "FORMAT")]
+    pub format: String,
+    /// Store tensors whose name matches REGEX in FORMAT; may be given several times, the first match counts.
+    #[arg(long, value_name = "REGEX=FORMAT")]
+    pub tensor: Vec<String>,
+    /// Threads to compute with [default: one for each core].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Overwrite OUT if it exists.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `quarrel tokenize`
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// The model whose tokeniser to use.
+    #[arg(short, long, value_name = "MODEL", default_value = "smollm2-135m")]
+    pub model: String,
+    /// Do not add the model's beginning- and end-of-text tokens.
+    #[arg(long)]
+    pub no_special: bool,
+    /// Read special tokens in the text as plain text.
+    #[arg(long)]
+    pub plain: bool,
+    /// Print a JSON array of ids.
+    #[arg(long)]
+    pub json: bool,
+    /// The text; `-` or nothing reads it from standard input.
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+}
+
+/// `quarrel detokenize`
+#[derive(Debug, Args)]
+pub struct DetokenizeArgs {
+    /// The model whose tokeniser to use.
+    #[arg(short, long, value_name = "MODEL", default_value = "smollm2-135m")]
+    pub model: String,
+    /// Token ids, separated by spaces or commas.
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+}
+
+/// `quarrel pull`
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The model.
+    #[arg(value_name = "MODEL", required = true)]
+    pub models: Vec<String>,
+}
+
+/// `quarrel list`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `quarrel rm`
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Names as `quarrel list` shows them.
+    #[arg(value_name = "MODEL", required = true)]
+    pub models: Vec<String>,
+}
+
+/// `quarrel doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

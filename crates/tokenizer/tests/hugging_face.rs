@@ -56,8 +56,11 @@ fn roles_come_from_the_configuration() {
     assert_eq!(t.decode(&[1, tool, 3], Decode::default()), "<tool>");
 }
 
+/// What makes a valid file invalid.
+type Change = fn(&mut Value);
+
 /// A file of the given model, with one thing changed.
-fn changed(name: &str, change: impl FnOnce(&mut Value)) -> Error {
+fn changed(name: &str, change: Change) -> Error {
     let mut file = golden(name)["tokenizer"].take();
     change(&mut file);
     tokenizer(&file).expect_err("the file is changed for the worse")
@@ -65,7 +68,7 @@ fn changed(name: &str, change: impl FnOnce(&mut Value)) -> Error {
 
 #[test]
 fn what_is_not_supported_is_named() {
-    let unsupported: [(&str, fn(&mut Value)); 8] = [
+    let unsupported: [(&str, Change); 8] = [
         ("Unigram", |f| f["model"]["type"] = json!("Unigram")),
         ("WordPiece", |f| f["model"]["type"] = json!("WordPiece")),
         ("Lowercase", |f| f["normalizer"] = json!({"type": "Lowercase"})),
@@ -89,7 +92,7 @@ fn what_is_not_supported_is_named() {
 
 #[test]
 fn damaged_files() {
-    let damaged: [fn(&mut Value); 10] = [
+    let damaged: [Change; 10] = [
         |f| *f = json!(null),
         |f| *f = json!([]),
         |f| f["added_tokens"] = json!("none"),

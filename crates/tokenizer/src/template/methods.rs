@@ -39,6 +39,31 @@ fn is_space(c: char) -> bool {
 fn string(state: &State, s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     pay(state, s.len())?;
     Ok(Some(match method {
+        "replace" => {
+            let (old, new, count, kwargs): (&str, &str, Option<i64>, Kwargs) = from_args(args)?;
+            let count = count.or(kwargs.get("count")?);
+            kwargs.assert_all_used()?;
+            let count = count.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+            let found = s.matches(old).take(count).count();
+            pay(state, s.len().saturating_add(found.saturating_mul(new.len())))?;
+            Value::from(s.replacen(old, new, count))
+        }
+        "join" => join(state, s, args)?,
+        "center" | "ljust" | "rjust" | "zfill" => pad(state, s, method, args)?,
+        "format" => {
+            pay_for_format(state, s, args)?;
+            return Ok(None);
+        }
+        _ => match pieces(s, method, args)? {
+            Some(pieces) => pieces,
+            None => return plain(s, method, args),
+        },
+    }))
+}
+
+/// Methods that take parts of a string.
+fn pieces(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    Ok(Some(match method {
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(args)?;
             Value::from(strip(s, chars, method != "rstrip", method != "lstrip"))
@@ -70,16 +95,13 @@ fn string(state: &State, s: &str, method: &str, args: &[Value]) -> Result<Option
             kwargs.assert_all_used()?;
             Value::from(split_lines(s, keep))
         }
-        "replace" => {
-            let (old, new, count, kwargs): (&str, &str, Option<i64>, Kwargs) = from_args(args)?;
-            let count = count.or(kwargs.get("count")?);
-            kwargs.assert_all_used()?;
-            let count = count.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-            let found = s.matches(old).take(count).count();
-            pay(state, s.len().saturating_add(found.saturating_mul(new.len())))?;
-            Value::from(s.replacen(old, new, count))
-        }
-        "join" => join(state, s, args)?,
+        _ => return Ok(None),
+    }))
+}
+
+/// Methods without anything special about them.
+fn plain(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    Ok(Some(match method {
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
             Value::from(s.strip_prefix(prefix).unwrap_or(s))
@@ -108,11 +130,6 @@ fn string(state: &State, s: &str, method: &str, args: &[Value]) -> Result<Option
             let at = if method == "index" { s.find(what) } else { s.rfind(what) };
             let at = at.ok_or_else(|| invalid("substring not found"))?;
             Value::from(s[..at].chars().count())
-        }
-        "center" | "ljust" | "rjust" | "zfill" => pad(state, s, method, args)?,
-        "format" => {
-            pay_for_format(state, s, args)?;
-            return Ok(None);
         }
         _ => return Ok(None),
     }))

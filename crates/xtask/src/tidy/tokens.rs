@@ -108,6 +108,7 @@ impl Rules<'_> {
             self.find(token, "`unsafe` belongs in crates/backend, or in crates/gguf/src/bytes.rs");
             return;
         }
+        let declares = declares || rest.first().is_some_and(|t| is_ident(t, "trait"));
         let line = token.span().start().line;
         if !self.has_reason(line, declares) {
             let wanted = if declares { "`# Safety` section" } else { "`// SAFETY:` reason" };
@@ -227,7 +228,11 @@ mod tests {
         assert_eq!(planted("crates/backend/src/a.rs", in_macro).len(), 1);
         let declared = "//! A module.\n\n/// # Safety\n/// None.\n#[inline]\npub unsafe fn g() {}\n\ntype F = unsafe fn(i32);\n";
         assert_eq!(planted("crates/backend/src/a.rs", declared), NONE);
-        assert_eq!(planted("crates/backend/src/a.rs", "//! A module.\npub unsafe fn g() {}\n").len(), 1);
+        let declared = "//! A module.\n\n/// # Safety\n/// None.\npub unsafe trait T {}\n";
+        assert_eq!(planted("crates/backend/src/a.rs", declared), NONE);
+        for bare in ["pub unsafe fn g() {}", "unsafe impl T for u8 {}"] {
+            assert_eq!(planted("crates/backend/src/a.rs", &format!("//! A module.\n{bare}\n")).len(), 1);
+        }
     }
 
     #[test]

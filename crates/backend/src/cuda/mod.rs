@@ -34,3 +34,26 @@ impl Cuda {
         Ok(Self::new(CudaRuntime::open(options)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    #[test]
+    fn a_machine_without_the_device_says_so() {
+        let options = CudaOptions { device: 1000, ..CudaOptions::default() };
+        match Cuda::open(&options) {
+            Err(Error::Unavailable { backend: "cuda", .. }) => {}
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("there are no 1001 devices"),
+        }
+    }
+
+    #[test]
+    fn a_missing_compiler_is_named() {
+        let error = nvrtc::Nvrtc::load(Some("no/such/libnvrtc.so".as_ref())).err();
+        let error = error.expect("the file is not there").to_string();
+        assert!(error.contains("no/such/libnvrtc.so"), "{error}");
+    }
+}

@@ -50,7 +50,7 @@ impl Nvrtc {
             // another kind under its name would be the system's own doing.
             match unsafe { Library::new(&name) } {
                 Ok(library) => return Self::with(library),
-                Err(e) => tried.push(e.to_string()),
+                Err(e) => tried.push(format!("{}: {e}", name.display())),
             }
         }
         let reason = format!("NVRTC, which compiles the kernels, was not found ({})", tried.join("; "));

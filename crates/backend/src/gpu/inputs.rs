@@ -95,3 +95,47 @@ impl Layout {
 fn put(words: &mut [u32], at: u32, values: &[u32]) {
     words[at as usize..][..values.len()].copy_from_slice(values);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GroupConfig, GroupInputs, Role, SequenceInputs};
+
+    #[test]
+    fn rows_find_their_sequence_and_its_pages() {
+        let group = GroupConfig { n_pages: 9, page_size: 4, window: None };
+        let cache = CacheConfig { groups: vec![group], layers: Vec::new() };
+        let bucket = Bucket { tokens: 4, sequences: 2, outputs: 2, max_pages: 3 };
+        let sequence = |n_rows, n_context| SequenceInputs { n_rows, n_context, role: Role::Prompt };
+        let inputs = StepInputs {
+            tokens: TokenInputs::Ids(vec![10, 11, 12]),
+            positions: vec![100, 101, 102],
+            sequences: vec![sequence(1, 6), sequence(2, 2)],
+            groups: vec![GroupInputs { slots: vec![29, 0, 1], block_tables: vec![5, 7, 0, 8], max_pages: 2 }],
+            outputs: vec![0, 2],
+            adapter: None,
+        };
+        let layout = Layout::new(bucket, &cache).unwrap();
+        let mut words = vec![u32::MAX; 3];
+        layout.pack(&inputs, &mut words);
+        assert_eq!(words.len(), layout.words);
+        let at = |start: u32, n: usize| &words[start as usize..][..n];
+        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 2), [3, 2]);
+        assert_eq!(at(layout.ids, 3), [10, 11, 12]);
+        assert_eq!(at(layout.positions, 3), [100, 101, 102], "what the model rotates by");
+        assert_eq!(at(layout.places, 3), [5, 0, 1], "where rows stand in their contexts");
+        assert_eq!(at(layout.sequences, 3), [0, 1, 1]);
+        assert_eq!(at(layout.outputs, 2), [0, 2]);
+        let (slots, tables) = layout.groups[0];
+        assert_eq!(at(slots, 3), [29, 0, 1]);
+        assert_eq!(at(tables, 6), [5, 7, 0, 0, 8, 0], "rows are as long as the bucket's");
+    }
+
+    #[test]
+    fn what_leaves_32_bits_is_refused() {
+        let bucket = Bucket { tokens: 1, sequences: 1 << 20, outputs: 1, max_pages: 1 << 20 };
+        let group = GroupConfig { n_pages: 1, page_size: 1, window: None };
+        let cache = CacheConfig { groups: vec![group], layers: Vec::new() };
+        assert!(Layout::new(bucket, &cache).is_none());
+    }
+}

@@ -8,10 +8,9 @@ use crate::{Result, Rows, WeightId};
 
 const THREADS: u32 = 128;
 
-/// Outputs that a SIMD-group makes at once, as `linear_kernels.h` has it.
-const OUTS: u32 = 4;
-/// Rows that an instance for several rows takes at once.
-const MANY_ROWS: u32 = 8;
+/// Rows and outputs that a SIMD-group makes at once, as `linear_kernels.h` has them.
+const ONE_ROW: (u32, u32) = (1, 2);
+const MANY_ROWS: (u32, u32) = (8, 4);
 
 /// A linear map and what is done with its result.
 pub(crate) struct Linear {
@@ -38,7 +37,7 @@ impl Linear {
     ) -> Result<()> {
         let weight = lowering.weight(self.weight);
         let format = lowering.format_name(source.name, weight.format())?;
-        let rows_each = if lowering.rows(self.rows) == 1 { 1 } else { MANY_ROWS };
+        let (rows_each, outs) = if lowering.rows(self.rows) == 1 { ONE_ROW } else { MANY_ROWS };
         let args = LinearArgs {
             n_rows_at: Layout::n_rows_at(self.rows),
             cols: lowering.u32(weight.cols())?,
@@ -47,7 +46,7 @@ impl Linear {
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
         };
-        let x_groups = args.out_cols.div_ceil(OUTS * THREADS / 32);
+        let x_groups = args.out_cols.div_ceil(outs * THREADS / 32);
         let grid = Grid { x: x_groups, rows: self.rows, rows_each, threads: THREADS };
         let bias = Argument::Weight(self.bias.unwrap_or(self.weight));
         let entry = format!("{}_{format}_{rows_each}", source.name);

@@ -1,5 +1,17 @@
 //! A backend for any GPU: lowering, memory and inputs are common, a
 //! [`Runtime`] is what differs between drivers.
+//!
+//! A step becomes a list of launches whose arguments never change ([`lower`]);
+//! each op says in its `gpu.rs` which. What differs from run to run, the number
+//! of rows included, lies in one array on the device ([`inputs`]), so that a
+//! run is one copy and the launches, and a graph of them can be replayed.
+//!
+//! Kernels have the same names, arguments and threads in both dialects. Their
+//! bodies are written once, in the op's `.h` over `include/dialect.h`, for as
+//! long as that costs no speed; entry points are in the op's `.cu` and `.metal`.
+//!
+//! To add a weight format: `unpack` and its places in `include/formats.h`, a row
+//! of `WEIGHT_FORMATS` there, its name in `formats.rs`.
 
 pub(crate) mod args;
 mod formats;

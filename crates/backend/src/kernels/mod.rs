@@ -1,4 +1,6 @@
-//! One folder an op: struct, reference, cases and bound in `op.rs`, and a file per device.
+//! One folder an op: struct, reference, cases and bound in `op.rs`, and a file
+//! per device: `cpu.rs`; `gpu.rs` says what any GPU launches, and `*.cu`,
+//! `*.metal` and the `*.h` they share are those kernels.
 
 pub mod embed;
 pub mod head;

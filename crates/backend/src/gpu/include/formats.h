@@ -76,4 +76,13 @@ FN void unpack(DEVICE const block_q8_0 *block, uint part, THREAD float *w) {
     for (uint i = 0; i < 8; i++) w[i] = d * float(block->qs[HalvesPlaces::place(part, i)]);
 }
 
+// `KERNELS(OP, Format, name)` for each: the kernels that one op has for it.
+#define WEIGHT_FORMATS(KERNELS, OP) \
+    KERNELS(OP, F32, f32)           \
+    KERNELS(OP, F16, f16)           \
+    KERNELS(OP, BF16, bf16)         \
+    KERNELS(OP, Q4_0, q4_0)         \
+    KERNELS(OP, Q4_1, q4_1)         \
+    KERNELS(OP, Q8_0, q8_0)
+
 #endif

@@ -22,15 +22,9 @@
 
 // One instance for a single row, one for up to eight.
 #define LINEAR_KERNELS_OF(OP, FORMAT, NAME)          \
-    LINEAR_KERNEL(OP##_##NAME##_1, OP, FORMAT, 4, 1) \
+    LINEAR_KERNEL(OP##_##NAME##_1, OP, FORMAT, 2, 1) \
     LINEAR_KERNEL(OP##_##NAME##_8, OP, FORMAT, 4, 8)
 
-#define LINEAR_KERNELS(OP)             \
-    LINEAR_KERNELS_OF(OP, F32, f32)    \
-    LINEAR_KERNELS_OF(OP, F16, f16)    \
-    LINEAR_KERNELS_OF(OP, BF16, bf16)  \
-    LINEAR_KERNELS_OF(OP, Q4_0, q4_0)  \
-    LINEAR_KERNELS_OF(OP, Q4_1, q4_1)  \
-    LINEAR_KERNELS_OF(OP, Q8_0, q8_0)
+#define LINEAR_KERNELS(OP) WEIGHT_FORMATS(LINEAR_KERNELS_OF, OP)
 
 #endif

@@ -9,6 +9,8 @@
 // Elements a lane of the longest head: 256 in all.
 #define ATTENTION_PER_LANE 8
 #define ATTENTION_MAX_DIM (32 * ATTENTION_PER_LANE)
+// Positions whose loads are under way together.
+#define ATTENTION_AHEAD 4
 
 // What a SIMD-group knows of the softmax so far.
 struct Softmax {
@@ -17,26 +19,40 @@ struct Softmax {
     float out[ATTENTION_PER_LANE];   // of exp(score - max) * v, elements lane + 32 i
 };
 
-// One position more.
+// A lane's elements of one position's key and value.
+struct KeyValue {
+    float k[ATTENTION_PER_LANE];
+    float v[ATTENTION_PER_LANE];
+};
+
 template <typename Kv>
-FN void attend(CONSTANT AttentionArgs &args, THREAD const float *q, DEVICE const typename Kv::Element *k,
-               DEVICE const typename Kv::Element *v, uint lane, THREAD Softmax &state) {
-    float dot = 0;
+FN void load_position(CONSTANT AttentionArgs &args, DEVICE const uint *table, DEVICE const uchar *k_cache,
+                      DEVICE const uchar *v_cache, uint kv_head, uint position, uint lane, THREAD KeyValue &kv) {
+    const uint page = table[position / args.page_size], offset = position % args.page_size;
+    DEVICE const typename Kv::Element *k = (DEVICE const typename Kv::Element *)k_cache +
+        kv_index(page, offset, kv_head, args.n_kv_heads, args.page_size, args.k_dim);
+    DEVICE const typename Kv::Element *v = (DEVICE const typename Kv::Element *)v_cache +
+        kv_index(page, offset, kv_head, args.n_kv_heads, args.page_size, args.v_dim);
     UNROLL
     for (uint i = 0; i < ATTENTION_PER_LANE; i++) {
-        if (lane + 32 * i < args.k_dim) dot = multiply_add(q[i], Kv::load(k + lane + 32 * i), dot);
+        kv.k[i] = lane + 32 * i < args.k_dim ? Kv::load(k + lane + 32 * i) : 0;
+        kv.v[i] = lane + 32 * i < args.v_dim ? Kv::load(v + lane + 32 * i) : 0;
     }
+}
+
+// One position more.
+FN void attend(CONSTANT AttentionArgs &args, THREAD const float *q, THREAD const KeyValue &kv,
+               THREAD Softmax &state) {
+    float dot = 0;
+    UNROLL
+    for (uint i = 0; i < ATTENTION_PER_LANE; i++) dot = multiply_add(q[i], kv.k[i], dot);
     float score = args.scale * simd_sum(dot);
     if (args.softcap > 0) score = args.softcap * exact_tanh(score / args.softcap);
     const float max = larger(state.max, score);
     const float keep = exact_exp(state.max - max), p = exact_exp(score - max);
     state.sum = multiply_add(state.sum, keep, p);
     UNROLL
-    for (uint i = 0; i < ATTENTION_PER_LANE; i++) {
-        if (lane + 32 * i < args.v_dim) {
-            state.out[i] = multiply_add(state.out[i], keep, p * Kv::load(v + lane + 32 * i));
-        }
-    }
+    for (uint i = 0; i < ATTENTION_PER_LANE; i++) state.out[i] = multiply_add(state.out[i], keep, p * kv.v[i]);
     state.max = max;
 }
 
@@ -91,13 +107,18 @@ FN void paged_attention(CONSTANT AttentionArgs &args, DEVICE const uint *inputs,
     }
     uint p = start / ATTENTION_SIMDGROUPS * ATTENTION_SIMDGROUPS + t.simdgroup;
     if (p < start) p += ATTENTION_SIMDGROUPS;
-    for (; p <= position; p += ATTENTION_SIMDGROUPS) {
-        const uint page = table[p / args.page_size], offset = p % args.page_size;
-        DEVICE const typename Kv::Element *k = (DEVICE const typename Kv::Element *)k_cache +
-            kv_index(page, offset, kv_head, args.n_kv_heads, args.page_size, args.k_dim);
-        DEVICE const typename Kv::Element *v = (DEVICE const typename Kv::Element *)v_cache +
-            kv_index(page, offset, kv_head, args.n_kv_heads, args.page_size, args.v_dim);
-        attend<Kv>(args, query, k, v, t.lane, state);
+    for (; p <= position; p += ATTENTION_SIMDGROUPS * ATTENTION_AHEAD) {
+        KeyValue kv[ATTENTION_AHEAD];
+        UNROLL
+        for (uint i = 0; i < ATTENTION_AHEAD; i++) {
+            // What is beyond the last position loads it again, and is left out below.
+            const uint at = min(p + i * ATTENTION_SIMDGROUPS, position);
+            load_position<Kv>(args, table, k_cache, v_cache, kv_head, at, t.lane, kv[i]);
+        }
+        UNROLL
+        for (uint i = 0; i < ATTENTION_AHEAD; i++) {
+            if (p + i * ATTENTION_SIMDGROUPS <= position) attend(args, query, kv[i], state);
+        }
     }
     merge_attention(args, state, out, maxima, sums, outs, t);
 }

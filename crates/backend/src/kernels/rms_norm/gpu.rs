@@ -7,7 +7,8 @@ use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::RMS_NORM;
 use crate::{Result, Rows};
 
-const THREADS: u32 = 256;
+/// One row is all the work there is in decoding, so many threads share it.
+const THREADS: u32 = 1024;
 
 /// Where the rows to normalise come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,101 @@
+//! On the CPU a row's result is the same to the last bit whatever rows stand
+//! beside it, however the prompt was cut, and whatever runs it.
+
+use gguf::Format;
+use quarrel_backend::harness::{Case, ModelShape, Random, inputs};
+use quarrel_backend::{Backend, Cpu, CpuConfig, GroupConfig, Isa, LoweredId, StepInputs, TokenInputs};
+
+/// Rows that every format's blocks divide.
+const SHAPE: ModelShape =
+    ModelShape { n_layers: 2, n_embd: 256, n_ff: 512, n_vocab: 97, n_heads: 8, n_kv_heads: 2, head_dim: 32 };
+
+/// Without and with offsets, groups of 16 and 32, and a float.
+const FORMATS: [Format; 5] = [Format::Q4_0, Format::Q4_1, Format::Q6_K, Format::Q2_K, Format::F16];
+
+fn case(format: Format) -> Case {
+    let groups = [None, Some(10)].map(|window| GroupConfig { n_pages: 512, page_size: 8, window });
+    SHAPE.case(&mut Random::new(7), format, groups.into())
+}
+
+/// Inputs whose token ids depend on sequence and position alone.
+fn batch(case: &Case, sequences: &[(u32, u32)]) -> StepInputs {
+    let mut inputs = inputs(&case.cache, sequences);
+    let tokens = sequences.iter().enumerate().flat_map(|(i, &(n_rows, n_context))| {
+        (n_context - n_rows..n_context).map(move |p| (p * 31 + i as u32 * 17) % SHAPE.n_vocab as u32)
+    });
+    inputs.tokens = TokenInputs::Ids(tokens.collect());
+    inputs
+}
+
+struct Session {
+    cpu: Cpu,
+    case: Case,
+    lowered: LoweredId,
+}
+
+impl Session {
+    fn new(format: Format, config: CpuConfig, runs: &[Vec<(u32, u32)>]) -> Self {
+        let mut case = case(format);
+        case.runs = runs.iter().map(|run| batch(&case, run)).collect();
+        let mut cpu = Cpu::new(config).unwrap();
+        cpu.load(case.weights.clone()).unwrap();
+        cpu.create_cache(&case.cache).unwrap();
+        let lowered = cpu.lower(&case.step, case.bucket()).unwrap();
+        Self { cpu, case, lowered }
+    }
+
+    /// The bits of the last run's logits, a row for each sequence.
+    fn logits(mut self) -> Vec<Vec<u32>> {
+        let mut values = Vec::new();
+        for run in &self.case.runs {
+            self.cpu.run(self.lowered, run).unwrap();
+        }
+        self.cpu.read(self.lowered, self.case.compare[0], &mut values).unwrap();
+        values.chunks(SHAPE.n_vocab).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
+    }
+}
+
+fn config(threads: usize, isa: Option<Isa>) -> CpuConfig {
+    CpuConfig { threads: Some(threads), isa }
+}
+
+#[test]
+fn instruction_sets_and_threads_give_the_same_bits() {
+    let runs = [vec![(19, 19), (3, 3)], vec![(1, 20), (1, 4)]];
+    for format in FORMATS {
+        let expected = Session::new(format, config(1, Some(Isa::Scalar)), &runs).logits();
+        for isa in Isa::available() {
+            for threads in [1, 2, 5] {
+                let found = Session::new(format, config(threads, Some(isa)), &runs).logits();
+                assert_eq!(found, expected, "{format}, {threads} threads, {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn chunks_of_a_prompt_give_the_same_bits() {
+    const N: u32 = 41;
+    for format in FORMATS {
+        let expected = Session::new(format, config(2, None), &[vec![(N, N)]]).logits();
+        for chunk in [1, 2, 7, 8, 9, 16, 40] {
+            let ends = (chunk..N).step_by(chunk as usize).chain([N]);
+            let runs: Vec<_> =
+                ends.scan(0, |start, end| Some(vec![(end - std::mem::replace(start, end), end)])).collect();
+            let found = Session::new(format, config(2, None), &runs).logits();
+            assert_eq!(found, expected, "{format} in chunks of {chunk}");
+        }
+    }
+}
+
+#[test]
+fn sequences_beside_it_change_no_bit() {
+    for format in FORMATS {
+        let runs = |n: usize| [vec![(11, 11); n], vec![(1, 12); n]];
+        let expected = Session::new(format, config(2, None), &runs(64)).logits();
+        for n in [1, 2, 3, 4, 5, 8, 17, 33] {
+            let found = Session::new(format, config(2, None), &runs(n)).logits();
+            assert_eq!(found, expected[..n], "{format}, {n} sequences instead of 64");
+        }
+    }
+}

@@ -26,6 +26,7 @@ mod op;
 mod plan;
 pub mod reference;
 mod step;
+pub mod support;
 mod weight;
 
 pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
@@ -38,4 +39,5 @@ pub use op::Op;
 pub use plan::{Place, Plan};
 pub use reference::Reference;
 pub use step::{BufferDesc, BufferId, CacheLayerId, Rows, Step, WeightId};
+pub use support::{Support, support_table};
 pub use weight::Weight;

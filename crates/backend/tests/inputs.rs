@@ -23,9 +23,12 @@ fn backends() -> [Box<dyn Backend>; 2] {
     [Box::new(Reference::new()), Box::new(cpu)]
 }
 
+/// What is wrong, and how to make it so.
+type Spoiler = (&'static str, fn(&mut StepInputs));
+
 /// Every way to spoil a field.
 #[rustfmt::skip]
-const SPOILERS: &[(&str, fn(&mut StepInputs))] = &[
+const SPOILERS: &[Spoiler] = &[
     ("an adapter", |i| i.adapter = Some(0)),
     ("no tokens", |i| i.tokens = TokenInputs::Ids(vec![])),
     ("a token too few", |i| i.tokens = TokenInputs::Ids(vec![0; 7])),

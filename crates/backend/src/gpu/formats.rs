@@ -2,6 +2,8 @@
 
 use gguf::Format;
 
+use crate::support::{Stored, Support, absent};
+
 /// The name a format has in the names of kernels, or why there are none.
 ///
 /// # Errors
@@ -43,5 +45,17 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
         | Format::IQ1_M
         | Format::TQ1_0
         | Format::TQ2_0 => Err(LISTED),
+    }
+}
+
+/// What the GPU backends have kernels for.
+pub fn support(op: &'static str, stored: Stored) -> Support {
+    match (op, stored) {
+        ("moe_add", _) => absent("its GPU kernels are not written yet"),
+        (_, Stored::Weight(format)) => match kernel_name(format) {
+            Ok(_) => Support::Yes,
+            Err(reason) => absent(reason),
+        },
+        (_, Stored::Kv(_)) => Support::Yes,
     }
 }

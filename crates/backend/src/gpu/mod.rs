@@ -21,6 +21,7 @@ pub(crate) mod lower;
 mod runtime;
 pub mod source;
 
+pub use formats::support;
 pub use runtime::{Groups, Runtime};
 
 use crate::host::Limits;

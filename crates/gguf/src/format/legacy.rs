@@ -91,7 +91,7 @@ fn add_fifth_bits(qh: [u8; 4], q: &mut [i8]) {
     const EACH: u64 = 0x0101_0101_0101_0101;
     for (q, byte) in q.as_chunks_mut::<8>().0.iter_mut().zip(qh) {
         // Bit i of the byte alone in byte i; then in its top bit, wherever it was.
-        let alone = u64::from(byte) * EACH & 0x8040_2010_0804_0201;
+        let alone = (u64::from(byte) * EACH) & 0x8040_2010_0804_0201;
         let top = (alone + 0x7f * EACH) & (0x80 * EACH);
         let fifths = (top >> 3).to_le_bytes();
         for (q, fifth) in q.iter_mut().zip(fifths) {

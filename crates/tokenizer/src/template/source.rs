@@ -28,7 +28,7 @@ pub fn prepare(source: &str) -> Result<String> {
             "{%" => "%}",
             _ => "#}",
         };
-        let end = if close == "#}" { tag.find(close) } else { tag_end(tag, close) };
+        let end = if close == "#}" { tag[2..].find(close).map(|i| i + 2) } else { tag_end(tag, close) };
         // A tag that never closes is for the parser to refuse.
         let Some(end) = end else { break };
         rest = &tag[end + 2..];
@@ -177,6 +177,10 @@ impl<'a> Edits<'a> {
 
     /// Puts what is from `start` to `end` through a filter.
     fn wrap(mut self, start: usize, end: usize, filter: &str) -> Self {
+        if start >= end {
+            // Nothing there: for the parser to refuse.
+            return self;
+        }
         self.inserts.push((start, " (".to_owned()));
         self.inserts.push((end, format!(")|{filter} ")));
         self
@@ -246,7 +250,7 @@ impl<'a> Edits<'a> {
     /// Checks an argument that is more than a name or a constant.
     fn argument(self, start: Option<usize>, end: usize) -> Self {
         match start {
-            Some(start) if Tokens::new(&self.code[..end], start).count() > 1 => {
+            Some(start) if start < end && Tokens::new(&self.code[..end], start).count() > 1 => {
                 self.wrap(start, end, guard::NAME)
             }
             _ => self,
@@ -334,6 +338,8 @@ mod tests {
             ),
             ("{% raw %}{% for x in y %}{% endraw %}", "{% raw %}{% for x in y %}{% endraw %}"),
             ("{{ a }}{% for", "{{ a }}{% for"),
+            ("{#}{% for x in y %}#}", "{#}{% for x in y %}#}"),
+            ("{% for x in -%}{% set x = -%}", "{% for x in -%}{% set x = -%}"),
         ];
         for (source, expected) in cases {
             assert_eq!(prepared(source), expected);

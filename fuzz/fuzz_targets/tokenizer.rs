@@ -13,10 +13,30 @@ use libfuzzer_sys::fuzz_target;
 use tokenizer::{Decode, Detokenizer, Encode, Tokenizer};
 
 /// One name for each pattern.
-const PRE_TOKENIZERS: [&str; 22] = [
-    "default", "gpt-2", "smollm", "falcon", "llama-bpe", "dbrx", "glm4", "qwen2", "qwen35", "ufakzeka", "laguna",
-    "minicpm5", "seed-coder", "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken", "gpt-4o", "kimi-k2",
-    "bloom", "viking", "sarvam-moe",
+const PRE_TOKENIZERS: [&str; 23] = [
+    "default",
+    "gpt-2",
+    "smollm",
+    "falcon",
+    "llama-bpe",
+    "dbrx",
+    "glm4",
+    "qwen2",
+    "qwen35",
+    "ufakzeka",
+    "laguna",
+    "minicpm5",
+    "seed-coder",
+    "deepseek-llm",
+    "deepseek-coder",
+    "deepseek-v3",
+    "tekken",
+    "gpt-4o",
+    "kimi-k2",
+    "bloom",
+    "viking",
+    "exaone-moe",
+    "sarvam-moe",
 ];
 
 /// Vocabularies that spell any text. The flag: they write spaces as `▁`.

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use crate::bpe::{Bpe, parse_merge};
@@ -44,10 +45,8 @@ impl Tokenizer {
         let ignore_merges = model["ignore_merges"] == true;
         let rules = Rules { passes: Cow::Owned(passes), ignore_merges, spelling };
         let model = Model::Bpe(Bpe::new(&vocab, merges.into_iter(), rules));
-        let strips: Vec<(u32, Strip)> = added.iter().filter_map(strip).collect();
-        let partition = Partition::new(&vocab, |id| {
-            strips.iter().find(|(of, _)| *of == id).map_or(Strip::default(), |&(_, strip)| strip)
-        });
+        let strips: HashMap<u32, Strip> = added.iter().filter_map(strip).collect();
+        let partition = Partition::new(&vocab, |id| strips.get(&id).copied().unwrap_or_default());
         let space_prefix = normalizer.prefix.or(scheme.map(|scheme| SpacePrefix {
             every_part: scheme == PrefixScheme::Every,
             even_before_space: false,

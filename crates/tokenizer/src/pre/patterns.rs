@@ -75,6 +75,33 @@ pub(super) fn seed_coder(t: &str) -> Option<usize> {
         .or_else(|| spaces(t))
 }
 
+/// `(?i:'s|…)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+`
+pub(super) fn exaone_moe(t: &str) -> Option<usize> {
+    let symbols = |t: &str| {
+        let len = spaced_run(t, other)?;
+        Some(len + one(&t[len..], newline_or_slash).unwrap_or(0))
+    };
+    let phrase_after = |skip: usize| phrase(&t[skip..]).map(|len| skip + len);
+    contraction(t, true)
+        .or_else(|| phrase_after(one(t, before_word).unwrap_or(0)))
+        .or_else(|| one(t, number))
+        .or_else(|| symbols(t))
+        .or_else(|| space_to_newline(t))
+        .or_else(|| spaces(t))
+}
+
+/// `(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+`: words with single spaces between.
+fn phrase(t: &str) -> Option<usize> {
+    let mut len = one(t, letter)?;
+    loop {
+        len += run0(&t[len..], letter_or_mark);
+        match t[len..].strip_prefix(' ').and_then(|rest| one(rest, letter)) {
+            Some(next) => len += 1 + next,
+            None => return Some(len),
+        }
+    }
+}
+
 /// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+``
 pub(super) fn deepseek_v3(t: &str) -> Option<usize> {
     let mark_and_word = || {

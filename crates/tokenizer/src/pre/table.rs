@@ -111,6 +111,7 @@ const TABLE: &[Pre] = &[
         ..PLAIN
     },
     Pre { names: &["qwen35"], passes: &[Matches(p::qwen35)], ..PLAIN },
+    Pre { names: &["exaone-moe"], passes: &[Matches(p::exaone_moe)], ..PLAIN },
     Pre { names: &["ufakzeka"], passes: &[Matches(p::qwen2_plain)], ..PLAIN },
     Pre { names: &["laguna"], passes: &[Matches(p::lines), Matches(p::qwen2)], ..PLAIN },
     Pre {
@@ -230,6 +231,10 @@ mod tests {
         assert_eq!(pieces("gemma4", "a\n\nb"), ["a", "\n\n", "b"]);
         assert_eq!(pieces("tekken", "ABc中D"), ["ABc中", "D"]);
         assert_eq!(pieces("qwen35", "e\u{301}x"), ["e\u{301}x"]);
+        assert_eq!(
+            pieces("exaone-moe", "he  said: all of it!\n"),
+            ["he", " ", " said", ":", " all of it", "!\n"]
+        );
         assert_eq!(pieces("qwen2", "e\u{301}x"), ["e", "\u{301}x"]);
     }
 

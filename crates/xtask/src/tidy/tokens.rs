@@ -12,6 +12,7 @@ pub fn check(rust: &RustSource<'_>) -> Vec<Finding> {
         source,
         lines: source.text.lines().collect(),
         may_read_environment: may_read_environment(&source.path),
+        in_trait_impl: false,
         findings: Vec::new(),
     };
     if !source.text.lines().any(|line| line.starts_with("//!")) {
@@ -41,6 +42,8 @@ struct Rules<'a> {
     source: &'a Source,
     lines: Vec<&'a str>,
     may_read_environment: bool,
+    /// Inside of `impl Trait for Type`, where the trait says what is unsafe.
+    in_trait_impl: bool,
     findings: Vec<Finding>,
 }
 
@@ -63,10 +66,12 @@ impl Rules<'_> {
                     self.attribute(token, attribute);
                 }
                 TokenTree::Group(group) => {
-                    let before = self.may_read_environment;
+                    let before = (self.may_read_environment, self.in_trait_impl);
                     self.may_read_environment |= tests_follow;
+                    self.in_trait_impl =
+                        group.delimiter() == Delimiter::Brace && implements_trait(&tokens[..i]);
                     self.stream(group.stream());
-                    self.may_read_environment = before;
+                    (self.may_read_environment, self.in_trait_impl) = before;
                     // The item that an attribute belongs to ends with its body.
                     tests_follow &= group.delimiter() != Delimiter::Brace;
                 }
@@ -106,6 +111,9 @@ impl Rules<'_> {
         }
         if !may_be_unsafe(&self.source.path) {
             self.find(token, "`unsafe` belongs in crates/backend, or in crates/gguf/src/bytes.rs");
+            return;
+        }
+        if declares && self.in_trait_impl {
             return;
         }
         let declares = declares || rest.first().is_some_and(|t| is_ident(t, "trait"));
@@ -153,6 +161,17 @@ impl Rules<'_> {
             }
         }
     }
+}
+
+/// Whether the tokens before a body end in `impl Trait for Type`.
+fn implements_trait(before: &[TokenTree]) -> bool {
+    let ends_item = |token: &TokenTree| match token {
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+        token => is_punct(Some(token), ';'),
+    };
+    let item = before.iter().rev().take_while(|token| !ends_item(token));
+    let found: Vec<_> = item.filter(|t| is_ident(t, "impl") || is_ident(t, "for")).collect();
+    found.iter().any(|t| is_ident(t, "impl")) && found.iter().any(|t| is_ident(t, "for"))
 }
 
 /// The brackets after `#` or `#!`.
@@ -230,7 +249,10 @@ mod tests {
         assert_eq!(planted("crates/backend/src/a.rs", declared), NONE);
         let declared = "//! A module.\n\n/// # Safety\n/// None.\npub unsafe trait T {}\n";
         assert_eq!(planted("crates/backend/src/a.rs", declared), NONE);
-        for bare in ["pub unsafe fn g() {}", "unsafe impl T for u8 {}"] {
+        let implemented =
+            "//! A module.\n// SAFETY: none.\nunsafe impl T for u8 {\n    unsafe fn g() {}\n}\n";
+        assert_eq!(planted("crates/backend/src/a.rs", implemented), NONE);
+        for bare in ["impl u8 { unsafe fn g() {} }", "pub unsafe fn g() {}", "unsafe impl T for u8 {}"] {
             assert_eq!(planted("crates/backend/src/a.rs", &format!("//! A module.\n{bare}\n")).len(), 1);
         }
     }

@@ -36,6 +36,14 @@ pub enum Error {
         /// The end of what it wrote to standard error.
         stderr: String,
     },
+    /// A check did not pass; its output says why.
+    #[error("`{command}` ended with {status}")]
+    Check {
+        /// The command line.
+        command: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+    },
     /// What was fetched is not what was asked for.
     #[error("what was fetched for {} has sha256 {found}, not {expected}: is the package index a true mirror?", path.display())]
     Hash {

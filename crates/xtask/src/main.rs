@@ -1,5 +1,6 @@
 //! Repository chores. `cargo xtask --help` lists them; one module each.
 
+mod ci;
 mod error;
 mod fixtures;
 mod kernels;
@@ -19,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run everything that must hold before a change lands
+    Ci,
     /// Fetch what tests need from outside into target/fixtures
     Fixtures(fixtures::Args),
     /// Check the rules of the code base that a program can check
@@ -29,6 +32,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Ci => ci::run(),
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),

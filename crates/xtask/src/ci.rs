@@ -1,0 +1,59 @@
+//! `cargo xtask ci`: everything that must hold before a change lands, in the
+//! order in which it is cheapest to fail.
+
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::workspace;
+
+/// The version of cargo-deny that `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Runs every check, stopping at the first that fails.
+pub fn run() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["xtask", "tidy"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    cargo(&["xtask", "fixtures"])?;
+    cargo(&["test", "--workspace", "--locked"])?;
+    apple()?;
+    cargo(&["xtask", "kernels"])?;
+    licences()
+}
+
+/// Type-checks what must build for a Mac; crates that build C stay out.
+fn apple() -> Result<()> {
+    step("rustup", &["target", "add", "aarch64-apple-darwin"])?;
+    let packages =
+        ["gguf", "backend", "model", "tokenizer", "engine"].map(|name| format!("--package=quarrel-{name}"));
+    let mut args = vec!["check", "--locked", "--target", "aarch64-apple-darwin"];
+    args.extend(packages.iter().map(String::as_str));
+    cargo(&args)
+}
+
+/// Checks licences and sources with cargo-deny, installing it where it is missing.
+fn licences() -> Result<()> {
+    let there = Command::new("cargo").args(["deny", "--version"]).output();
+    if !there.is_ok_and(|out| out.status.success()) {
+        cargo(&["install", "--locked", "cargo-deny", "--version", CARGO_DENY])?;
+    }
+    cargo(&["deny", "check", "licenses", "bans", "sources"])
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    step("cargo", args)
+}
+
+/// Runs a program in the workspace, its output going where ours goes.
+fn step(program: &str, args: &[&str]) -> Result<()> {
+    let command = format!("{program} {}", args.join(" "));
+    println!("== {command}");
+    let started = std::time::Instant::now();
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(workspace::root()?)
+        .status()
+        .map_err(|source| Error::Start { program: program.to_owned(), source })?;
+    println!("== {} s", started.elapsed().as_secs());
+    if status.success() { Ok(()) } else { Err(Error::Check { command, status }) }
+}

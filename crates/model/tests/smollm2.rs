@@ -99,9 +99,9 @@ fn distance(model: &mut LoadedModel) -> Distance {
 fn forced_logits_of_exact_weights_are_llama_cpps() {
     let distance = distance(&mut smollm2(Some(Recipe::F32)));
     assert!(distance.agreement >= 0.99);
-    // The goldens' f16 is good to 2^-11 of logits of about 20, that is 0.01; their cache
-    // of f16, and ours, add as much again.
-    assert!(distance.mean <= 0.02);
+    // The goldens are rounded to f16, logits of about 20 by 0.004 on average and both caches
+    // to f16 too, which costs about as much.
+    assert!(distance.mean <= 0.01);
 }
 
 /// Activations rounded to 8 bits in blocks of 32 cost llama.cpp 0.148 of a logit
@@ -124,7 +124,8 @@ fn greedy_text_is_llama_cpps_until_a_near_tie() {
     let lines: Vec<&str> = text.lines().collect();
     let mut model = smollm2(Some(Recipe::F32));
     for lines in lines.chunks_exact(3) {
-        let ids = |line: &str| -> Vec<u32> { line.split(' ').map(|x| x.parse().expect("a number")).collect() };
+        let ids =
+            |line: &str| -> Vec<u32> { line.split(' ').map(|x| x.parse().expect("a number")).collect() };
         let (prompt, expected) = (ids(lines[0]), ids(lines[1]));
         let ahead = lines[2].split(' ').map(|x| x.parse::<f32>().expect("a number"));
         let mut logits = run(&mut model, &prompt, 0, Role::Prompt).pop().expect("it has rows").to_vec();

@@ -3,6 +3,9 @@
 //! A worker that has nothing to do spins for a while, because the next loop of
 //! a step comes at once, and then parks, because the next step may not.
 //! Starting a loop allocates nothing.
+//!
+//! A loop is closed when its last items are taken. A worker that comes later,
+//! because another process had its core, is not waited for.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -14,23 +17,30 @@ use std::thread::{JoinHandle, Thread};
 /// Checks for work before a worker parks: some 50 µs.
 const SPINS: u32 = 4000;
 
-/// What a loop runs on each thread, given the thread's number.
+/// Set in [`Shared::state`] while no worker may enter.
+const CLOSED: usize = 1;
+
+/// What each worker inside adds to [`Shared::state`].
+const INSIDE: usize = 2;
+
+/// What a loop runs on each thread that comes in time, given the thread's number.
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Shared {
     /// Grows by one for each loop.
     epoch: AtomicUsize,
-    /// Workers that have not finished the current loop.
-    running: AtomicUsize,
-    /// The current loop. Written while no worker runs, read after `epoch` grew.
+    /// Whether the loop is closed, and how many workers are inside.
+    state: AtomicUsize,
+    /// The current loop. Written while it is closed and nobody is inside, read inside.
     task: UnsafeCell<Option<Task<'static>>>,
     panicked: AtomicBool,
     stop: AtomicBool,
     spins: u32,
 }
 
-// SAFETY: `task` is written only between loops (`running` is 0) and published by
-// the release store to `epoch`; everything else is atomic.
+// SAFETY: `task` is written only while `state` is closed and nobody is inside,
+// published by the release store that opens it, and read only by who entered
+// with an acquire; everything else is atomic.
 unsafe impl Sync for Shared {}
 
 /// A fixed set of threads; the thread that starts a loop takes part in it.
@@ -48,7 +58,7 @@ impl Pool {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
+            state: AtomicUsize::new(CLOSED),
             task: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -71,22 +81,20 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `task(thread)` once on every thread and waits for all.
-    ///
-    /// # Panics
-    /// When a task panicked.
-    pub fn run(&mut self, task: Task<'_>) {
+    /// Runs `task(thread)` on this thread and on those that come in time, and
+    /// waits for them. A thread may run it twice, one time after the other.
+    fn run(&mut self, task: Task<'_>) {
         if self.workers.is_empty() {
             return task(0);
         }
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. Workers use the task until they
-        // have counted down `running`, and `Finish` waits for that before this
-        // function returns or unwinds.
+        // SAFETY: only the lifetime changes. Workers use the task only inside
+        // the loop, and `Finish` closes it and waits until nobody is inside
+        // before this function returns or unwinds.
         let task_static = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(task) };
-        // SAFETY: `&mut self` and `Finish` see to it that no loop is running.
+        // SAFETY: the last loop's `Finish` saw to it that the loop is closed and empty.
         unsafe { *shared.task.get() = Some(task_static) };
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
+        shared.state.store(0, Ordering::Release);
         shared.epoch.fetch_add(1, Ordering::Release);
         // A worker that is not parked takes note and returns from its next park at once.
         self.workers.iter().for_each(|(_, thread)| thread.unpark());
@@ -98,6 +106,9 @@ impl Pool {
 
     /// Runs `body(thread, range)` over ranges of at most `grain` items that
     /// together are `0..n`; who gets which is decided as they go.
+    ///
+    /// # Panics
+    /// When a worker's `body` panicked.
     pub fn for_each_range(&mut self, n: usize, grain: usize, body: impl Fn(usize, Range<usize>) + Sync) {
         let grain = grain.max(1);
         if n <= grain {
@@ -119,13 +130,14 @@ impl Pool {
     }
 }
 
-/// Waits for the workers, also when the caller's own part panics.
+/// Closes the loop and waits for who is inside, also when the caller's own part panics.
 struct Finish<'a>(&'a Shared);
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
+        self.0.state.fetch_or(CLOSED, Ordering::Relaxed);
         let mut spins = self.0.spins;
-        while self.0.running.load(Ordering::Acquire) > 0 {
+        while self.0.state.load(Ordering::Acquire) != CLOSED {
             if spins > 0 {
                 spins -= 1;
                 std::hint::spin_loop();
@@ -140,13 +152,17 @@ impl Drop for Finish<'_> {
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     while wait(shared, &mut seen) {
-        // SAFETY: the acquire load of `epoch` makes the task visible, and nobody
-        // writes it until this worker has counted down.
+        let open = |state: usize| (state & CLOSED == 0).then_some(state + INSIDE);
+        if shared.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, open).is_err() {
+            continue;
+        }
+        // SAFETY: this worker is inside: the task is visible, and nobody writes it
+        // until the worker has left.
         let task = unsafe { *shared.task.get() }.expect("a loop has a task");
         if catch_unwind(AssertUnwindSafe(|| task(index))).is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
-        shared.running.fetch_sub(1, Ordering::Release);
+        shared.state.fetch_sub(INSIDE, Ordering::Release);
     }
 }
 
@@ -201,22 +217,44 @@ mod tests {
         }
     }
 
+    /// Runs a loop of two items in which the caller's part waits until `worker` has run.
+    fn with_a_worker(pool: &mut Pool, worker: impl Fn() + Sync) {
+        let started = AtomicBool::new(false);
+        pool.for_each_range(2, 1, |thread, _| {
+            if thread > 0 {
+                started.store(true, Ordering::Release);
+                worker();
+            }
+            while !started.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+        });
+    }
+
     #[test]
     fn parked_workers_wake() {
         let mut pool = Pool::new(2).unwrap();
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(20));
-            let ran = AtomicUsize::new(0);
-            pool.run(&|_| {
-                ran.fetch_add(1, Ordering::Relaxed);
-            });
-            assert_eq!(ran.load(Ordering::Relaxed), 2);
+            with_a_worker(&mut pool, || ());
         }
     }
 
     #[test]
     #[should_panic = "a worker thread panicked"]
     fn a_worker_that_panics_is_noticed() {
-        Pool::new(2).unwrap().run(&|thread| assert_eq!(thread, 0, "on purpose"));
+        with_a_worker(&mut Pool::new(2).unwrap(), || panic!("on purpose"));
+    }
+
+    #[test]
+    fn loops_follow_each_other_at_once() {
+        let mut pool = Pool::new(4).unwrap();
+        for i in 0..20_000 {
+            let sum = AtomicUsize::new(0);
+            pool.for_each_range(5, 1, |_, range| {
+                sum.fetch_add(range.start + i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.load(Ordering::Relaxed), 10 + 5 * i);
+        }
     }
 }

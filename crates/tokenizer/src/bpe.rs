@@ -31,13 +31,18 @@ impl Bpe {
         let mut bpe =
             Self { rules, ranks: HashMap::new(), steps: Index::default(), bytes: Box::new([NONE; 256]) };
         let mut text = String::new();
+        let mut by_word = bpe.escapes() && !bpe.rules.ignore_merges;
         for (rank, (left, right)) in merges.enumerate() {
             text.clear();
             text.push_str(left);
             text.push_str(right);
+            by_word &= pre::word_starts(&text).next().is_none();
             let pair = (bpe.intern(vocab, left), bpe.intern(vocab, right));
             let merged = bpe.intern(vocab, &text);
             bpe.ranks.entry(pair).or_insert((rank as u32, merged));
+        }
+        if by_word {
+            bpe.rules.passes.to_mut().push(pre::BY_WORD);
         }
         for byte in 0..=255 {
             let c = byte_level::to_char(byte);

@@ -4,6 +4,7 @@
 //! what has no token is spelled in byte tokens.
 
 use crate::merge::{Join, Merger, NONE, Symbol};
+use crate::pre::word_starts;
 use crate::vocab::Vocab;
 
 /// Scores as ranks: the best score is 0.
@@ -62,11 +63,6 @@ impl Spm {
         let id = vocab.find(&text[left.start..][..len])?;
         Some(Join { priority: self.priorities[id as usize], id })
     }
-}
-
-/// Where a `▁` follows another character.
-fn word_starts(text: &str) -> impl Iterator<Item = usize> {
-    text.match_indices('▁').map(|(at, _)| at).filter(|&at| at > 0 && !text[..at].ends_with('▁'))
 }
 
 /// A number that is lower for a higher score, in the order of `f32::total_cmp`.

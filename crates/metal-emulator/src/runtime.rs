@@ -158,7 +158,12 @@ impl Runtime for Emulator {
         Ok(())
     }
 
-    fn kernel(&mut self, source: &'static Source, entry: &str) -> backend::Result<Kernel> {
+    fn kernel(
+        &mut self,
+        source: &'static Source,
+        _format: Option<&'static str>,
+        entry: &str,
+    ) -> backend::Result<Kernel> {
         let name = CString::new(entry).expect("names of kernels have no zero byte");
         // SAFETY: the name is a C string.
         let handle = unsafe { (self.functions.find)(name.as_ptr()) };

@@ -27,7 +27,8 @@ fn toolchain() -> Toolchain {
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn every_kernel_runs_every_case() {
     let toolchain = toolchain();
-    let texts: Vec<_> = SOURCES.iter().map(|source| (source.name, source.text(Dialect::Metal))).collect();
+    let texts: Vec<_> =
+        SOURCES.iter().map(|source| (source.name, source.text(Dialect::Metal, None))).collect();
     for (name, text) in &texts {
         toolchain.check(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
@@ -82,7 +83,7 @@ fn mistakes_are_caught() {
     let mut emulator = Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}"));
     let buffer = emulator.allocate("x", 64 * 4).unwrap();
     for (name, _, message) in MISTAKES {
-        let kernel = emulator.kernel(SOURCES[0], name).unwrap();
+        let kernel = emulator.kernel(SOURCES[0], None, name).unwrap();
         let error = emulator.launch(&kernel, (1, 1), 64, &[], &[(&buffer, 0)]).unwrap_err().to_string();
         assert!(error.contains(message), "{name}: {error}");
     }

@@ -22,7 +22,8 @@ pub struct CudaRuntime {
     cache: KernelCache,
     /// Loaded at the first kernel that is not in the cache.
     nvrtc: Option<Nvrtc>,
-    modules: HashMap<&'static str, Arc<Module>>,
+    /// By source and format.
+    modules: HashMap<(&'static str, Option<&'static str>), Arc<Module>>,
 }
 
 /// Device memory.
@@ -113,22 +114,22 @@ impl CudaRuntime {
         self.context.bind_to_thread().map_err(failed("using the device"))
     }
 
-    fn module(&mut self, source: &'static Source) -> Result<Arc<Module>> {
-        if let Some(module) = self.modules.get(source.name) {
+    fn module(&mut self, source: &'static Source, format: Option<&'static str>) -> Result<Arc<Module>> {
+        if let Some(module) = self.modules.get(&(source.name, format)) {
             return Ok(module.clone());
         }
-        let image = self.image(source)?;
+        let image = self.image(source, format)?;
         // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
         let handle = handle.map_err(failed(&format!("loading kernels/{}", source.name)))?;
         let module = Arc::new(Module { context: self.context.clone(), handle });
-        self.modules.insert(source.name, module.clone());
+        self.modules.insert((source.name, format), module.clone());
         Ok(module)
     }
 
     /// The compiled source, from the cache or from NVRTC.
-    fn image(&mut self, source: &'static Source) -> Result<Vec<u8>> {
-        let text = source.text(Dialect::Cuda);
+    fn image(&mut self, source: &'static Source, format: Option<&'static str>) -> Result<Vec<u8>> {
+        let text = source.text(Dialect::Cuda, format);
         // Without NVRTC's version: what another one compiled is as good, and finding it needs no compiler.
         let options = nvrtc::options(nvrtc::Target { arch: self.arch, machine_code: true }).join(" ");
         let parts = [text.as_str(), options.as_str()];
@@ -213,9 +214,14 @@ impl Runtime for CudaRuntime {
             .map_err(failed("copying on the device"))
     }
 
-    fn kernel(&mut self, source: &'static Source, entry: &str) -> Result<Kernel> {
+    fn kernel(
+        &mut self,
+        source: &'static Source,
+        format: Option<&'static str>,
+        entry: &str,
+    ) -> Result<Kernel> {
         self.bind()?;
-        let module = self.module(source)?;
+        let module = self.module(source, format)?;
         let name = CString::new(entry).expect("names of kernels have no zero byte");
         // SAFETY: the module is loaded, and the kernel keeps it so.
         let function = unsafe { result::module::get_function(module.handle, name) };

@@ -18,17 +18,13 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
         Format::BF16 => Ok("bf16"),
         Format::Q4_0 => Ok("q4_0"),
         Format::Q4_1 => Ok("q4_1"),
+        Format::Q5_0 => Ok("q5_0"),
+        Format::Q5_1 => Ok("q5_1"),
         Format::Q8_0 => Ok("q8_0"),
-        Format::Q5_0
-        | Format::Q5_1
-        | Format::Q2_K
-        | Format::Q3_K
-        | Format::Q4_K
-        | Format::Q5_K
-        | Format::Q6_K
-        | Format::IQ4_NL
-        | Format::IQ4_XS
-        | Format::MXFP4 => Err(LATER),
+        Format::Q4_K => Ok("q4_k"),
+        Format::Q5_K => Ok("q5_k"),
+        Format::Q6_K => Ok("q6_k"),
+        Format::Q2_K | Format::Q3_K | Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 => Err(LATER),
         Format::Q8_1
         | Format::Q8_K
         | Format::IQ2_XXS

@@ -49,8 +49,14 @@ impl Linear {
         let x_groups = args.out_cols.div_ceil(outs * THREADS / 32);
         let grid = Grid { x: x_groups, rows: self.rows, rows_each, threads: THREADS };
         let bias = Argument::Weight(self.bias.unwrap_or(self.weight));
-        let entry = format!("{}_{format}_{rows_each}", source.name);
-        lowering.launch(source, entry, grid, args, &[Argument::Weight(self.weight), bias, x, out]);
+        let suffix = format!("_{rows_each}");
+        lowering.launch_for(
+            source,
+            (format, &suffix),
+            grid,
+            args,
+            &[Argument::Weight(self.weight), bias, x, out],
+        );
         Ok(())
     }
 }

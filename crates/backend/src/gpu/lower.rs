@@ -44,6 +44,8 @@ pub(crate) struct Grid {
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub source: &'static Source,
+    /// The weight format it is compiled for, if it reads weights.
+    pub format: Option<&'static str>,
     pub entry: String,
     pub grid: Grid,
     pub args: Vec<u32>,
@@ -182,6 +184,20 @@ impl<'a> Lowering<'a> {
         u32::try_from(n).map_err(|_| Error::Step(format!("{n} elements are more than a kernel counts")))
     }
 
+    /// Adds a launch of the kernel of `source` that reads weights of `format`,
+    /// for which the source has several, told apart by `suffix`.
+    pub fn launch_for(
+        &mut self,
+        source: &'static Source,
+        (format, suffix): (&'static str, &str),
+        grid: Grid,
+        args: impl Pod,
+        buffers: &[Argument],
+    ) {
+        self.launch(source, format!("{}_{format}{suffix}", source.name), grid, args, buffers);
+        self.launches.last_mut().expect("one was just added").format = Some(format);
+    }
+
     /// Adds a launch; `buffers` follow the inputs.
     pub fn launch(
         &mut self,
@@ -193,6 +209,7 @@ impl<'a> Lowering<'a> {
     ) {
         let args = bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec();
         let buffers = [&[Argument::Inputs], buffers].concat();
-        self.launches.push(Launch { source, entry: entry.into(), grid, args, buffers, embeds: false });
+        let entry = entry.into();
+        self.launches.push(Launch { source, format: None, entry, grid, args, buffers, embeds: false });
     }
 }

@@ -214,7 +214,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
         let with_kernel = launches.into_iter().map(|launch| {
-            let kernel = self.runtime.kernel(launch.source, &launch.entry)?;
+            let kernel = self.runtime.kernel(launch.source, launch.format, &launch.entry)?;
             Ok((launch, kernel))
         });
         let launches = with_kernel.collect::<Result<_>>()?;

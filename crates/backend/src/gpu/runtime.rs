@@ -47,11 +47,17 @@ pub trait Runtime: Send {
     /// [`crate::Error::Device`].
     fn copy_within(&mut self, buffer: &Self::Buffer, from: usize, to: usize, bytes: usize) -> Result<()>;
 
-    /// The entry point `entry` of `source`, compiled at first use.
+    /// The entry point `entry` of `source`, compiled at first use; one that
+    /// reads weights names their `format`, so that no other's are compiled.
     ///
     /// # Errors
     /// [`crate::Error::Device`], [`crate::Error::Unavailable`] without a compiler.
-    fn kernel(&mut self, source: &'static Source, entry: &str) -> Result<Self::Kernel>;
+    fn kernel(
+        &mut self,
+        source: &'static Source,
+        format: Option<&'static str>,
+        entry: &str,
+    ) -> Result<Self::Kernel>;
 
     /// Enqueues a kernel of `threads` threads a group: its arguments by value, then its buffers, each from an offset on.
     ///

@@ -69,12 +69,19 @@ const HEADERS: &[(&str, &str)] = &[
 impl Source {
     /// The whole text in `dialect`, each of the project's headers written out
     /// once where it is first included. `#line` marks keep messages readable.
-    pub fn text(&self, dialect: Dialect) -> String {
+    ///
+    /// Of kernels that exist for every weight format only `format`'s, if one is
+    /// named: compiling all of them would keep the first run waiting.
+    pub fn text(&self, dialect: Dialect, format: Option<&str>) -> String {
         let (file, text) = match dialect {
             Dialect::Cuda => (format!("{}.cu", self.name), self.cuda),
             Dialect::Metal => (format!("{}.metal", self.name), self.metal),
         };
         let mut out = String::new();
+        if let Some(name) = format {
+            let ty = name.to_uppercase();
+            out += &format!("#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, {ty}, {name})\n");
+        }
         append(&file, text, &mut HashSet::new(), &mut out);
         out
     }
@@ -124,7 +131,7 @@ mod tests {
     fn sources_hold_everything_they_include_once() {
         for source in SOURCES {
             for dialect in [Dialect::Cuda, Dialect::Metal] {
-                let text = source.text(dialect);
+                let text = source.text(dialect, None);
                 assert!(!text.contains("#include \""), "{}: an include is left", source.name);
                 assert!(!text.contains("#error"), "{}: a header is missing", source.name);
                 assert_eq!(text.matches("#define QUARREL_ARGS_H").count(), 1, "{}", source.name);

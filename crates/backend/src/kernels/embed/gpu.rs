@@ -21,7 +21,7 @@ impl Embed {
         };
         let grid = Grid { x: 1, rows: Rows::Tokens, rows_each: 1, threads: THREADS };
         let buffers = [Argument::Weight(self.table), lowering.buffer(self.out)];
-        lowering.launch(&EMBED, format!("embed_{format}"), grid, args, &buffers);
+        lowering.launch_for(&EMBED, (format, ""), grid, args, &buffers);
         lowering.launches.last_mut().expect("one was just added").embeds = true;
         Ok(())
     }

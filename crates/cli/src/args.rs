@@ -62,7 +62,7 @@ pub struct ModelArgs {
     /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub kv: String,
-    /// Quantise a Hugging Face directory's weights while loading: q8_0, q4_0 or q4_k.
+    /// Quantise the weights while loading, for models in F32, F16 or BF16: q8_0, q4_0 or q4_k.
     #[arg(long, value_name = "FORMAT")]
     pub quantize: Option<String>,
 }

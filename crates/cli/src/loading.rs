@@ -1,5 +1,6 @@
 //! From a model's name to something that runs.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use backend::{Backend, Cpu, CpuConfig};
 use engine::{Engine, EngineConfig};
 use gguf::ModelFile;
+use model::quantize::{Recipe, quantize};
 use model::{KvFormat, LoadOptions, LoadedModel, ModelRunner};
 use store::{ModelName, Resolved, Store};
 use tokenizer::Tokenizer;
@@ -49,47 +51,100 @@ pub struct Opened {
     pub file: ModelFile,
     /// Its tokeniser.
     pub tokenizer: Arc<Tokenizer>,
+    /// Source of its chat template.
+    chat_template: Option<String>,
 }
 
 /// Opens a model by name, fetching it first if it is not here.
 pub fn open(name: &str) -> Result<Opened> {
-    let resolved = fetch(name)?;
-    let file = open_file(&resolved.path)?;
-    let tokenizer = Tokenizer::from_metadata(&file.metadata)
-        .with_context(|| format!("the tokeniser of {}", resolved.path.display()))?;
-    Ok(Opened { name: name.to_owned(), file, tokenizer: Arc::new(tokenizer) })
+    let path = fetch(name)?.path;
+    let file = open_file(&path)?;
+    let (tokenizer, chat_template) = if model::hf::is_directory(&path) {
+        directory_vocabulary(&path)?
+    } else {
+        let source = file.metadata.str("tokenizer.chat_template")?;
+        (Tokenizer::from_metadata(&file.metadata), source.map(str::to_owned))
+    };
+    let tokenizer = tokenizer.with_context(|| format!("the tokeniser of {}", path.display()))?;
+    Ok(Opened { name: name.to_owned(), file, tokenizer: Arc::new(tokenizer), chat_template })
 }
 
 /// Opens a GGUF file or a Hugging Face directory.
 pub fn open_file(path: &Path) -> Result<ModelFile> {
-    ModelFile::open(path).with_context(|| format!("cannot open {}", path.display()))
+    let opened =
+        if model::hf::is_directory(path) { model::hf::open(path) } else { Ok(ModelFile::open(path)?) };
+    opened.with_context(|| format!("cannot open {}", path.display()))
 }
+
+/// Tokeniser and chat template of a Hugging Face directory.
+fn directory_vocabulary(dir: &Path) -> Result<(tokenizer::Result<Tokenizer>, Option<String>)> {
+    let read = |name: &str| {
+        let path = dir.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    };
+    let tokenizer =
+        read("tokenizer.json")?.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
+    let config = read("tokenizer_config.json")?;
+    let in_config = || {
+        let config: serde_json::Value = serde_json::from_str(config.as_deref()?).ok()?;
+        Some(config["chat_template"].as_str()?.to_owned())
+    };
+    let template = read("chat_template.jinja")?.or_else(in_config);
+    Ok((Tokenizer::from_hugging_face(&tokenizer, config.as_deref()), template))
+}
+
+/// The recipes that `--quantize` offers while loading.
+const LOADING_RECIPES: [(&str, Recipe); 3] =
+    [("q8_0", Recipe::Q8_0), ("q4_0", Recipe::Q4_0), ("q4_k", Recipe::Q4_K_M)];
 
 impl Opened {
     /// The chat template to use: the one named, else the model's own.
     pub fn template(&self, named: Option<&str>) -> Result<Template> {
-        if let Some(name) = named {
-            return Ok(Template::builtin(name, SpecialTokens::from_metadata(&self.file.metadata)?)?);
+        let text = |id: Option<u32>| Some(self.tokenizer.token_text(id?)?.to_owned());
+        let special = SpecialTokens {
+            bos_token: text(self.tokenizer.bos()),
+            eos_token: text(self.tokenizer.eos()),
+            unk_token: text(self.tokenizer.unk()),
+            pad_token: text(self.tokenizer.pad()),
+        };
+        match (named, &self.chat_template) {
+            (Some(name), _) => Ok(Template::builtin(name, special)?),
+            (None, Some(source)) => Ok(Template::parse(source, special)?),
+            (None, None) => {
+                let names: Vec<_> = Template::builtin_names().collect();
+                bail!(
+                    "this model has no chat template; name one with --chat-template ({}), \
+                     or continue a text as it is with `quarrel run --raw`",
+                    names.join(", ")
+                )
+            }
         }
-        Template::from_metadata(&self.file.metadata)?.with_context(|| {
-            let names: Vec<_> = Template::builtin_names().collect();
-            format!(
-                "this model has no chat template; name one with --chat-template ({}), \
-                 or continue a text as it is with `quarrel run --raw`",
-                names.join(", ")
-            )
-        })
+    }
+
+    /// The file to load: quantised first where that was asked for.
+    fn file(&self, args: &ModelArgs) -> Result<Cow<'_, ModelFile>> {
+        let Some(name) = &args.quantize else { return Ok(Cow::Borrowed(&self.file)) };
+        let known = LOADING_RECIPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let (_, recipe) =
+            known.with_context(|| format!("--quantize: `{name}` is not one of q8_0, q4_0, q4_k"))?;
+        Ok(Cow::Owned(quantize(&self.file, *recipe, &[], threads(args))?))
     }
 
     /// Loads the weights for one sequence at a time.
     pub fn load(&self, args: &ModelArgs) -> Result<LoadedModel> {
-        Ok(model::load(&self.file, backend(args)?, &load_options(args, &self.file)?)?)
+        let file = self.file(args)?;
+        Ok(model::load(&file, backend(args)?, &load_options(args, &file)?)?)
     }
 
     /// Loads the weights for scoring texts: many rows of logits a step.
     pub fn load_for_scoring(&self, args: &ModelArgs) -> Result<LoadedModel> {
-        let options = LoadOptions { max_outputs: SCORED_ROWS, ..load_options(args, &self.file)? };
-        Ok(model::load(&self.file, backend(args)?, &options)?)
+        let file = self.file(args)?;
+        let options = LoadOptions { max_outputs: SCORED_ROWS, ..load_options(args, &file)? };
+        Ok(model::load(&file, backend(args)?, &options)?)
     }
 
     /// Starts an engine on the loaded model; also gives the line that describes its device.
@@ -103,7 +158,11 @@ impl Opened {
 
 /// The backend that computes.
 fn backend(args: &ModelArgs) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(cpu(args.threads.map_or_else(default_threads, usize::from))?))
+    Ok(Box::new(cpu(threads(args))?))
+}
+
+fn threads(args: &ModelArgs) -> usize {
+    args.threads.map_or_else(default_threads, usize::from)
 }
 
 /// The CPU with so many threads.

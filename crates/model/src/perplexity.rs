@@ -137,9 +137,9 @@ fn run_chunk(
 
 /// Negative log-likelihood of token `id`.
 fn nll(logits: &[f32], id: u32) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    sum.ln() - f64::from(logits[id as usize] - max)
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|&x| (f64::from(x) - max).exp()).sum();
+    sum.ln() - (f64::from(logits[id as usize]) - max)
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ pub mod bounds;
 mod cache;
 pub mod check;
 pub mod cpu;
-#[cfg(any(target_os = "linux", windows))]
 pub mod cuda;
 mod device;
 mod error;

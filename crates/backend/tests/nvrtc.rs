@@ -1,6 +1,5 @@
 //! Every CUDA kernel compiles, without a GPU: `cargo xtask kernels` brings the
 //! compiler and runs this.
-#![cfg(any(target_os = "linux", windows))]
 
 use std::path::PathBuf;
 

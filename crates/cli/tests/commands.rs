@@ -240,7 +240,7 @@ fn mistakes_are_explained() {
         (&["run", "--model", &model, "--ctx", "16", "--raw", "-n", "20", "hi"], 1, "16"),
         (&["run", "--model", &model, "--ctx", "999999", "hi"], 1, "8192"),
         (&["run", "--model", &model, "--kv", "q9", "hi"], 1, "f16"),
-        (&["run", "--model", &model, "--max-tokens", "0", "--ctx", "64", ""], 0, ""),
+        (&["run", "--model", &model, "--max-tokens", "0", "hi"], 1, "max_tokens"),
         (&["detokenize", "--model", &model, "99999999"], 1, "vocabulary"),
         (&["quantize", &model, "/nowhere/out.gguf", "Q9"], 1, "Q4_K_M"),
     ];

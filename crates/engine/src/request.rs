@@ -44,6 +44,9 @@ impl Request {
         self.stop.retain(|s| !s.is_empty());
         let room = context.saturating_sub(self.prompt.len());
         let max_tokens = self.max_tokens.unwrap_or(room);
+        if self.max_tokens == Some(0) {
+            return Err(Error::Parameter { name: "max_tokens", value: "0".into(), range: "at least 1" });
+        }
         if room == 0 || max_tokens > room {
             return Err(Error::ContextExceeded { prompt: self.prompt.len(), max_tokens, context });
         }
@@ -81,6 +84,8 @@ mod tests {
         assert!(matches!(check(Request::new(vec![])), Err(Error::EmptyPrompt)));
         assert!(matches!(check(Request::new(vec![10])), Err(Error::UnknownToken { id: 10, .. })));
         assert!(matches!(check(Request::new(vec![1; 8])), Err(Error::ContextExceeded { prompt: 8, .. })));
+        let none = Request { max_tokens: Some(0), ..Request::new(vec![1; 3]) };
+        assert!(matches!(check(none), Err(Error::Parameter { name: "max_tokens", .. })));
         let long = Request { max_tokens: Some(6), ..Request::new(vec![1; 3]) };
         assert!(matches!(check(long), Err(Error::ContextExceeded { prompt: 3, max_tokens: 6, context: 8 })));
         let pages = Request { max_tokens: Some(2), ..Request::new(vec![1; 3]) };

@@ -20,7 +20,7 @@ HALVES = {
     T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
     T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
     T.IQ4_NL: [0], T.IQ4_XS: [0], T.MXFP4: [],
-    T.F32: [], T.F16: [], T.BF16: [],
+    T.F32: [], T.F16: [], T.BF16: [], T.TQ2_0: [64],
 }  # fmt: skip
 # Largest, smallest, negative zero, infinity.
 EXTREMES = [0x7BFF, 0x0001, 0x8000, 0xFC00]

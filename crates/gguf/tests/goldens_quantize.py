@@ -23,7 +23,7 @@ from gguf.quants import dequantize
 ROWS, COLUMNS = 256, 256
 FORMATS = [
     T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1,
-    T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL,
+    T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.TQ2_0,
 ]  # fmt: skip
 
 

@@ -128,6 +128,8 @@ fn bound(format: Format) -> f64 {
         Format::Q6_K => two_levels(63.0, 127.0) + half,
         // Its widest step is 24 of a range of 240.
         Format::IQ4_NL => 2.0 * 24.0 / 240.0 + half,
+        // Three levels, as far out on either side as the largest value.
+        Format::TQ2_0 => 0.5 + half,
         other => panic!("{other} is not written"),
     }
 }
@@ -159,6 +161,7 @@ fn what_a_format_can_hold_is_held_exactly() {
         (Format::Q5_1, (1..=32).collect()),
         (Format::Q8_0, (96..=127).collect()),
         (Format::IQ4_NL, IQ4_VALUES.to_vec()),
+        (Format::TQ2_0, (-1..=1).cycle().take(256).collect()),
     ] {
         assert_eq!(rms_error(format, &eighths(&levels)), 0.0, "{format}");
     }

@@ -24,7 +24,9 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
         Format::Q4_K => Ok("q4_k"),
         Format::Q5_K => Ok("q5_k"),
         Format::Q6_K => Ok("q6_k"),
-        Format::Q2_K | Format::Q3_K | Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 => Err(LATER),
+        Format::Q2_K | Format::Q3_K | Format::IQ4_NL | Format::IQ4_XS | Format::TQ2_0 | Format::MXFP4 => {
+            Err(LATER)
+        }
         Format::Q8_1
         | Format::Q8_K
         | Format::IQ2_XXS
@@ -39,8 +41,7 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
         | Format::I64
         | Format::F64
         | Format::IQ1_M
-        | Format::TQ1_0
-        | Format::TQ2_0 => Err(LISTED),
+        | Format::TQ1_0 => Err(LISTED),
     }
 }
 

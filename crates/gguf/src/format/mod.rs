@@ -19,6 +19,7 @@ pub mod q4_k;
 pub mod q6_k;
 mod row;
 mod superblock;
+pub mod tq2_0;
 
 pub use block::{Block, Quantize};
 pub use c_header::c_header;
@@ -32,6 +33,7 @@ pub use q3_k::Q3_K;
 pub use q4_k::{Q4_K, Q5_K};
 pub use q6_k::Q6_K;
 pub use row::blocks;
+pub use tq2_0::TQ2_0;
 
 macro_rules! formats {
     ($($(#[$doc:meta])* $name:ident = $id:literal, $label:literal, $len:literal, $bytes:literal, $support:ident, $kind:ident($($ty:ident)?);)*) => {
@@ -180,8 +182,8 @@ formats! {
     BF16 = 30, "BF16", 1, 2, Full, float(bf16);
     /// Ternary, 1.69 bits.
     TQ1_0 = 34, "TQ1_0", 256, 54, Listed, opaque();
-    /// Ternary, 2.06 bits.
-    TQ2_0 = 35, "TQ2_0", 256, 66, Listed, opaque();
+    /// 256 × ternary in 2 bits, one f16 scale.
+    TQ2_0 = 35, "TQ2_0", 256, 66, Full, block(TQ2_0);
     /// OCP microscaling: 32 × e2m1, one e8m0 scale.
     MXFP4 = 39, "MXFP4", 32, 17, Read, block(MXFP4);
 }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match commands::dispatch(args::Cli::parse()) {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(_) if interrupt::is_set() => ExitCode::from(interrupt::EXIT_CODE),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -74,8 +74,11 @@ fn kib(text: &str, key: &str) -> Option<u64> {
 /// system hands out its pages when they are first touched.
 #[derive(Debug)]
 pub struct ZeroedBytes {
+    /// The first aligned byte.
     start: NonNull<u8>,
     len: usize,
+    /// What was allocated: `start` lies in it, `len` bytes before its end or more.
+    base: NonNull<u8>,
 }
 
 // SAFETY: it owns its bytes as a `Box<[u8]>` does.
@@ -85,7 +88,8 @@ unsafe impl Sync for ZeroedBytes {}
 
 impl Default for ZeroedBytes {
     fn default() -> Self {
-        Self { start: NonNull::<Line>::dangling().cast(), len: 0 }
+        let start = NonNull::<Line>::dangling().cast();
+        Self { start, len: 0, base: start }
     }
 }
 
@@ -101,10 +105,12 @@ impl ZeroedBytes {
         Memory::require(what, len as u64, advice)?;
         let refused =
             || Memory::now().unwrap_or(Memory { available: 0, total: 0 }).lacking(what, len as u64, advice);
-        let layout = Layout::from_size_align(len, ALIGNMENT).map_err(|_| refused())?;
+        let layout = allocation(len).ok_or_else(refused)?;
         // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
-        Ok(Self { start, len })
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
+        // SAFETY: the offset is less than `ALIGNMENT`, the bytes that were allocated beyond `len`.
+        let start = unsafe { base.add(base.align_offset(ALIGNMENT)) };
+        Ok(Self { start, len, base })
     }
 
     /// Length in bytes.
@@ -130,12 +136,18 @@ impl ZeroedBytes {
     }
 }
 
+/// Room for `len` aligned bytes. The alignment is made by hand: asked for a large
+/// one, the standard allocator writes its zeros itself, and so touches every page.
+fn allocation(len: usize) -> Option<Layout> {
+    Layout::from_size_align(len.checked_add(ALIGNMENT)?, 1).ok()
+}
+
 impl Drop for ZeroedBytes {
     fn drop(&mut self) {
         if self.len > 0 {
-            let layout = Layout::from_size_align(self.len, ALIGNMENT).expect("it was valid when allocated");
-            // SAFETY: `start` came from `alloc_zeroed` with this layout.
-            unsafe { dealloc(self.start.as_ptr(), layout) };
+            let layout = allocation(self.len).expect("it was valid when allocated");
+            // SAFETY: `base` came from `alloc_zeroed` with this layout.
+            unsafe { dealloc(self.base.as_ptr(), layout) };
         }
     }
 }

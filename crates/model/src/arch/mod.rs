@@ -9,6 +9,7 @@ mod llama;
 mod phi3;
 mod qwen;
 mod rotary;
+mod smollm3;
 
 use gguf::ModelFile;
 
@@ -26,6 +27,7 @@ const ARCHITECTURES: &[(&str, Describe)] = &[
     ("qwen2", qwen::describe_2),
     ("qwen3", qwen::describe_3),
     ("qwen3moe", qwen::describe_3_moe),
+    ("smollm3", smollm3::describe),
 ];
 
 /// The values of `general.architecture` that load.

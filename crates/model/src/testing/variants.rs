@@ -205,4 +205,6 @@ pub(super) const VARIANTS: &[Variant] = &[
         ],
         ..PLAIN
     },
+    // The fourth layer has no positions; the fifth has them again.
+    Variant { name: "smollm3", architecture: "smollm3", n_layers: 5, tied: true, ..PLAIN },
 ];

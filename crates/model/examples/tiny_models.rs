@@ -16,7 +16,7 @@ fn main() -> std::io::Result<()> {
     for name in testing::tiny_names() {
         let bytes = testing::tiny_bytes(name, SEED).expect("the name is from the list");
         std::fs::write(dir.join(format!("{name}.gguf")), bytes)?;
-        let (config, safetensors) = testing::tiny_hf(name, SEED).expect("the name is from the list");
+        let Some((config, safetensors)) = testing::tiny_hf(name, SEED) else { continue };
         std::fs::create_dir_all(dir.join(name))?;
         std::fs::write(dir.join(name).join("config.json"), config)?;
         std::fs::write(dir.join(name).join("model.safetensors"), safetensors)?;

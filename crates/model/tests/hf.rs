@@ -30,13 +30,25 @@ fn logits(file: &ModelFile) -> Vec<f32> {
 
 #[test]
 fn agrees_with_transformers() {
-    for name in testing::tiny_names() {
+    for name in testing::tiny_names().filter(|name| testing::tiny_hf(name, SEED).is_some()) {
         let golden = golden("hf", name).expect("every model has a golden");
         let kept: Vec<f32> = logits(&open(name)).into_iter().step_by(common::STRIDE).collect();
         let difference = max_difference(&kept, &golden);
         println!("{name}: differs by {difference:e}");
         assert!(difference <= ROUNDINGS, "{name}: logits differ by {difference}");
     }
+}
+
+#[test]
+fn a_class_without_a_mapping_is_refused_by_name() {
+    let (mut config, tensors) = parts("llama");
+    config["architectures"] = json!(["SmolLM3ForCausalLM"]);
+    config["model_type"] = json!("smollm3");
+    let error = hf::from_parts(&config.to_string(), &tensors).expect_err("nobody has written it");
+    assert!(
+        matches!(&error, Error::UnknownArchitecture { found, .. } if found.contains("SmolLM3")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -8,11 +8,17 @@ use serde_json::{Map, Value, json};
 use super::tiny;
 use super::variants::{Key, VARIANTS, Variant};
 
+/// Models without a Hugging Face form here: [`crate::hf::open`] refuses their class.
+const GGUF_ONLY: [&str; 1] = ["smollm3"];
+
 /// A tiny model's `config.json` and `model.safetensors`; `None` for an unknown
-/// name. Rotary tables that GGUF files store are here what their models'
+/// name and for architectures that load from GGUF only. Rotary tables that GGUF files store are here what their models'
 /// configurations say, so those models' logits differ from their GGUF twins'.
 pub fn tiny_hf(name: &str, seed: u64) -> Option<(String, Vec<u8>)> {
     let variant = VARIANTS.iter().find(|variant| variant.name == name)?;
+    if GGUF_ONLY.contains(&variant.architecture) {
+        return None;
+    }
     let file = tiny(name, seed)?;
     Some((config(variant, &file).to_string(), safetensors(variant, &file)))
 }

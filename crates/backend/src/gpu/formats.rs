@@ -56,3 +56,17 @@ pub fn support(op: &'static str, stored: Stored) -> Support {
         (_, Stored::Kv(_)) => Support::Yes,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gguf::format::Support as FormatSupport;
+
+    #[test]
+    fn reasons_agree_with_the_table_of_formats() {
+        for &format in Format::ALL {
+            let listed = kernel_name(format).is_err_and(|reason| reason.starts_with("only the size"));
+            assert_eq!(listed, format.support() == FormatSupport::Listed, "{format}");
+        }
+    }
+}

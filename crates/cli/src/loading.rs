@@ -66,7 +66,14 @@ pub fn open(name: &str) -> Result<Opened> {
         (Tokenizer::from_metadata(&file.metadata), source.map(str::to_owned))
     };
     let tokenizer = tokenizer.with_context(|| format!("the tokeniser of {}", path.display()))?;
-    Ok(Opened { name: name.to_owned(), file, tokenizer: Arc::new(tokenizer), chat_template })
+    Ok(Opened { name: shown(name), file, tokenizer: Arc::new(tokenizer), chat_template })
+}
+
+/// A name as it is shown: of a path, the last part.
+fn shown(name: &str) -> String {
+    let is_path = matches!(name.parse(), Ok(ModelName::Path(_)));
+    let last = Path::new(name).file_name().filter(|_| is_path);
+    last.map_or_else(|| name.to_owned(), |last| last.to_string_lossy().into_owned())
 }
 
 /// Opens a GGUF file or a Hugging Face directory.

@@ -53,7 +53,7 @@ pub struct ModelArgs {
     /// The model: a short name, a path, hf:OWNER/REPO[:QUANT] or ollama:NAME[:TAG].
     #[arg(short, long, value_name = "MODEL", default_value = "smollm2-135m")]
     pub model: String,
-    /// Context length in tokens [default: the model's own, at most 8192].
+    /// Context length in tokens [default: the model's own, at most 8192; perplexity: 512; bench: what it needs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
     /// Threads to compute with [default: one for each core].
@@ -62,7 +62,7 @@ pub struct ModelArgs {
     /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub kv: String,
-    /// Quantise the weights while loading, for models in F32, F16 or BF16: q8_0, q4_0 or q4_k.
+    /// Quantise the weights while loading: q8_0, q4_0 or q4_k; meant for models in F32, F16 or BF16.
     #[arg(long, value_name = "FORMAT")]
     pub quantize: Option<String>,
 }
@@ -75,7 +75,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Consider only the K likeliest tokens; 0 considers all.
-    #[arg(long, value_name = "K", default_value_t = 40)]
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Consider the likeliest tokens that together reach probability P.
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
@@ -93,14 +93,15 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     pub frequency_penalty: f32,
     /// Same seed, same answer [default: a new one each time].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Stop where this text appears; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Most tokens to generate [default: until the model stops or the context is full].
-    #[arg(short = 'n', long, value_name = "N")]
-    pub max_tokens: Option<usize>,
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
 }
 
 /// `quarrel run`
@@ -156,20 +157,23 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// Longer than any context, and far from overflowing a sum.
+const MOST_TOKENS: i64 = 100_000_000;
+
 /// `quarrel bench`
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Prompt tokens to process; 0 skips.
-    #[arg(short, long, value_name = "N", default_value_t = 512)]
-    pub prompt: usize,
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(..=MOST_TOKENS))]
+    pub prompt: u32,
     /// Tokens to generate; 0 skips.
-    #[arg(short, long, value_name = "N", default_value_t = 128)]
-    pub r#gen: usize,
+    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..=MOST_TOKENS))]
+    pub r#gen: u32,
     /// Tokens already in the context before each measurement.
-    #[arg(short, long, value_name = "N", default_value_t = 0)]
-    pub depth: usize,
+    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_TOKENS))]
+    pub depth: u32,
     /// How often each measurement is repeated.
     #[arg(short, long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
@@ -187,8 +191,8 @@ pub struct PerplexityArgs {
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
     /// Use only the first N chunks of --ctx tokens.
-    #[arg(long, value_name = "N")]
-    pub chunks: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

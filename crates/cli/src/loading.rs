@@ -1,7 +1,7 @@
 //! From a model's name to something that runs.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +26,11 @@ const SCORED_ROWS: usize = 64;
 
 /// The store, set up from the environment.
 pub fn store() -> Result<Store> {
-    let mut config = store::Config::new(environment::cache_dir()?);
+    Ok(store_at(environment::cache_dir()?))
+}
+
+fn store_at(cache_dir: PathBuf) -> Store {
+    let mut config = store::Config::new(cache_dir);
     config.python = environment::python();
     config.hf_cache = environment::hf_cache();
     config.ollama_dir = environment::ollama_dir();
@@ -34,13 +38,32 @@ pub fn store() -> Result<Store> {
     if let Some(endpoint) = environment::hf_endpoint() {
         config.hf_endpoint = endpoint.trim_end_matches('/').to_owned();
     }
-    Ok(Store::open(config))
+    Store::open(config)
 }
 
 /// Finds a model, fetching it first if it is not here.
 pub fn fetch(name: &str) -> Result<Resolved> {
     let name: ModelName = name.parse()?;
-    Ok(store()?.pull(&name, &mut PullProgress::new())?)
+    let store = match &name {
+        // Neither needs a cache, and a machine without a home directory has none.
+        ModelName::Path(_) | ModelName::Ollama(_) => store_at(environment::cache_dir().unwrap_or_default()),
+        ModelName::Short(_) | ModelName::Hub(_) => store()?,
+    };
+    Ok(store.pull(&name, &mut PullProgress::new())?)
+}
+
+/// Refuses options that cannot be right, before anything slow begins.
+pub fn check(args: &ModelArgs) -> Result<()> {
+    kv_formats(&args.kv)?;
+    recipe(args.quantize.as_deref())?;
+    Ok(())
+}
+
+fn recipe(name: Option<&str>) -> Result<Option<Recipe>> {
+    let Some(name) = name else { return Ok(None) };
+    let known = LOADING_RECIPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let known = known.with_context(|| format!("--quantize: `{name}` is not one of q8_0, q4_0, q4_k"))?;
+    Ok(Some(known.1))
 }
 
 /// A model file and what turns text into its tokens.
@@ -59,14 +82,19 @@ pub struct Opened {
 pub fn open(name: &str) -> Result<Opened> {
     let path = fetch(name)?.path;
     let file = open_file(&path)?;
-    let (tokenizer, chat_template) = if model::hf::is_directory(&path) {
-        directory_vocabulary(&path)?
+    let (tokenizer, chat_template) = vocabulary(&path, &file)?;
+    Ok(Opened { name: shown(name), file, tokenizer: Arc::new(tokenizer), chat_template })
+}
+
+/// Tokeniser and chat template of an opened model.
+pub fn vocabulary(path: &Path, file: &ModelFile) -> Result<(Tokenizer, Option<String>)> {
+    let (tokenizer, chat_template) = if model::hf::is_directory(path) {
+        directory_vocabulary(path)?
     } else {
         let source = file.metadata.str("tokenizer.chat_template")?;
         (Tokenizer::from_metadata(&file.metadata), source.map(str::to_owned))
     };
-    let tokenizer = tokenizer.with_context(|| format!("the tokeniser of {}", path.display()))?;
-    Ok(Opened { name: shown(name), file, tokenizer: Arc::new(tokenizer), chat_template })
+    Ok((tokenizer.with_context(|| format!("the tokeniser of {}", path.display()))?, chat_template))
 }
 
 /// A name as it is shown: of a path, the last part.
@@ -134,11 +162,8 @@ impl Opened {
 
     /// The file to load: quantised first where that was asked for.
     fn file(&self, args: &ModelArgs) -> Result<Cow<'_, ModelFile>> {
-        let Some(name) = &args.quantize else { return Ok(Cow::Borrowed(&self.file)) };
-        let known = LOADING_RECIPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        let (_, recipe) =
-            known.with_context(|| format!("--quantize: `{name}` is not one of q8_0, q4_0, q4_k"))?;
-        Ok(Cow::Owned(quantize(&self.file, *recipe, &[], threads(args))?))
+        let Some(recipe) = recipe(args.quantize.as_deref())? else { return Ok(Cow::Borrowed(&self.file)) };
+        Ok(Cow::Owned(quantize(&self.file, recipe, &[], threads(args))?))
     }
 
     /// Loads the weights for one sequence at a time.

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(_) if interrupt::is_set() => ExitCode::from(interrupt::EXIT_CODE),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::say(&format!("error: {}", output::explain(&error)));
             ExitCode::FAILURE
         }
     }

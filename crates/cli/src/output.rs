@@ -21,3 +21,34 @@ pub fn show(text: &str) -> io::Result<()> {
 pub fn show_json(value: &serde_json::Value) -> anyhow::Result<()> {
     Ok(show(&(serde_json::to_string_pretty(value)? + "\n"))?)
 }
+
+/// Writes a line to standard error. Nothing can be done when that fails, and a
+/// program whose error stream is closed still does its work.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// An error and its causes on one line, each said once: some errors quote
+/// their cause already.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = anyhow::anyhow!("no such file").context("x.gguf: no such file").context("cannot open");
+        assert_eq!(explain(&inner), "cannot open: x.gguf: no such file");
+    }
+}

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use store::{Event, Progress};
 
-use crate::interrupt;
+use crate::{interrupt, output};
 
 /// Shows what a pull does.
 pub struct PullProgress {
@@ -30,7 +30,7 @@ impl PullProgress {
         match &self.bar {
             Some(bar) => bar.set_message(line),
             None if self.said != line => {
-                eprintln!("{line}");
+                output::say(&line);
                 self.said = line;
             }
             None => {}
@@ -47,7 +47,7 @@ impl PullProgress {
         // Tenths, so that a log gets a handful of lines.
         let line = match total {
             Some(total) if total > 0 => {
-                format!("{what}: {}0 % of {}", done.saturating_mul(10) / total, HumanBytes(total))
+                format!("{what}: {} % of {}", done.saturating_mul(10) / total * 10, HumanBytes(total))
             }
             _ => what,
         };

@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::thread::available_parallelism()?.get();
     quantize_file(&file, Path::new(out), recipe, &[], threads, &mut |p| {
         eprint!("\r{:3} %", 100 * p.done / p.total);
+        std::ops::ControlFlow::Continue(())
     })?;
     eprintln!();
     Ok(())

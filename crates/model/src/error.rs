@@ -73,6 +73,9 @@ pub enum Error {
         /// How many there may be.
         most: usize,
     },
+    /// The caller ended a conversion through its progress callback.
+    #[error("cancelled")]
+    Cancelled,
     /// Logits were asked for before a batch ran.
     #[error("no batch has run, so there are no logits")]
     NoLogits,

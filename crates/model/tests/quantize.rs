@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use backend::Role;
@@ -25,6 +26,7 @@ fn quantise(
     let result = quantize_file(file, &out, recipe, &overrides, threads, &mut |progress| {
         assert!(progress.done > last && progress.done <= progress.total);
         last = progress.done;
+        ControlFlow::Continue(())
     });
     let names: Vec<_> = std::fs::read_dir(&dir).expect("it is there").collect();
     assert_eq!(names.len(), usize::from(result.is_ok()), "a failed conversion leaves nothing");
@@ -182,4 +184,14 @@ fn formats_are_those_of_llama_quantize() {
         }
     }
     assert_eq!(compared, 4 * Recipe::ALL.len());
+}
+
+#[test]
+fn a_cancelled_conversion_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("temporary directories work");
+    let file = quarrel_model::testing::tiny("llama", 1).expect("the name is from the list");
+    let out = dir.path().join("out.gguf");
+    let result = quantize_file(&file, &out, Recipe::F16, &[], 1, &mut |_| ControlFlow::Break(()));
+    assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+    assert_eq!(std::fs::read_dir(&dir).expect("it is there").count(), 0);
 }

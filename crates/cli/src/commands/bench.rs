@@ -15,13 +15,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let needed = args.depth + args.prompt.max(args.r#gen);
     ensure!(needed > 0, "--prompt and --gen are both 0: there is nothing to measure");
     if model_args.ctx.is_none() {
-        model_args.ctx = Some(u32::try_from(needed)?);
+        model_args.ctx = Some(needed);
     }
     let mut runner = opened.load(&model_args)?;
     let workload = Workload {
-        prompt: args.prompt,
-        generated: args.r#gen,
-        depth: args.depth,
+        prompt: args.prompt as usize,
+        generated: args.r#gen as usize,
+        depth: args.depth as usize,
         repetitions: args.repetitions as usize,
     };
     let measured = measure(&mut runner, &workload)?;

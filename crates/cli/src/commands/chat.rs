@@ -13,6 +13,9 @@ use crate::args::{ChatArgs, SamplingArgs};
 use crate::loading::{self, Opened};
 use crate::{environment, interrupt, output};
 
+/// Begins a message of several lines at its start, and ends it at its end.
+const QUOTES: &str = "\"\"\"";
+
 const HELP: &str = "\
 /help            show this
 /clear           forget the conversation (the system prompt stays)
@@ -27,6 +30,8 @@ A line that ends in \\ goes on; \"\"\" begins and ends several lines. Ctrl-C int
 
 /// Talks until the user leaves.
 pub fn run(args: ChatArgs) -> Result<()> {
+    generate::check(&args.sampling)?;
+    loading::check(&args.model)?;
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let template = opened.template(args.chat_template.as_deref())?;
@@ -40,11 +45,14 @@ pub fn run(args: ChatArgs) -> Result<()> {
         sampling: args.sampling,
         messages: args.system.iter().map(|text| Message::new("system", text)).collect(),
         last: None,
+        turn: 0,
     };
     let mut editor = DefaultEditor::new()?;
     let history = environment::history_file();
-    if let Some(file) = history.as_deref().filter(|file| file.exists()) {
-        editor.load_history(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if let Some(file) = history.as_deref().filter(|file| file.exists())
+        && let Err(error) = editor.load_history(file)
+    {
+        output::say(&format!("the history in {} cannot be read: {error}", file.display()));
     }
     while let Some(line) = read_message(&mut editor)? {
         if line.trim().is_empty() {
@@ -58,7 +66,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
             if output::is_closed_pipe(&error) {
                 return Err(error);
             }
-            eprintln!("error: {error:#}");
+            output::say(&format!("error: {}", output::explain(&error)));
         }
     }
     save_history(&mut editor, history)
@@ -89,11 +97,15 @@ fn read_message(editor: &mut DefaultEditor) -> Result<Option<String>> {
             Err(ReadlineError::Eof) => return Ok((!message.is_empty()).then_some(message)),
             Err(error) => return Err(error.into()),
         };
-        let delimiters = line.matches("\"\"\"").count();
-        quoted ^= delimiters % 2 == 1;
-        let line = line.replace("\"\"\"", "");
-        let continued = !quoted && line.ends_with('\\');
-        message += if continued { &line[..line.len() - 1] } else { &line };
+        let mut text = line.as_str();
+        if !quoted && message.is_empty() && text.starts_with(QUOTES) {
+            (text, quoted) = (&text[QUOTES.len()..], true);
+        }
+        if quoted && text.trim_end().ends_with(QUOTES) {
+            (text, quoted) = (text.trim_end().trim_end_matches(QUOTES), false);
+        }
+        let continued = !quoted && text.ends_with('\\');
+        message += if continued { &text[..text.len() - 1] } else { text };
         if !quoted && !continued {
             return Ok(Some(message));
         }
@@ -110,6 +122,8 @@ struct Session {
     sampling: SamplingArgs,
     messages: Vec<Message>,
     last: Option<Reply>,
+    /// Replies so far, which the seed depends on.
+    turn: u64,
 }
 
 impl Session {
@@ -125,14 +139,14 @@ impl Session {
             "/load" => self.load(rest)?,
             "/stats" => self.stats()?,
             "/regen" => self.regenerate()?,
-            _ if command.starts_with('/') => {
+            _ if is_command(command) => {
                 output::show(&format!("there is no command {command}; /help lists them\n"))?;
             }
             _ => {
                 self.messages.push(Message::new("user", line));
                 if let Err(error) = self.answer() {
                     self.messages.pop();
-                    return Err(error);
+                    return Err(error.context("no answer; /clear makes room if the conversation is too long"));
                 }
             }
         }
@@ -157,7 +171,8 @@ impl Session {
     fn save(&self, file: &str) -> Result<()> {
         anyhow::ensure!(!file.is_empty(), "give a file: /save FILE");
         let json = serde_json::to_string_pretty(&self.messages)?;
-        std::fs::write(file, json + "\n").with_context(|| format!("cannot write {file}"))
+        std::fs::write(file, json + "\n").with_context(|| format!("cannot write {file}"))?;
+        Ok(output::show(&format!("{} messages\n", self.messages.len()))?)
     }
 
     fn load(&mut self, file: &str) -> Result<()> {
@@ -194,14 +209,24 @@ impl Session {
         };
         let prompt = engine::encode_chat(&self.opened.tokenizer, &self.template, &input)?;
         interrupt::clear();
-        let request = generate::request(&self.sampling, prompt);
+        let request = generate::request(&self.sampling, prompt, self.turn);
+        self.turn += 1;
         let reply = generate::stream(&self.engine, request, |text| Ok(output::show(text)?))?;
         interrupt::clear();
-        output::show(if reply.reason == FinishReason::Cancelled { " …\n" } else { "\n" })?;
+        output::show(match reply.reason {
+            FinishReason::Cancelled => " …\n",
+            FinishReason::Length => " … (cut: --max-tokens or the context is used up; /clear starts anew)\n",
+            FinishReason::EndOfText | FinishReason::Stop => "\n",
+        })?;
         self.messages.push(Message::new("assistant", &reply.text));
         self.last = Some(reply);
         Ok(())
     }
+}
+
+/// Whether a word is meant as a command: `/word`, and not a path.
+fn is_command(word: &str) -> bool {
+    word.strip_prefix('/').is_some_and(|name| name.chars().all(char::is_alphabetic))
 }
 
 fn text_of(message: &Message) -> Option<&str> {

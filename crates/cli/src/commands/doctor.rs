@@ -30,6 +30,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
             "cuda_problem": cuda.as_ref().err(),
             "cache_dir": cache,
             "cached_models": entries.as_ref().map(Vec::len).ok(),
+            "cache_problem": entries.as_ref().err().map(ToString::to_string),
             "python": python,
         }));
     }

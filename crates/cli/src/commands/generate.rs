@@ -19,12 +19,18 @@ pub struct Reply {
     pub stats: Stats,
 }
 
-/// The request that the options ask for.
-pub fn request(args: &SamplingArgs, prompt: Vec<u32>) -> Request {
+/// Refuses sampling options out of range, before anything slow begins.
+pub fn check(args: &SamplingArgs) -> Result<()> {
+    Ok(request(args, Vec::new(), 0).sampling.check()?)
+}
+
+/// The request that the options ask for. `turn` numbers the replies of a
+/// conversation, so that asking again gives another answer even for one seed.
+pub fn request(args: &SamplingArgs, prompt: Vec<u32>, turn: u64) -> Request {
     let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
     Request {
         prompt,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.map(|n| n as usize),
         sampling: SamplingParams {
             temperature: args.temperature,
             top_k: args.top_k,
@@ -36,7 +42,7 @@ pub fn request(args: &SamplingArgs, prompt: Vec<u32>) -> Request {
                 frequency: args.frequency_penalty,
                 ..PenaltyParams::default()
             },
-            seed,
+            seed: seed.wrapping_add(turn),
         },
         stop: args.stop.clone(),
         ignore_eos: false,

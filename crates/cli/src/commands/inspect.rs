@@ -18,8 +18,10 @@ const SHOWN: usize = 72;
 
 /// Shows a model.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let file = loading::open_file(&loading::fetch(&args.model)?.path)?;
-    let checked = model::check(&file);
+    let path = loading::fetch(&args.model)?.path;
+    let file = loading::open_file(&path)?;
+    let checked = model::check(&file).map_err(anyhow::Error::from);
+    let checked = checked.and_then(|config| loading::vocabulary(&path, &file).map(|_| config));
     if args.json {
         output::show_json(&as_json(&file, &checked, args.tensors))
     } else {
@@ -27,7 +29,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-fn show(args: &InspectArgs, file: &ModelFile, checked: &model::Result<ModelConfig>) -> Result<()> {
+fn show(args: &InspectArgs, file: &ModelFile, checked: &Result<ModelConfig>) -> Result<()> {
     let mut text = format!("{}\n\nMetadata\n", args.model);
     for (key, value) in file.metadata.iter() {
         text += &format!("  {key:<44} {}\n", value_text(value));
@@ -61,12 +63,12 @@ fn show(args: &InspectArgs, file: &ModelFile, checked: &model::Result<ModelConfi
             }
             text += "\n\nThis model can run here.\n";
         }
-        Err(error) => text += &format!("\nThis model cannot run: {error}\n"),
+        Err(error) => text += &format!("\nThis model cannot run: {}\n", output::explain(error)),
     }
     Ok(output::show(&text)?)
 }
 
-fn as_json(file: &ModelFile, checked: &model::Result<ModelConfig>, tensors: bool) -> serde_json::Value {
+fn as_json(file: &ModelFile, checked: &Result<ModelConfig>, tensors: bool) -> serde_json::Value {
     let metadata: Map<_, _> =
         file.metadata.iter().map(|(key, value)| (key.into(), value_json(value))).collect();
     let formats: Map<_, _> = formats(file)
@@ -80,7 +82,7 @@ fn as_json(file: &ModelFile, checked: &model::Result<ModelConfig>, tensors: bool
         "tensor_bytes": file.tensor_bytes(),
         "formats": formats,
         "can_run": checked.is_ok(),
-        "why_not": checked.as_ref().err().map(ToString::to_string),
+        "why_not": checked.as_ref().err().map(output::explain),
     });
     if tensors {
         let one = |t: &gguf::Tensor| json!({ "name": t.name, "format": t.format.name(), "shape": t.shape });

@@ -25,13 +25,13 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
     let tokenizer = &opened.tokenizer;
     let tokens = tokenizer.encode(&text, Encode { add_special: true, parse_special: false });
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-    let options = Options { context: context as usize, chunks: args.chunks, bos };
+    let options = Options { context: context as usize, chunks: args.chunks.map(|n| n as usize), bos };
     if !args.json {
-        eprintln!("{} · {} · {} tokens", opened.name, runner.description(), tokens.len());
+        output::say(&format!("{} · {} · {} tokens", opened.name, runner.description(), tokens.len()));
     }
     let result = measure(&mut runner, &tokens, &options, |so_far| {
         if !args.json {
-            eprintln!("chunk {}: {:.4}", so_far.chunks, so_far.perplexity());
+            output::say(&format!("chunk {}: {:.4}", so_far.chunks, so_far.perplexity()));
         }
     })?;
     if args.json {

@@ -1,13 +1,14 @@
 //! `quarrel quantize`: a model in another number format.
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use model::quantize::{Override, Recipe, quantize_file};
 
 use crate::args::QuantizeArgs;
-use crate::{loading, output};
+use crate::{interrupt, loading, output};
 
 /// Converts a model file.
 pub fn run(args: &QuantizeArgs) -> Result<()> {
@@ -17,17 +18,22 @@ pub fn run(args: &QuantizeArgs) -> Result<()> {
     })?;
     let overrides: Vec<Override> =
         args.tensor.iter().map(|text| Override::parse(text)).collect::<Result<_, _>>()?;
+    check_output(args)?;
+    interrupt::watch()?;
+    let path = loading::fetch(&args.input)?.path;
     ensure!(
-        args.force || !args.output.exists(),
-        "{} exists already; --force overwrites it",
-        args.output.display()
+        !model::hf::is_directory(&path),
+        "{} is a Hugging Face directory: its vocabulary cannot be written to a GGUF file yet; \
+         load it with `quarrel run --quantize` instead",
+        path.display()
     );
-    let file = loading::open_file(&loading::fetch(&args.input)?.path)?;
+    let file = loading::open_file(&path)?;
     let threads = args.threads.map_or_else(loading::default_threads, usize::from);
     let bar = progress_bar(file.tensor_bytes());
     quantize_file(&file, &args.output, recipe, &overrides, threads, &mut |progress| {
         bar.set_message(format!("{} {} → {}", progress.tensor, progress.from, progress.to));
         bar.set_position(progress.done);
+        if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     bar.finish_and_clear();
     let (before, after) = (file.tensor_bytes(), loading::open_file(&args.output)?.tensor_bytes());
@@ -37,6 +43,15 @@ pub fn run(args: &QuantizeArgs) -> Result<()> {
         HumanBytes(after),
         HumanBytes(before)
     ))?)
+}
+
+/// Refuses to overwrite what was not meant: an existing file, or anything that is none.
+fn check_output(args: &QuantizeArgs) -> Result<()> {
+    let out = args.output.display();
+    let Ok(there) = args.output.symlink_metadata() else { return Ok(()) };
+    ensure!(there.is_file(), "{out} is not a regular file; quantise to a path of its own");
+    ensure!(args.force, "{out} exists already; --force overwrites it");
+    Ok(())
 }
 
 fn progress_bar(total: u64) -> ProgressBar {

@@ -18,13 +18,15 @@ use crate::{interrupt, output};
 /// Answers one prompt.
 pub fn run(args: RunArgs) -> Result<ExitCode> {
     let start = Instant::now();
+    generate::check(&args.sampling)?;
+    loading::check(&args.model)?;
     let text = read_prompt(args.prompt.as_deref())?;
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let prompt = encode(&opened, &args, text)?;
     let (engine, device) = opened.start(&args.model)?;
     let before = start.elapsed();
-    let request = generate::request(&args.sampling, prompt);
+    let request = generate::request(&args.sampling, prompt, 0);
     let reply = generate::stream(&engine, request, |text| {
         if !args.json {
             output::show(text)?;
@@ -39,7 +41,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         if !reply.text.ends_with('\n') {
             output::show("\n")?;
         }
-        eprintln!("{}", generate::summary(&opened.name, &device, &reply.stats, first_token));
+        output::say(&generate::summary(&opened.name, &device, &reply.stats, first_token));
     }
     let interrupted = reply.reason == FinishReason::Cancelled;
     Ok(if interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })

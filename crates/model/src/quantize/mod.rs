@@ -9,6 +9,7 @@ mod rows;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use gguf::{Bytes, Format, ModelFile, TensorInfo, Writer};
@@ -16,7 +17,7 @@ use gguf::{Bytes, Format, ModelFile, TensorInfo, Writer};
 pub use plan::{Override, formats};
 pub use recipe::Recipe;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// How far a conversion is.
 #[derive(Debug, Clone, Copy)]
@@ -34,18 +35,19 @@ pub struct Progress<'a> {
 }
 
 /// Quantises `file` to `out` on `threads` threads. The file appears under its
-/// name when it is complete.
+/// name when it is complete. `progress` may end the conversion, which then
+/// leaves nothing behind.
 ///
 /// # Errors
-/// [`crate::Error::Tensor`] for what cannot be converted, values that are not
-/// finite among it; [`crate::Error::File`] when writing fails.
+/// [`Error::Cancelled`]; [`Error::Tensor`] for what cannot be converted, values that are not
+/// finite among it; [`Error::File`] when writing fails.
 pub fn quantize_file(
     file: &ModelFile,
     out: &Path,
     recipe: Recipe,
     overrides: &[Override],
     threads: usize,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
     let infos = planned(file, recipe, overrides)?;
     let io = |source| gguf::Error::Io { path: out.to_owned(), source };
@@ -68,7 +70,7 @@ pub fn quantize(
     threads: usize,
 ) -> Result<ModelFile> {
     let infos = planned(file, recipe, overrides)?;
-    let bytes = convert(file, Vec::new(), recipe, infos, threads, &mut |_| {})?;
+    let bytes = convert(file, Vec::new(), recipe, infos, threads, &mut |_| ControlFlow::Continue(()))?;
     Ok(ModelFile::from_bytes(Bytes::from(bytes))?)
 }
 
@@ -87,7 +89,7 @@ fn convert<W: Write>(
     recipe: Recipe,
     infos: Vec<TensorInfo>,
     threads: usize,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<W> {
     let mut metadata = file.metadata.clone();
     metadata.insert("general.quantization_version", 2u32);
@@ -99,8 +101,10 @@ fn convert<W: Write>(
         rows::convert(tensor, to, threads, &mut |read, data| {
             writer.write(&tensor.name, data)?;
             done += read as u64;
-            progress(Progress { tensor: &tensor.name, from: tensor.format, to, done, total });
-            Ok(())
+            match progress(Progress { tensor: &tensor.name, from: tensor.format, to, done, total }) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Cancelled),
+            }
         })?;
         // Mapped pages of tensors that are done would else count as this process's memory.
         tensor.data.release()?;

@@ -143,6 +143,11 @@ fn failure(python: &Path, package: &str, message: &str) -> Error {
     if message.contains("No module named pip") {
         return Error::NoPip { python: python.to_owned() };
     }
+    // pip ends by saying that there is no such package; that nobody answered stands in its warnings.
+    if message.contains("after connection broken by") {
+        let reason = "the package index did not answer; is the network, or pip's index setting, right?";
+        return Error::Pip { package: package.to_owned(), reason: reason.to_owned() };
+    }
     let lines =
         message.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("WARNING"));
     let tail: Vec<&str> = lines.collect();
@@ -166,6 +171,14 @@ mod tests {
 
     fn parse(json: &str) -> Result<Vec<Found>> {
         parse_report(&["b-c==1", "a==2"], json.as_bytes())
+    }
+
+    #[test]
+    fn an_index_that_does_not_answer_is_named_as_the_cause() {
+        let message = "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(...)': /a/\n\
+                       ERROR: Could not find a version that satisfies the requirement a==1 (from versions: none)\n";
+        let error = failure(Path::new("python3"), "a==1", message).to_string();
+        assert!(error.contains("did not answer") && !error.contains("versions"), "{error}");
     }
 
     #[test]

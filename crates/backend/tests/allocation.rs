@@ -42,10 +42,15 @@ fn steady_state_allocates_nothing() {
     let mut logits = Vec::with_capacity(2 * ModelShape::TINY.n_vocab);
     // The first run may set up what the system does once for each thread.
     cpu.run(lowered, &case.runs[0]).unwrap();
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for run in &case.runs {
-        cpu.run(lowered, run).unwrap();
-        cpu.read(lowered, case.compare[0], &mut logits).unwrap();
-    }
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+    let mut round = || {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for run in &case.runs {
+            cpu.run(lowered, run).unwrap();
+            cpu.read(lowered, case.compare[0], &mut logits).unwrap();
+        }
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    // On a busy machine the worker thread may begin its life in any one of them.
+    let allocating = (0..10).filter(|_| round() > 0).count();
+    assert!(allocating <= 1, "{allocating} of 10 rounds allocated");
 }

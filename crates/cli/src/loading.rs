@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use backend::{Backend, Cpu, CpuConfig};
+use backend::{Backend, Cpu, CpuConfig, Memory};
 use engine::{Engine, EngineConfig};
 use gguf::ModelFile;
 use model::quantize::{Recipe, quantize};
-use model::{KvFormat, LoadOptions, LoadedModel, ModelRunner};
+use model::{KvFormat, LoadOptions, LoadedModel, MemoryPlan, ModelRunner};
 use store::{ModelName, Resolved, Store};
 use tokenizer::Tokenizer;
 use tokenizer::template::{SpecialTokens, Template};
@@ -179,13 +179,22 @@ impl Opened {
         Ok(model::load(&file, backend(args)?, &options)?)
     }
 
-    /// Starts an engine on the loaded model; also gives the line that describes its device.
-    pub fn start(&self, args: &ModelArgs) -> Result<(Engine, String)> {
+    /// Starts an engine on the loaded model.
+    pub fn start(&self, args: &ModelArgs) -> Result<Started> {
         let loaded = self.load(args)?;
-        let description = loaded.description();
+        let (device, memory) = (loaded.description(), *loaded.memory());
         let engine = Engine::start(Box::new(loaded), self.tokenizer.clone(), EngineConfig::default());
-        Ok((engine, description))
+        Ok(Started { engine, device, memory })
     }
+}
+
+/// A running engine, and what to tell people about it.
+pub struct Started {
+    pub engine: Engine,
+    /// Which device computes.
+    pub device: String,
+    /// What the model takes there.
+    pub memory: MemoryPlan,
 }
 
 /// The backend that computes.
@@ -211,7 +220,8 @@ fn load_options(args: &ModelArgs, file: &ModelFile) -> Result<LoadOptions> {
     let (kv_k, kv_v) = kv_formats(&args.kv)?;
     let trained = model::ModelConfig::from_file(file)?.context_length;
     let context = Some(args.ctx.unwrap_or(trained.min(DEFAULT_CONTEXT)));
-    Ok(LoadOptions { context, kv_k, kv_v, ..LoadOptions::default() })
+    let memory = Memory::now().map(|memory| memory.available);
+    Ok(LoadOptions { context, kv_k, kv_v, memory, ..LoadOptions::default() })
 }
 
 /// `f16`, or `k=f16,v=f32` in either order.

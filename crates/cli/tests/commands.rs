@@ -182,6 +182,7 @@ fn chat_holds_a_conversation_and_keeps_its_cache() {
     let out = child.wait_with_output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("context 8192 tokens") && text.contains("180.00 MiB of KV cache"), "{text}");
     assert!(text.contains("cached)"), "the second turn finds the first one's pages: {text}");
     assert!(text.matches("4 messages").count() == 2 && text.contains("there is no command /nope"), "{text}");
     let messages: Value = serde_json::from_str(&std::fs::read_to_string(&saved).unwrap()).unwrap();

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use engine::{Engine, FinishReason};
+use indicatif::HumanBytes;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use tokenizer::template::{ChatInput, Content, Message, Template};
 
 use super::generate::{self, Reply};
 use crate::args::{ChatArgs, SamplingArgs};
-use crate::loading::{self, Opened};
+use crate::loading::{self, Opened, Started};
 use crate::{environment, interrupt, output};
 
 /// Begins a message of several lines at its start, and ends it at its end.
@@ -35,8 +36,16 @@ pub fn run(args: ChatArgs) -> Result<()> {
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let template = opened.template(args.chat_template.as_deref())?;
-    let (engine, device) = opened.start(&args.model)?;
-    output::show(&format!("{} · {device}\n/help lists the commands.\n", opened.name))?;
+    let Started { engine, device, memory } = opened.start(&args.model)?;
+    output::show(&format!(
+        "{} · {device} · context {} tokens · {} of weights, up to {} of KV cache, {} of scratch\n\
+         /help lists the commands.\n",
+        opened.name,
+        memory.context,
+        HumanBytes(memory.weights),
+        HumanBytes(memory.kv_cache),
+        HumanBytes(memory.scratch),
+    ))?;
     let mut session = Session {
         opened,
         template,
@@ -146,7 +155,10 @@ impl Session {
                 self.messages.push(Message::new("user", line));
                 if let Err(error) = self.answer() {
                     self.messages.pop();
-                    return Err(error.context("no answer; /clear makes room if the conversation is too long"));
+                    return Err(match error.downcast_ref() {
+                        Some(engine::Error::ContextExceeded { .. }) => error.context("/clear makes room"),
+                        _ => error,
+                    });
                 }
             }
         }

@@ -12,7 +12,7 @@ use tokenizer::template::{ChatInput, Message};
 
 use super::generate::{self, Reply};
 use crate::args::RunArgs;
-use crate::loading::{self, Opened};
+use crate::loading::{self, Opened, Started};
 use crate::{interrupt, output};
 
 /// Answers one prompt.
@@ -24,7 +24,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let prompt = encode(&opened, &args, text)?;
-    let (engine, device) = opened.start(&args.model)?;
+    let Started { engine, device, .. } = opened.start(&args.model)?;
     let before = start.elapsed();
     let request = generate::request(&args.sampling, prompt, 0);
     let reply = generate::stream(&engine, request, |text| {

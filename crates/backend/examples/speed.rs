@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let threads = args.next().map(|n| n.parse()).transpose()?;
     let format = harness::formats().find(|format| format.name() == name);
     let format = format.ok_or_else(|| format!("no format `{name}`"))?;
-    let mut cpu = Cpu::new(CpuConfig { threads, isa: None })?;
+    let mut cpu = Cpu::new(CpuConfig { threads, ..CpuConfig::default() })?;
     println!("{}, {}", cpu.description(), format);
     let [prefill, decode] = measure(&mut cpu, format)?;
     println!("prefill of {PROMPT}: {prefill:.1} tokens/s, then {GENERATED} decoded: {decode:.1} tokens/s");

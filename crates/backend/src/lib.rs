@@ -29,7 +29,7 @@ pub mod support;
 mod weight;
 
 pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
-pub use cpu::{Cpu, CpuConfig, Isa};
+pub use cpu::{Cpu, CpuConfig, Isa, WeightLayout};
 pub use device::{Backend, Bucket, LoweredId};
 pub use error::{Error, Result};
 pub use host::Memory;

@@ -6,7 +6,7 @@ use crate::cpu::shared::Bump;
 use crate::harness::{Case, Random};
 use crate::kernels;
 use crate::reference::Context;
-use crate::{BufferId, Result};
+use crate::{Bucket, BufferId, Result};
 
 macro_rules! op_table {
     ($($(#[$doc:meta])* $variant:ident, $module:ident, $name:literal;)*) => {
@@ -47,6 +47,14 @@ macro_rules! op_table {
             /// Takes from `bump` what [`Op::cpu`] will take, to be counted.
             pub(crate) fn cpu_scratch(&self, sizes: &Sizes<'_>, bump: &mut Bump<'_>) {
                 match self { $(Self::$variant(op) => { op.cpu_scratch(sizes, bump); })* }
+            }
+
+            /// How many numbers in a row ([`crate::cpu::run::RowOrder::numbers`]) the op asks for.
+            pub(crate) fn cpu_numbers(&self, bucket: Bucket) -> usize {
+                match self {
+                    Self::MoeAdd(op) => bucket.tokens.saturating_mul(op.n_used),
+                    _ => bucket.tokens.max(bucket.outputs),
+                }
             }
 
             /// Runs the op on the CPU.

@@ -35,7 +35,7 @@ fn steady_state_allocates_nothing() {
     let groups = vec![GroupConfig { n_pages: 16, page_size: 16, window: None }];
     let mut case = ModelShape::TINY.case(&mut Random::new(3), Format::Q4_0, groups);
     case.runs = (1..=40).map(|n| inputs(&case.cache, &[(1, n), (3, n + 3)])).collect();
-    let mut cpu = Cpu::new(CpuConfig { threads: Some(2), isa: None }).unwrap();
+    let mut cpu = Cpu::new(CpuConfig { threads: Some(2), ..CpuConfig::default() }).unwrap();
     cpu.load(case.weights.clone()).unwrap();
     cpu.create_cache(&case.cache).unwrap();
     let lowered = cpu.lower(&case.step, case.bucket()).unwrap();

@@ -19,7 +19,7 @@ fn model() -> Case {
 }
 
 fn backends() -> [Box<dyn Backend>; 2] {
-    let cpu = Cpu::new(CpuConfig { threads: Some(2), isa: None }).unwrap();
+    let cpu = Cpu::new(CpuConfig { threads: Some(2), ..CpuConfig::default() }).unwrap();
     [Box::new(Reference::new()), Box::new(cpu)]
 }
 

@@ -1,6 +1,6 @@
 //! Every op's cases, on every backend of this machine, against the reference.
 
-use quarrel_backend::{Backend, Cpu, CpuConfig, Isa, Reference, harness};
+use quarrel_backend::{Backend, Cpu, CpuConfig, Isa, Reference, WeightLayout, harness};
 
 /// Another seed each run would make a red build hard to bisect; change it to look further.
 const SEED: u64 = 2026;
@@ -20,8 +20,9 @@ fn reference_repeats_itself() {
 #[test]
 fn cpu_agrees_with_every_instruction_set() {
     for isa in Isa::available() {
-        for threads in [1, 3] {
-            check(&mut Cpu::new(CpuConfig { threads: Some(threads), isa: Some(isa) }).unwrap());
+        for (threads, weights) in [(1, WeightLayout::Mapped), (3, WeightLayout::Interleaved)] {
+            let config = CpuConfig { threads: Some(threads), isa: Some(isa), weights };
+            check(&mut Cpu::new(config).unwrap());
         }
     }
 }

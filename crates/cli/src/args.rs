@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use backend::{Isa, WeightLayout};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Run large language models from GGUF files on your own machine.
 ///
@@ -59,6 +60,13 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+
+    /// Instructions to compute with [default: the fastest this processor has].
+    #[arg(long, value_name = "SET", value_parser = isa)]
+    pub isa: Option<Isa>,
+    /// Compute from the mapped file or from a copy laid out for speed; auto copies where memory allows.
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = Weights::Auto, hide_possible_values = true)]
+    pub weights: Weights,
     /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub kv: String,
@@ -283,4 +291,33 @@ pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Weights {
+    /// Interleaved where memory allows, else mapped
+    Auto,
+    /// As in the file: nothing is copied
+    Mapped,
+    /// Copied into a layout that computes faster
+    Interleaved,
+}
+
+impl From<Weights> for WeightLayout {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::Auto => Self::Auto,
+            Weights::Mapped => Self::Mapped,
+            Weights::Interleaved => Self::Interleaved,
+        }
+    }
+}
+
+/// An instruction set by its option's name.
+fn isa(text: &str) -> Result<Isa, String> {
+    Isa::ALL.iter().copied().find(|isa| isa.option() == text).ok_or_else(|| {
+        let names: Vec<_> = Isa::ALL.iter().map(|isa| isa.option()).collect();
+        format!("this build knows {}", names.join(", "))
+    })
 }

@@ -199,7 +199,8 @@ pub struct Started {
 
 /// The backend that computes.
 fn backend(args: &ModelArgs) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(cpu(threads(args))?))
+    let config = CpuConfig { threads: Some(threads(args)), isa: args.isa, weights: args.weights.into() };
+    Ok(Box::new(Cpu::new(config)?))
 }
 
 fn threads(args: &ModelArgs) -> usize {
@@ -208,7 +209,7 @@ fn threads(args: &ModelArgs) -> usize {
 
 /// The CPU with so many threads.
 pub fn cpu(threads: usize) -> Result<Cpu> {
-    Ok(Cpu::new(CpuConfig { threads: Some(threads), isa: None })?)
+    Ok(Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?)
 }
 
 /// One thread for each core.

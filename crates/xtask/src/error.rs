@@ -54,6 +54,25 @@ pub enum Error {
         /// The hash found.
         found: String,
     },
+    /// A program's output is not as expected.
+    #[error("cannot read what `{program}` printed: {what}")]
+    Output {
+        /// The program.
+        program: String,
+        /// What is wrong in it.
+        what: String,
+    },
+    /// A file that should be there is not.
+    #[error("{} is missing: {advice}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Options that leave nothing to do.
+    #[error("{0}")]
+    Usage(&'static str),
     /// The code base breaks rules.
     #[error("{0} findings; each names its place and what to do")]
     Findings(usize),

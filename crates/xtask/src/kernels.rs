@@ -49,8 +49,7 @@ fn environment(dir: &Path) -> Result<PathBuf> {
 
 /// Runs the ignored tests of one file, whose output is shown.
 fn test(root: &Path, package: &str, test: &str, environment: &[(&str, String)]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = workspace::cargo();
     command.current_dir(root).args(["test", "--quiet", "--package", package, "--test", test]);
     command.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
     command.envs(environment.iter().map(|(name, value)| (name, value)));

@@ -1,9 +1,14 @@
 //! Repository chores. `cargo xtask --help` lists them; one module each.
 
 mod ci;
+mod compare;
 mod error;
+mod figures;
 mod fixtures;
 mod kernels;
+mod models;
+mod pgo;
+mod quarrel;
 mod tidy;
 mod workspace;
 
@@ -28,6 +33,10 @@ enum Command {
     Tidy,
     /// Compile every GPU kernel, and run Metal's on the emulator; needs no GPU
     Kernels,
+    /// Measure speed in turn with llama.cpp, built from its Python package, and print a table
+    CompareLlamaCpp(compare::Args),
+    /// Build `quarrel` with the profile of a typical load, and print what that gains
+    Pgo(pgo::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +45,8 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),
+        Command::CompareLlamaCpp(args) => compare::run(&args),
+        Command::Pgo(args) => pgo::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! Where the workspace is, and programs run in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::error::{Error, Result};
@@ -8,12 +8,38 @@ use crate::error::{Error, Result};
 /// The directory of the workspace's `Cargo.toml`, asked of cargo, so that a
 /// binary built in another checkout still works on the one it is run in.
 pub fn root() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command.args(["locate-project", "--workspace", "--message-format", "plain"]);
     let out = run("finding the workspace", &mut command)?;
     let manifest = PathBuf::from(String::from_utf8_lossy(&out.stdout).trim_end());
     Ok(manifest.parent().map(PathBuf::from).unwrap_or_default())
+}
+
+/// The cargo that runs this program.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Where cargo builds the workspace at `root`, whatever its user configured.
+pub fn target_directory(root: &Path) -> Result<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let mut command = cargo();
+    command.current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]);
+    let out = run("finding the target directory", &mut command)?;
+    let metadata: Metadata = serde_json::from_slice(&out.stdout)
+        .map_err(|e| Error::Output { program: "cargo metadata".to_owned(), what: e.to_string() })?;
+    Ok(metadata.target_directory)
+}
+
+/// Runs `command` to its end, all that it prints going to standard error.
+pub fn watch(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status =
+        command.stdout(std::io::stderr()).status().map_err(|source| Error::Start { program, source })?;
+    if status.success() { Ok(()) } else { Err(Error::Check { command: format!("{command:?}"), status }) }
 }
 
 /// Runs `command` to its end; an exit status other than 0 is an error that

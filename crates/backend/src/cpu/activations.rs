@@ -1,22 +1,66 @@
-//! The inputs of linear maps: normalised or gated, and rounded to 8 bits once
+//! The inputs of linear maps: normalised or gated, and rounded and packed once
 //! for all weight rows that read them.
 
+use std::ops::Range;
+
+use super::linear::form;
 use super::math::{gelu_tanh, silu};
-use super::run::{Matrix, Run};
+use super::run::{Matrix, Run, Sizes};
 use super::shared::{Bump, Shared};
-use super::simd::{CHUNK, Chunk, Kernel, LANES, Simd, dispatch};
-use crate::Weight;
+use super::simd::{Kernel, LANES, Simd, dispatch};
 use crate::kernels::swiglu_linear_add::Activation;
+use crate::{Role, Weight};
+
+/// How a linear map's kernel wants its inputs. Rows are packed in tiles of
+/// [`TILE`], the words of a tile's rows interleaved; what is left over is a
+/// smaller tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Rounded to 8 bits in blocks of 32, see [`BLOCK_WORDS`].
+    Int8,
+    /// f32, a word each.
+    F32,
+    /// bf16, two a word.
+    Bf16,
+}
+
+/// Rows of a tile.
+pub const TILE: usize = 8;
+
+/// Words that a row's 32 columns take in [`Form::Int8`]: eight of four integers
+/// each, then what an integer is worth, minus the sum of the integers, the sum
+/// of the values, both sums again for each sixteen, and one word unused.
+pub const BLOCK_WORDS: usize = 16;
+
+impl Form {
+    /// Words a row of `cols` takes.
+    pub fn row_words(self, cols: usize) -> usize {
+        match self {
+            Self::Int8 => cols / 32 * BLOCK_WORDS,
+            Self::F32 => cols,
+            Self::Bf16 => cols.div_ceil(2),
+        }
+    }
+}
+
+/// Which forms some linear maps want of the same input.
+#[derive(Debug, Clone, Copy, Default)]
+struct Forms {
+    int8: bool,
+    f32: bool,
+    bf16: bool,
+}
 
 /// Rows of activations, in the forms that the weights want.
 #[derive(Clone, Copy)]
 pub struct Activations<'a> {
     cols: usize,
-    /// `[rows, cols rounded up to LANES]`, zero beyond `cols`.
-    floats: Shared<'a, f32>,
-    /// `[rows, cols rounded up to CHUNK]`, zero beyond `cols`; empty unless some weight is quantised.
-    chunks: Shared<'a, Chunk>,
-    quantised: bool,
+    forms: Forms,
+    /// Each thread's row before it is rounded.
+    row: Shared<'a, f32>,
+    int8: Shared<'a, u32>,
+    f32: Shared<'a, u32>,
+    bf16: Shared<'a, u32>,
 }
 
 /// What a row is made of.
@@ -34,91 +78,140 @@ impl<'a> Activations<'a> {
     /// Room for `rows` rows that `weights` will read.
     pub fn take<'w>(
         bump: &mut Bump<'a>,
+        sizes: &Sizes<'_>,
         rows: usize,
         cols: usize,
-        mut weights: impl Iterator<Item = &'w Weight>,
+        weights: impl Iterator<Item = &'w Weight>,
     ) -> Self {
-        let quantised = weights.any(|weight| weight.format().block_len() > 1);
-        let floats = bump.take(rows.saturating_mul(cols.next_multiple_of(LANES)));
-        let chunks = bump.take(if quantised { rows.saturating_mul(cols.div_ceil(CHUNK)) } else { 0 });
-        Self { cols, floats, chunks, quantised }
+        let mut forms = Forms::default();
+        for weight in weights {
+            for role in [Role::Prompt, Role::Generated] {
+                match form(weight.format(), sizes.isa, role) {
+                    Form::Int8 => forms.int8 = true,
+                    Form::F32 => forms.f32 = true,
+                    Form::Bf16 => forms.bf16 = true,
+                }
+            }
+        }
+        let words =
+            |wanted: bool, form: Form| if wanted { rows.saturating_mul(form.row_words(cols)) } else { 0 };
+        Self {
+            cols,
+            forms,
+            row: bump.take(sizes.threads.saturating_mul(cols)),
+            int8: bump.take(words(forms.int8, Form::Int8)),
+            f32: bump.take(words(forms.f32, Form::F32)),
+            bf16: bump.take(words(forms.bf16, Form::Bf16)),
+        }
     }
 
-    /// Makes rows `0..n`; row `i` from row `row_of(i)` of the source.
-    pub fn prepare(
-        self,
-        run: &mut Run<'_>,
-        n: usize,
-        source: Source<'a>,
-        row_of: impl Fn(usize) -> usize + Sync,
-    ) {
-        let isa = run.isa;
-        let grain = n.div_ceil(4 * run.pool.threads());
-        run.pool.for_each_range(n, grain, |_, range| {
-            for i in range {
-                let stride = self.cols.next_multiple_of(LANES);
-                let n_chunks = if self.quantised { self.cols.div_ceil(CHUNK) } else { 0 };
-                // SAFETY: ranges are disjoint, so nobody else has row `i`.
-                let floats = unsafe { self.floats.write(i * stride, stride) };
-                // SAFETY: as above.
-                let chunks = unsafe { self.chunks.write(i * n_chunks, n_chunks) };
-                dispatch(isa, PrepareRow { source, row: row_of(i), cols: self.cols, floats, chunks });
-            }
+    /// Makes rows `segment`, packed as tiles of their own; row `segment.start + i`
+    /// from row `rows[i]` of the source.
+    pub fn prepare(self, run: &mut Run<'_>, segment: Range<usize>, source: Source<'a>, rows: &[u32]) {
+        let (isa, n) = (run.isa, segment.len());
+        let grain = n.div_ceil(4 * run.pool.threads()).next_multiple_of(TILE);
+        run.pool.for_each_range(n, grain, |thread, range| {
+            // SAFETY: each thread has its own row.
+            let values = unsafe { self.row.write(thread * self.cols, self.cols) };
+            dispatch(isa, PrepareRows { to: self, segment: &segment, range, source, rows, values });
         });
     }
 
-    /// Row `i` as floats, zero-padded to whole vectors.
+    /// The words of tile `tile` of `segment`, and its number of rows.
     ///
     /// # Safety
-    /// [`prepare`](Self::prepare) has returned and is not running.
-    pub unsafe fn floats(self, i: usize) -> &'a [f32] {
-        let stride = self.cols.next_multiple_of(LANES);
+    /// [`prepare`](Self::prepare) of the segment has returned and is not running.
+    pub unsafe fn tile(self, form: Form, segment: &Range<usize>, tile: usize) -> (&'a [u32], usize) {
+        let first = tile * TILE;
+        let n = TILE.min(segment.len() - first);
+        let words = form.row_words(self.cols);
         // SAFETY: the caller's promise.
-        unsafe { self.floats.read(i * stride, stride) }
+        (unsafe { self.all(form).read((segment.start + first) * words, n * words) }, n)
     }
 
-    /// Row `i` in 8 bits, zero-padded to whole chunks.
-    ///
-    /// # Safety
-    /// [`prepare`](Self::prepare) has returned and is not running.
-    pub unsafe fn chunks(self, i: usize) -> &'a [Chunk] {
-        let n_chunks = self.cols.div_ceil(CHUNK);
-        // SAFETY: the caller's promise.
-        unsafe { self.chunks.read(i * n_chunks, n_chunks) }
+    fn all(self, form: Form) -> Shared<'a, u32> {
+        match form {
+            Form::Int8 => self.int8,
+            Form::F32 => self.f32,
+            Form::Bf16 => self.bf16,
+        }
     }
 }
 
-struct PrepareRow<'a> {
+/// Some rows of a segment, made by one thread.
+struct PrepareRows<'a, 'r> {
+    to: Activations<'a>,
+    segment: &'r Range<usize>,
+    range: Range<usize>,
     source: Source<'a>,
-    row: usize,
-    cols: usize,
-    floats: &'a mut [f32],
-    chunks: &'a mut [Chunk],
+    rows: &'r [u32],
+    values: &'r mut [f32],
 }
 
-impl Kernel for PrepareRow<'_> {
+impl Kernel for PrepareRows<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let (row, padding) = self.floats.split_at_mut(self.cols);
-        padding.fill(0.0);
-        match self.source {
-            // SAFETY: sources are not written while activations are prepared.
-            Source::Plain(x) => row.copy_from_slice(unsafe { x.row(self.row) }),
-            Source::Norm(x, weight, eps) => {
-                // SAFETY: as above.
-                row.copy_from_slice(unsafe { x.row(self.row) });
-                normalise::<S>(row, weight, eps);
-            }
-            Source::Gated(gate, up, activation) => {
-                // SAFETY: as above.
-                let (gate, up) = unsafe { (gate.row(self.row), up.row(self.row)) };
-                gated(activation, gate, up, row);
+        let Self { to, segment, range, source, rows, values } = self;
+        for i in range {
+            make::<S>(source, rows[i] as usize, values);
+            let first = i / TILE * TILE;
+            let (t, n) = (i - first, TILE.min(segment.len() - first));
+            for form in [Form::Int8, Form::F32, Form::Bf16] {
+                let words = form.row_words(to.cols);
+                let wanted = match form {
+                    Form::Int8 => to.forms.int8,
+                    Form::F32 => to.forms.f32,
+                    Form::Bf16 => to.forms.bf16,
+                };
+                if !wanted {
+                    continue;
+                }
+                let tile = to.all(form).range((segment.start + first) * words, n * words);
+                let tile = Tile { words: tile, t, n };
+                match form {
+                    Form::Int8 => put_int8(values, tile),
+                    Form::F32 => put_f32(values, tile),
+                    Form::Bf16 => put_bf16(values, tile),
+                }
             }
         }
-        for (chunk, values) in self.chunks.iter_mut().zip(self.floats.chunks(CHUNK)) {
-            quantise(values, chunk);
+    }
+}
+
+/// One row's words in a tile.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    words: Shared<'a, u32>,
+    t: usize,
+    n: usize,
+}
+
+impl Tile<'_> {
+    /// Writes words `at..` of the row.
+    #[inline(always)]
+    fn put<const N: usize>(self, at: usize, words: [u32; N]) {
+        // SAFETY: only who makes row `t` writes its words.
+        unsafe { self.words.set_each(at * self.n + self.t, self.n, words) };
+    }
+}
+
+/// A row of the source.
+#[inline(always)]
+fn make<S: Simd>(source: Source<'_>, row: usize, out: &mut [f32]) {
+    match source {
+        // SAFETY: sources are not written while activations are prepared.
+        Source::Plain(x) => out.copy_from_slice(unsafe { x.row(row) }),
+        Source::Norm(x, weight, eps) => {
+            // SAFETY: as above.
+            out.copy_from_slice(unsafe { x.row(row) });
+            normalise::<S>(out, weight, eps);
+        }
+        Source::Gated(gate, up, activation) => {
+            // SAFETY: as above.
+            let (gate, up) = unsafe { (gate.row(row), up.row(row)) };
+            gated(activation, gate, up, out);
         }
     }
 }
@@ -141,7 +234,7 @@ fn sum_of_squares<S: Simd>(x: &[f32]) -> f32 {
     let mut sum = S::splat(0.0);
     for vector in vectors.iter().chain([&last]) {
         let x = S::load(vector);
-        sum = S::add_product(sum, x, x);
+        sum = S::mul_add(x, x, sum);
     }
     S::sum(sum)
 }
@@ -155,30 +248,79 @@ fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Rounds up to 64 values; those missing are zero.
 #[inline(always)]
-fn quantise(values: &[f32], chunk: &mut Chunk) {
-    let mut padded = [0.0; CHUNK];
-    padded[..values.len()].copy_from_slice(values);
-    for (half, x) in padded.as_chunks::<32>().0.iter().enumerate() {
-        // The largest magnitude by its bits, among which NaN is largest of all
-        // and so makes the scale, and every result, NaN.
-        let largest = x.iter().fold(0, |max, x| max.max(x.abs().to_bits()));
-        let largest = f32::from_bits(largest);
-        // Values below this are zero to any sum they could be part of.
-        let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
-        // Adding and subtracting 1.5 · 2²³ rounds to the nearest integer.
-        const ROUND: f32 = 12_582_912.0;
-        for (q, x) in chunk.q[32 * half..][..32].iter_mut().zip(x) {
-            *q = ((x * inverse + ROUND) - ROUND) as i8;
+fn put_f32(values: &[f32], tile: Tile<'_>) {
+    for (i, x) in values.iter().enumerate() {
+        tile.put(i, [x.to_bits()]);
+    }
+}
+
+#[inline(always)]
+fn put_bf16(values: &[f32], tile: Tile<'_>) {
+    let (pairs, rest) = values.as_chunks::<2>();
+    for (i, [low, high]) in pairs.iter().enumerate() {
+        tile.put(i, [round_bf16(*low) | round_bf16(*high) << 16]);
+    }
+    if let [last] = rest {
+        tile.put(pairs.len(), [round_bf16(*last)]);
+    }
+}
+
+/// The nearest bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+fn round_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if x.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7fff + (bits >> 16 & 1)) >> 16 }
+}
+
+/// Rounds a row to 8 bits, 32 values at a time.
+#[inline(always)]
+fn put_int8(values: &[f32], tile: Tile<'_>) {
+    for (block, x) in values.as_chunks::<32>().0.iter().enumerate() {
+        let (q, scale) = quantise(x);
+        let halves = q.as_chunks::<16>().0;
+        let [a, b] = [sum(&halves[0]), sum(&halves[1])];
+        let mut words = [0; BLOCK_WORDS];
+        for (word, q) in words.iter_mut().zip(q.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
         }
-        chunk.scales[2 * half..][..2].fill(largest / 127.0);
+        words[8] = scale.to_bits();
+        words[9] = -(a + b) as u32;
+        words[10] = (scale * (a + b) as f32).to_bits();
+        words[11] = -a as u32;
+        words[12] = -b as u32;
+        words[13] = (scale * a as f32).to_bits();
+        words[14] = (scale * b as f32).to_bits();
+        tile.put(block * BLOCK_WORDS, words);
     }
-    for (shift, q) in chunk.shift.iter_mut().zip(chunk.q.as_chunks::<4>().0) {
-        *shift = -128 * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+}
+
+#[inline(always)]
+fn sum(q: &[i8; 16]) -> i32 {
+    let mut sum = 0;
+    for &q in q {
+        sum += i32::from(q);
     }
-    for (i, q) in chunk.q.as_chunks::<16>().0.iter().enumerate() {
-        let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
-        chunk.sums[i] = chunk.scales[i] * sum as f32;
+    sum
+}
+
+/// 32 values as integers from −127 to 127, and what one is worth.
+#[inline(always)]
+fn quantise(x: &[f32; 32]) -> ([i8; 32], f32) {
+    // The largest magnitude by its bits, among which NaN is largest of all
+    // and so makes the scale, and every result, NaN.
+    let mut largest = 0;
+    for x in x {
+        largest = largest.max(x.abs().to_bits());
     }
+    let largest = f32::from_bits(largest);
+    // Values below this are zero to any sum they could be part of.
+    let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
+    // Adding 1.5 · 2²³ rounds to the nearest integer, which the lowest bits then hold.
+    const ROUND: f32 = 12_582_912.0;
+    let mut q = [0; 32];
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = (x * inverse + ROUND).to_bits() as i8;
+    }
+    (q, largest / 127.0)
 }

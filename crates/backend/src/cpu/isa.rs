@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 
 /// The vector instructions that kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Isa {
     /// What every processor of the architecture has.
     Scalar,
@@ -13,6 +13,12 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (2019 and later).
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same and AVX-512 BF16 (2020 and later): prompts multiply bf16 weights in pairs.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    /// The same and AMX with bf16 tiles (2023 and later): prompts are multiplied in tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -23,6 +29,10 @@ impl Isa {
         Self::Avx2,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512Bf16,
+        #[cfg(target_arch = "x86_64")]
+        Self::Amx,
     ];
 
     /// The name people know.
@@ -33,10 +43,29 @@ impl Isa {
             Self::Avx2 => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "AVX-512 VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "AVX-512 BF16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "AMX",
         }
     }
 
-    /// Whether this processor has it.
+    /// The name options use.
+    pub const fn option(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "amx",
+        }
+    }
+
+    /// Whether this processor, and the system for this process, has it.
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
@@ -55,6 +84,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => false,
         }
     }
 

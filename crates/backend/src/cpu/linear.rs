@@ -1,49 +1,38 @@
-//! Linear maps: weight rows unpacked once, then multiplied with every row of
-//! activations.
+//! Linear maps: panels of sixteen weight rows unpacked once, then multiplied
+//! with tiles of activation rows.
 //!
-//! An output is a function of its weight row and its activation row alone:
-//! sixteen partial sums over the row in order, then one tree. So it does not
-//! depend on how many rows there are, or which thread computes it.
+//! An output is a function of its weight row and its activation row alone,
+//! summed in the order of columns. So it does not depend on how many rows
+//! there are, or which thread computes it.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use gguf::Format;
-use gguf::format::{Block, Float, Visitor, blocks};
+use gguf::format::{Block, Float, Visitor};
 
-use super::activations::Activations;
+use super::Isa;
+use super::activations::{Activations, Form, TILE};
+use super::fused::{MultiplyBlocks, MultiplyHalves};
+use super::interleave::Interleaved;
+use super::panel::{From, Panel, Room, UnpackBlocks, UnpackFloats};
 use super::run::{Matrix, Run};
-use super::shared::{Bump, Shared};
-use super::simd::{CHUNK, Chunk, Kernel, LANES, Simd, dispatch};
-use super::widen::widen;
-use crate::{KvFormat, Weight};
+use super::simd::{LANES, Rows, dispatch};
+use super::tile::{Finish, Multiply, Sums};
+use super::unpack::has_short_cut;
+use crate::{Role, Weight};
 
-/// Weight rows that are unpacked and multiplied together.
-const ROWS: usize = 4;
+/// Columns that are unpacked at a time when there is one tile only: small
+/// enough to stay in the first cache, a whole number of any format's blocks.
+const CHUNK: usize = 256;
 
-/// Which activation rows are multiplied, and where their results go.
-#[derive(Clone, Copy)]
-pub enum Pairs<'a> {
-    /// Row `i` to row `i`, for the first so many.
-    All(usize),
-    /// Pairs of activation row and output row.
-    Listed(&'a [[u32; 2]]),
-}
-
-impl Pairs<'_> {
-    fn len(self) -> usize {
-        match self {
-            Self::All(n) => n,
-            Self::Listed(pairs) => pairs.len(),
-        }
-    }
-
-    #[inline(always)]
-    fn get(self, i: usize) -> (usize, usize) {
-        match self {
-            Self::All(_) => (i, i),
-            Self::Listed(pairs) => (pairs[i][0] as usize, pairs[i][1] as usize),
-        }
+/// How `isa` multiplies weights of `format` with rows of `role`.
+pub fn form(format: Format, isa: Isa, role: Role) -> Form {
+    match format {
+        Format::F32 | Format::F16 => Form::F32,
+        #[cfg(target_arch = "x86_64")]
+        Format::BF16 if isa >= Isa::Avx512Bf16 && role == Role::Prompt => Form::Bf16,
+        Format::BF16 => Form::F32,
+        _ => Form::Int8,
     }
 }
 
@@ -56,109 +45,106 @@ pub enum Store {
     AddScaled(f32),
 }
 
-/// Each thread's unpacked weight rows.
+/// One weight of a linear map, and where its results go.
 #[derive(Clone, Copy)]
-pub struct Unpacked<'a> {
-    q: Shared<'a, i8>,
-    scales: Shared<'a, f32>,
-    offsets: Shared<'a, f32>,
-    floats: Shared<'a, f32>,
-    cols: usize,
-}
-
-impl<'a> Unpacked<'a> {
-    /// Room for rows of any of `weights`.
-    pub fn take<'w>(
-        bump: &mut Bump<'a>,
-        threads: usize,
-        weights: impl Iterator<Item = &'w Weight> + Clone,
-    ) -> Self {
-        let most = |quantised: bool| {
-            let weights = weights.clone().filter(|weight| (weight.format().block_len() > 1) == quantised);
-            weights.map(|weight| weight.cols().next_multiple_of(CHUNK)).max().unwrap_or(0)
-        };
-        let (quantised, floats) = (most(true), most(false));
-        let n = threads * ROWS;
-        Self {
-            q: bump.take(n * quantised),
-            scales: bump.take(n * quantised / 16),
-            offsets: bump.take(n * quantised / 16),
-            floats: bump.take(n * floats),
-            cols: quantised.max(floats),
-        }
-    }
-}
-
-/// One linear map.
-#[derive(Clone, Copy)]
-pub struct Linear<'a> {
+pub struct Map<'a> {
     /// The weight, of which `first_row..first_row + out.cols` are used.
     pub weight: &'a Weight,
+    /// The same in another layout, if there is one.
+    pub interleaved: Option<&'a Interleaved>,
     /// Where the map's rows start (experts are stacked).
     pub first_row: usize,
     /// Added to the results.
     pub bias: Option<&'a [f32]>,
-    /// What is multiplied.
-    pub x: Activations<'a>,
-    /// Which rows of it.
-    pub pairs: Pairs<'a>,
     /// Where results go.
     pub out: Matrix<'a>,
-    /// How.
-    pub store: Store,
-    /// Room to unpack.
-    pub unpacked: Unpacked<'a>,
 }
 
-impl Linear<'_> {
-    /// Computes all outputs, on all threads.
-    pub fn run(self, run: &mut Run<'_>) {
-        let (isa, n_rows) = (run.isa, self.out.cols);
-        // Some eight parts a thread, so that a slow thread does fewer.
-        let grain = n_rows.div_ceil(8 * run.pool.threads()).next_multiple_of(ROWS);
-        run.pool.for_each_range(n_rows, grain, |thread, rows| {
-            self.weight.format().visit(Part { linear: &self, isa, thread, rows });
-        });
+/// Linear maps of the same rows.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// What is multiplied.
+    pub x: Activations<'a>,
+    /// Which rows of it, prepared as one segment.
+    pub segment: (usize, usize),
+    /// What they are.
+    pub role: Role,
+    /// The output row of each.
+    pub out_rows: &'a [u32],
+    /// What becomes of results.
+    pub store: Store,
+    /// Room to unpack.
+    pub room: Room<'a>,
+}
+
+impl<'a> Linear<'a> {
+    fn segment(&self) -> Range<usize> {
+        self.segment.0..self.segment.1
     }
 
-    /// Stores the results of one activation row with weight rows `first..`.
-    #[inline(always)]
-    fn store(&self, out_row: usize, first: usize, results: &[f32]) {
-        // SAFETY: threads have disjoint weight rows, hence disjoint columns, and
-        // nobody reads the output before the loop is over.
-        let out = unsafe { self.out.part(out_row, first, results.len()) };
-        for (i, (out, &result)) in out.iter_mut().zip(results).enumerate() {
-            let result = self.bias.map_or(result, |bias| result + bias[first + i]);
-            match self.store {
-                Store::Set => *out = result,
-                Store::AddScaled(scale) => *out += scale * result,
-            }
+    /// Computes all outputs of `maps`, on all threads, in one loop.
+    pub fn run(self, run: &mut Run<'_>, maps: &[Map<'a>]) {
+        if self.segment().is_empty() {
+            return;
         }
+        let (isa, threads) = (run.isa, run.pool.threads());
+        let panels = |map: &Map<'_>| map.out.cols.div_ceil(LANES);
+        let total: usize = maps.iter().map(panels).sum();
+        // Some eight parts a thread, so that a slow thread does fewer.
+        let most = (total / (8 * threads)).max(1);
+        let most_of = |map: &Map<'_>| match self.segment().len() {
+            0..=TILE => most,
+            _ => most.min(Room::panels(form(map.weight.format(), isa, self.role), map.weight.cols())),
+        };
+        let units = |map: &Map<'_>| panels(map).div_ceil(most_of(map));
+        let n_units = maps.iter().map(units).sum();
+        run.pool.for_each_range(n_units, 1, |thread, range| {
+            for mut unit in range {
+                for map in maps {
+                    if unit < units(map) {
+                        let size = most_of(map);
+                        let panels = unit * size..panels(map).min((unit + 1) * size);
+                        map.weight.format().visit(Part { linear: &self, map, isa, thread, panels });
+                        break;
+                    }
+                    unit -= units(map);
+                }
+            }
+        });
     }
 }
 
 /// One thread's share, on its way to code compiled for format and processor.
-struct Part<'a> {
-    linear: &'a Linear<'a>,
-    isa: super::Isa,
+struct Part<'a, 'r> {
+    linear: &'r Linear<'a>,
+    map: &'r Map<'a>,
+    isa: Isa,
     thread: usize,
-    rows: Range<usize>,
+    panels: Range<usize>,
 }
 
-impl Visitor for Part<'_> {
+impl Visitor for Part<'_, '_> {
     type Output = ();
 
     fn float<F: Float>(self) {
-        let format = match F::FORMAT {
-            Format::F16 => KvFormat::F16,
-            Format::BF16 => KvFormat::BF16,
-            _ => KvFormat::F32,
-        };
-        dispatch(self.isa, FloatPart { part: self, format });
+        let is_half = size_of::<F::Bytes>() == 2 && self.map.weight.cols().is_multiple_of(8);
+        if self.is_single() && is_half && self.form() == Form::F32 {
+            return self.run_single(|part, from, x| {
+                dispatch(part.isa, MultiplyHalves { format: F::FORMAT, from, x })
+            });
+        }
+        self.run(|part, from, columns, panel| {
+            dispatch(part.isa, UnpackFloats { format: F::FORMAT, from, columns, out: panel });
+        });
     }
 
     fn block<B: Block>(self) {
-        dispatch(self.isa, BlockPart::<B> { part: self, format: PhantomData });
+        if self.is_single() && has_short_cut(B::FORMAT) {
+            return self.run_single(|part, from, x| dispatch(part.isa, MultiplyBlocks::<B>::new(from, x)));
+        }
+        self.run(|part, from, columns, panel| {
+            dispatch(part.isa, UnpackBlocks::<B>::new(from, columns, panel));
+        });
     }
 
     fn opaque(self) {
@@ -166,144 +152,139 @@ impl Visitor for Part<'_> {
     }
 }
 
-struct BlockPart<'a, B> {
-    part: Part<'a>,
-    format: PhantomData<B>,
-}
+impl<'a> Part<'a, '_> {
+    fn form(&self) -> Form {
+        form(self.map.weight.format(), self.isa, self.linear.role)
+    }
 
-impl<B: Block> Kernel for BlockPart<'_, B> {
-    type Output = ();
+    /// Whether there is one row of activations only.
+    fn is_single(&self) -> bool {
+        self.linear.segment().len() == 1
+    }
 
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Part { linear, thread, rows, .. } = self.part;
-        let cols = linear.weight.cols();
-        let stride = cols.next_multiple_of(CHUNK);
-        debug_assert!(stride <= linear.unpacked.cols, "room was taken for this weight");
-        let at = thread * ROWS * stride;
-        // SAFETY: each thread has its own part.
-        let q = unsafe { linear.unpacked.q.write(at, ROWS * stride) };
-        // SAFETY: as above.
-        let scales = unsafe { linear.unpacked.scales.write(at / 16, ROWS * stride / 16) };
-        // SAFETY: as above.
-        let offsets = unsafe { linear.unpacked.offsets.write(at / 16, ROWS * stride / 16) };
-        for first in rows.clone().step_by(ROWS) {
-            let n = ROWS.min(rows.end - first);
-            for r in 0..n {
-                let bytes = linear.weight.row(linear.first_row + first + r);
-                let groups = r * stride / 16..(r + 1) * stride / 16;
-                let q = &mut q[r * stride..(r + 1) * stride];
-                unpack_row::<B>(bytes, cols, q, &mut scales[groups.clone()], &mut offsets[groups]);
+    /// Multiplies the panels with the only row of activations by `multiply`.
+    fn run_single(self, multiply: impl Fn(&Self, From<'_>, &[u32]) -> [f32; LANES]) {
+        // SAFETY: the activations are prepared.
+        let (x, _) = unsafe { self.linear.x.tile(self.form(), &self.linear.segment(), 0) };
+        let mut sums: Sums = [[0.0; LANES]; TILE];
+        for panel in self.panels.clone() {
+            let (from, skip) = self.rows(panel);
+            self.prefetch(panel, &(0..self.map.weight.cols()));
+            sums[0] = multiply(&self, from, x);
+            self.finish(0, (panel, skip), &sums);
+        }
+    }
+
+    /// Multiplies the panels, unpacking columns of sixteen rows by `unpack`.
+    fn run(self, unpack: impl Fn(&Self, From<'_>, Range<usize>, &mut Panel<'_>)) {
+        let (cols, form) = (self.map.weight.cols(), self.form());
+        let n_tiles = self.linear.segment().len().div_ceil(TILE);
+        let room = self.linear.room;
+        if n_tiles == 1 {
+            for panel in self.panels.clone() {
+                let (from, skip) = self.rows(panel);
+                let mut sums: Sums = [[0.0; LANES]; TILE];
+                for start in (0..cols).step_by(CHUNK) {
+                    let columns = start..cols.min(start + CHUNK);
+                    self.prefetch(panel, &columns);
+                    let mut chunk = room.panel(self.thread, 0, form, self.map.weight.format(), columns.len());
+                    unpack(&self, from, columns.clone(), &mut chunk);
+                    self.multiply(0, (panel, skip), &chunk, columns, &mut sums);
+                }
             }
-            for i in 0..linear.pairs.len() {
-                let (x_row, out_row) = linear.pairs.get(i);
-                // SAFETY: the activations are prepared.
-                let x = unsafe { linear.x.chunks(x_row) };
-                let results = dot_blocks::<B, S>(q, scales, offsets, x);
-                linear.store(out_row, first, &results[..n]);
+            return;
+        }
+        for (i, panel) in self.panels.clone().enumerate() {
+            let mut whole = room.panel(self.thread, i, form, self.map.weight.format(), cols);
+            unpack(&self, self.rows(panel).0, 0..cols, &mut whole);
+        }
+        let mut sums: Sums = [[0.0; LANES]; TILE];
+        for tile in 0..n_tiles {
+            for (i, panel) in self.panels.clone().enumerate() {
+                let whole = room.panel(self.thread, i, form, self.map.weight.format(), cols);
+                let skip = self.rows(panel).1;
+                self.multiply(tile, (panel, skip), &whole, 0..cols, &mut sums);
             }
         }
     }
-}
 
-/// Unpacks a row into integers, and a scale and offset for each 16; zero beyond `cols`.
-#[inline(always)]
-fn unpack_row<B: Block>(bytes: &[u8], cols: usize, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
-    let blocks = blocks::<B>(bytes).expect("a weight's rows are whole blocks");
-    let repeat = B::GROUP / 16;
-    for (i, block) in blocks.iter().enumerate() {
-        let q = &mut q[i * B::LEN..(i + 1) * B::LEN];
-        let groups = i * B::LEN / 16..(i + 1) * B::LEN / 16;
-        let (scales, offsets) = (&mut scales[groups.clone()], &mut offsets[groups]);
-        block.unpack(q, scales, offsets);
-        // From one for each group to one for each 16, from the back.
-        for j in (0..B::LEN / 16).rev() {
-            scales[j] = scales[j / repeat];
-            if B::HAS_OFFSET {
-                offsets[j] = offsets[j / repeat];
-            }
+    /// Adds the products of `columns`, which `unpacked` holds, to `sums`, and
+    /// stores the sums from lane `skip` on after the last column.
+    fn multiply(
+        &self,
+        tile: usize,
+        (panel, skip): (usize, usize),
+        unpacked: &Panel<'_>,
+        columns: Range<usize>,
+        sums: &mut Sums,
+    ) {
+        let (linear, map, form) = (self.linear, self.map, self.form());
+        // SAFETY: the activations are prepared.
+        let (x, n) = unsafe { linear.x.tile(form, &linear.segment(), tile) };
+        let words = form.row_words(columns.start) * n..form.row_words(columns.end) * n;
+        let first = columns.start == 0;
+        dispatch(self.isa, Multiply { panel: unpacked, x: &x[words], n, first, sums });
+        if columns.end == map.weight.cols() {
+            self.finish(tile, (panel, skip), sums);
         }
     }
-    q[cols..].fill(0);
-    scales[cols / 16..].fill(0.0);
-    offsets[cols / 16..].fill(0.0);
-}
 
-/// The dot products of unpacked rows with one row of activations.
-#[inline(always)]
-fn dot_blocks<B: Block, S: Simd>(q: &[i8], scales: &[f32], offsets: &[f32], x: &[Chunk]) -> [f32; ROWS] {
-    let n = x.len();
-    let (q, scales, offsets) =
-        (q.as_chunks::<CHUNK>().0, scales.as_chunks::<4>().0, offsets.as_chunks::<4>().0);
-    let row = |r: usize| (&q[r * n..][..n], &scales[r * n..][..n], &offsets[r * n..][..n]);
-    let rows: [_; ROWS] = std::array::from_fn(row);
-    let mut sums = [S::splat(0.0); ROWS];
-    for (i, x) in x.iter().enumerate() {
-        for (sum, (q, scales, offsets)) in sums.iter_mut().zip(rows) {
-            *sum = S::add_product(*sum, S::widen_product(&scales[i], &x.scales), S::dot(&q[i], x));
-            if B::HAS_OFFSET {
-                *sum = S::add(*sum, S::spread_product(&offsets[i], &x.sums));
-            }
+    /// Stores the sums of a tile with a panel from lane `skip` on.
+    fn finish(&self, tile: usize, (panel, skip): (usize, usize), sums: &Sums) {
+        let (linear, map) = (self.linear, self.map);
+        let rows = tile * TILE..self.linear.segment().len().min((tile + 1) * TILE);
+        let out_rows = &linear.out_rows[rows];
+        let (out, first) = (map.out, panel * LANES);
+        let finish = Finish { sums, skip, out_rows, out, first, bias: map.bias, store: linear.store };
+        dispatch(self.isa, finish);
+    }
+
+    /// The rows of a panel, and which of them is the panel's first: where a panel
+    /// would end beyond the weight, it starts earlier.
+    fn rows(&self, panel: usize) -> (From<'a>, usize) {
+        let weight = self.map.weight;
+        let first = self.map.first_row + panel * LANES;
+        if let Some(interleaved) = self.interleaved() {
+            return (From::Panel(interleaved.panel(first / LANES)), 0);
         }
-    }
-    sum_each::<S>(sums)
-}
-
-struct FloatPart<'a> {
-    part: Part<'a>,
-    /// Keys and values come in the same formats.
-    format: KvFormat,
-}
-
-impl Kernel for FloatPart<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Part { linear, thread, rows, .. } = self.part;
-        let stride = linear.weight.cols().next_multiple_of(LANES);
-        // SAFETY: each thread has its own part.
-        let w = unsafe { linear.unpacked.floats.write(thread * ROWS * stride, ROWS * stride) };
-        for first in rows.clone().step_by(ROWS) {
-            let n = ROWS.min(rows.end - first);
-            for (r, w) in w.chunks_exact_mut(stride).take(n).enumerate() {
-                let bytes = linear.weight.row(linear.first_row + first + r);
-                widen::<S>(self.format, bytes, 0, 1, linear.weight.cols(), w);
-            }
-            for i in 0..linear.pairs.len() {
-                let (x_row, out_row) = linear.pairs.get(i);
-                // SAFETY: the activations are prepared.
-                let x = unsafe { linear.x.floats(x_row) };
-                let results = dot_floats::<S>(w, x);
-                linear.store(out_row, first, &results[..n]);
-            }
+        if weight.rows() < LANES {
+            return (From::Rows(self.linear.room.few_rows(self.thread, weight)), first);
         }
+        let start = first.min(weight.rows() - LANES);
+        let base = weight.bytes()[start * weight.row_bytes()..].as_ptr();
+        (From::Rows(Rows::new(base, weight.row_bytes())), first - start)
     }
-}
 
-/// The dot products of rows of floats with one row of activations.
-#[inline(always)]
-fn dot_floats<S: Simd>(w: &[f32], x: &[f32]) -> [f32; ROWS] {
-    let x = x.as_chunks::<LANES>().0;
-    let w = w.as_chunks::<LANES>().0;
-    let rows: [&[[f32; LANES]]; ROWS] = std::array::from_fn(|r| &w[r * x.len()..][..x.len()]);
-    let mut sums = [S::splat(0.0); ROWS];
-    for (i, x) in x.iter().enumerate() {
-        let x = S::load(x);
-        for (sum, w) in sums.iter_mut().zip(rows) {
-            *sum = S::add_product(*sum, S::load(&w[i]), x);
+    /// The interleaved weight, if the map starts with one of its panels.
+    fn interleaved(&self) -> Option<&'a Interleaved> {
+        self.map.interleaved.filter(|_| self.map.first_row.is_multiple_of(LANES))
+    }
+
+    /// Asks for what a panel's `columns` take of the next panel's memory.
+    fn prefetch(&self, panel: usize, columns: &Range<usize>) {
+        if self.interleaved().is_some() {
+            // It is read in order, which the processor notices by itself.
+            return;
         }
+        let weight = self.map.weight;
+        let next = (self.map.first_row + (panel + 1) * LANES) * weight.row_bytes();
+        let part = |column: usize| next + LANES * weight.row_bytes() * column / weight.cols();
+        let bytes = weight.bytes();
+        let part = part(columns.start).min(bytes.len())..part(columns.end).min(bytes.len());
+        prefetch(&bytes[part]);
     }
-    sum_each::<S>(sums)
 }
 
-/// Each vector's sum. (A loop: `map` would call `S::sum` outside the code that
-/// is compiled for the instruction set.)
-#[inline(always)]
-fn sum_each<S: Simd>(vectors: [S::F32; ROWS]) -> [f32; ROWS] {
-    let mut sums = [0.0; ROWS];
-    for (sum, vector) in sums.iter_mut().zip(vectors) {
-        *sum = S::sum(vector);
+/// Asks for memory that will be read soon.
+#[inline]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: prefetching has no effect that could be seen.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast())
+        };
     }
-    sums
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }

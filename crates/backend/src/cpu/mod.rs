@@ -1,17 +1,22 @@
 //! The CPU: vector kernels chosen at run time, on a pool of threads.
 //!
 //! Results depend only on a row's own history: not on how many rows a step
-//! has, how a prompt was cut, how many threads there are, or which instruction
-//! set runs (all perform the same operations in the same order).
+//! has, how a prompt was cut, or how many threads there are. Instruction sets
+//! differ in the last bits, and those that multiply prompts in bf16 by more.
 
 pub(crate) mod activations;
+mod fused;
+pub(crate) mod interleave;
 mod isa;
 pub(crate) mod linear;
 pub(crate) mod math;
+pub(crate) mod panel;
 mod pool;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod simd;
+mod tile;
+mod unpack;
 pub(crate) mod widen;
 
 pub use isa::Isa;
@@ -21,9 +26,10 @@ use gguf::Format;
 
 use crate::host::{HostCache, Limits, ZeroedBytes};
 use crate::reference::check_formats;
-use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Plan, Result, Step};
-use crate::{StepInputs, Weight};
-use run::{Run, Sizes};
+use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Op, Plan, Result, Step};
+use crate::{StepInputs, Weight, WeightId};
+use interleave::Interleaved;
+use run::{RowOrder, Run, Sizes};
 use shared::{Bump, Shared};
 
 /// How to use the processor.
@@ -33,6 +39,21 @@ pub struct CpuConfig {
     pub threads: Option<usize>,
     /// Instruction set; `None` for the fastest there is.
     pub isa: Option<Isa>,
+    /// Where weights are read from.
+    pub weights: WeightLayout,
+}
+
+/// How weights of linear maps lie in memory. Results are the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WeightLayout {
+    /// Interleaved where there is memory for it, else mapped.
+    #[default]
+    Auto,
+    /// As in the file, which stays mapped: nothing is copied.
+    Mapped,
+    /// Copied once, while steps are lowered, into panels of sixteen rows; the
+    /// mapped file's memory is given back.
+    Interleaved,
 }
 
 /// The CPU backend.
@@ -40,6 +61,9 @@ pub struct Cpu {
     pool: Pool,
     isa: Isa,
     weights: Vec<Weight>,
+    layout: WeightLayout,
+    /// Weights of linear maps in a layout that loads faster, where there is memory.
+    interleaved: Vec<Option<Interleaved>>,
     /// F32 weights of one row, aligned.
     vectors: Vec<Option<Box<[f32]>>>,
     cache: HostCache,
@@ -48,6 +72,7 @@ pub struct Cpu {
     arena: ZeroedBytes,
     /// What ops need while they run.
     scratch: ZeroedBytes,
+    order: RowOrder,
     /// The step that ran last, with its tokens and outputs.
     last: Option<(LoweredId, usize, usize)>,
 }
@@ -56,6 +81,18 @@ struct Lowered {
     step: Step,
     plan: Plan,
     limits: Limits,
+}
+
+/// The weights that an op multiplies with.
+fn linear_weights(op: &Op) -> Vec<WeightId> {
+    match op {
+        Op::Embed(_) | Op::RmsNorm(_) | Op::RopeStore(_) | Op::PagedAttention(_) => vec![],
+        Op::NormLinear(op) => op.projections.iter().map(|projection| projection.weight).collect(),
+        Op::LinearAdd(op) => vec![op.weight],
+        Op::SwigluLinearAdd(op) => vec![op.weight],
+        Op::MoeAdd(op) => vec![op.router, op.gate, op.up, op.down],
+        Op::Head(op) => vec![op.weight],
+    }
 }
 
 const ADVICE: &str = "use smaller batches";
@@ -85,11 +122,14 @@ impl Cpu {
             pool,
             isa,
             weights: Vec::new(),
+            layout: config.weights,
+            interleaved: Vec::new(),
             vectors: Vec::new(),
             cache: HostCache::default(),
             lowered: Vec::new(),
             arena: ZeroedBytes::default(),
             scratch: ZeroedBytes::default(),
+            order: RowOrder::default(),
             last: None,
         })
     }
@@ -109,12 +149,40 @@ impl Cpu {
         lowered.ok_or_else(|| Error::Step(format!("no step was lowered as {}", id.0)))
     }
 
+    /// Interleaves the weights of the step's linear maps, as far as the layout asks for it.
+    fn interleave(&mut self, step: &Step) -> Result<()> {
+        let wanted = |id: WeightId| -> bool {
+            let i = id.0 as usize;
+            self.layout != WeightLayout::Mapped
+                && self.interleaved[i].is_none()
+                && Interleaved::takes(&self.weights[i])
+        };
+        let mut ids: Vec<WeightId> =
+            step.ops().iter().flat_map(linear_weights).filter(|&id| wanted(id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let weights = ids.iter().map(|id| &self.weights[id.0 as usize]);
+        let bytes: u64 = weights.clone().map(|weight| weight.bytes().len() as u64).sum();
+        // What the mapped file takes is given back weight by weight, so that
+        // the largest is all that is held twice; but it was not taken before.
+        let fits = || Memory::now().is_none_or(|memory| bytes <= memory.available / 10 * 9);
+        if self.layout == WeightLayout::Auto && !fits() {
+            return Ok(());
+        }
+        for id in ids {
+            let i = id.0 as usize;
+            self.interleaved[i] = Some(Interleaved::new(&self.weights[i], self.isa, &mut self.pool)?);
+        }
+        Ok(())
+    }
+
     /// Scratch that the hungriest op of `step` takes.
     fn scratch_bytes(&self, step: &Step, bucket: Bucket) -> usize {
         let sizes = Sizes {
             tokens: bucket.tokens,
             outputs: bucket.outputs,
             threads: self.pool.threads(),
+            isa: self.isa,
             weights: &self.weights,
             descs: step.buffers(),
             cache: self.cache.config(),
@@ -151,6 +219,7 @@ impl Backend for Cpu {
             Ok(Some(values))
         };
         self.vectors = weights.iter().map(vector).collect::<Result<_>>()?;
+        self.interleaved = weights.iter().map(|_| None).collect();
         self.weights = weights;
         Ok(())
     }
@@ -166,6 +235,7 @@ impl Backend for Cpu {
 
     fn lower(&mut self, step: &Step, bucket: Bucket) -> Result<LoweredId> {
         step.check(&self.weights, self.cache.config())?;
+        self.interleave(step)?;
         let plan = Plan::new(step, bucket)?;
         let scratch = self.scratch_bytes(step, bucket);
         if plan.bytes() > self.arena.len() {
@@ -177,6 +247,8 @@ impl Backend for Cpu {
             self.scratch = ZeroedBytes::default();
             self.scratch = ZeroedBytes::new("the scratch of a step", scratch, ADVICE)?;
         }
+        let numbers = step.ops().iter().map(|op| op.cpu_numbers(bucket)).max().unwrap_or(0);
+        self.order.reserve(bucket.tokens, numbers);
         let id = u32::try_from(self.lowered.len()).map_err(|_| Error::Step("too many steps".to_owned()))?;
         let limits = Limits::new(step, &self.weights, bucket);
         self.lowered.push(Lowered { step: step.clone(), plan, limits });
@@ -188,13 +260,16 @@ impl Backend for Cpu {
         let lowered = &self.lowered[id.0 as usize];
         let (tokens, outputs) = (inputs.tokens.len(), inputs.outputs.len());
         let (cache, layers) = self.cache.split();
+        self.order.fill(inputs);
         let mut run = Run {
             isa: self.isa,
             inputs,
+            order: &self.order,
             sizes: Sizes {
                 tokens,
                 outputs,
                 threads: self.pool.threads(),
+                isa: self.isa,
                 weights: &self.weights,
                 descs: lowered.step.buffers(),
                 cache,
@@ -202,6 +277,7 @@ impl Backend for Cpu {
             pool: &mut self.pool,
             layers,
             vectors: &self.vectors,
+            interleaved: &self.interleaved,
             plan: &lowered.plan,
             arena: Shared::new(bytemuck::cast_slice_mut(self.arena.as_mut_slice())),
         };

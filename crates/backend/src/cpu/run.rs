@@ -1,9 +1,11 @@
 //! What an op's CPU kernel works with.
 
+use super::interleave::Interleaved;
+use super::linear::{Map, form};
 use super::shared::{Bump, Shared};
 use super::{Isa, Pool};
 use crate::host::HostLayer;
-use crate::{BufferDesc, BufferId, CacheConfig, Plan, Rows, StepInputs, Weight, WeightId};
+use crate::{BufferDesc, BufferId, CacheConfig, Plan, Role, Rows, StepInputs, Weight, WeightId};
 
 /// What decides how much scratch an op takes.
 #[derive(Clone, Copy)]
@@ -14,6 +16,8 @@ pub struct Sizes<'a> {
     pub outputs: usize,
     /// Threads of the pool.
     pub threads: usize,
+    /// What is dispatched to.
+    pub isa: Isa,
     /// The model's weights.
     pub weights: &'a [Weight],
     /// The step's buffers.
@@ -46,22 +50,107 @@ pub struct Run<'a> {
     pub isa: Isa,
     /// Checked inputs.
     pub inputs: &'a StepInputs,
+    /// The rows by role.
+    pub order: &'a RowOrder,
     /// Sizes of this run.
     pub sizes: Sizes<'a>,
     /// The KV cache's layers.
     pub layers: &'a mut [HostLayer],
     /// F32 vectors by weight, decoded when they were loaded.
     pub vectors: &'a [Option<Box<[f32]>>],
+    /// Weights by number, where they were interleaved.
+    pub interleaved: &'a [Option<Interleaved>],
     /// Where buffers lie.
     pub plan: &'a Plan,
     /// The buffers' memory.
     pub arena: Shared<'a, f32>,
 }
 
+/// The rows of a step, in order and by role.
+#[derive(Debug, Default)]
+pub struct RowOrder {
+    /// 0, 1, 2, …
+    iota: Vec<u32>,
+    generated: Vec<u32>,
+    prompt: Vec<u32>,
+}
+
+impl RowOrder {
+    /// Makes room for `rows` rows, and for as many numbers in a row.
+    pub fn reserve(&mut self, rows: usize, numbers: usize) {
+        let numbers = u32::try_from(numbers.max(rows)).unwrap_or(u32::MAX);
+        let have = u32::try_from(self.iota.len()).unwrap_or(u32::MAX);
+        self.iota.extend(have..numbers);
+        self.generated.reserve(rows.saturating_sub(self.generated.len()));
+        self.prompt.reserve(rows.saturating_sub(self.prompt.len()));
+    }
+
+    /// Sorts the rows of a step.
+    pub fn fill(&mut self, inputs: &StepInputs) {
+        self.generated.clear();
+        self.prompt.clear();
+        let mut row = 0;
+        for sequence in &inputs.sequences {
+            let rows = row..row + sequence.n_rows;
+            row = rows.end;
+            match sequence.role {
+                Role::Generated => self.generated.extend(rows),
+                Role::Prompt => self.prompt.extend(rows),
+            }
+        }
+    }
+
+    /// 0, 1, 2, … `n - 1`.
+    pub fn numbers(&self, n: usize) -> &[u32] {
+        &self.iota[..n]
+    }
+}
+
+/// Rows that are multiplied alike.
+#[derive(Debug, Clone, Copy)]
+pub struct RowSet<'a> {
+    /// Rows of the step.
+    pub rows: &'a [u32],
+    /// What they are, where it matters.
+    pub role: Role,
+}
+
 impl<'a> Run<'a> {
+    /// The step's rows in sets that `weights` treat alike: all together where
+    /// roles make no difference.
+    pub fn row_sets<'w>(&self, mut weights: impl Iterator<Item = &'w Weight>) -> [RowSet<'a>; 2] {
+        let order = self.order;
+        let differs = |w: &Weight| {
+            form(w.format(), self.isa, Role::Prompt) != form(w.format(), self.isa, Role::Generated)
+        };
+        let (generated, prompt): (&[u32], &[u32]) = if weights.any(differs) {
+            (&order.generated, &order.prompt)
+        } else {
+            (order.numbers(self.sizes.tokens), &[])
+        };
+        [RowSet { rows: generated, role: Role::Generated }, RowSet { rows: prompt, role: Role::Prompt }]
+    }
+
     /// A weight of a checked step.
     pub fn weight(&self, id: WeightId) -> &'a Weight {
         self.sizes.weight(id)
+    }
+
+    /// A linear map of a checked step, its rows from `first_row` on.
+    pub fn map(
+        &self,
+        weight: WeightId,
+        first_row: usize,
+        bias: Option<WeightId>,
+        out: Matrix<'a>,
+    ) -> Map<'a> {
+        Map {
+            weight: self.weight(weight),
+            interleaved: self.interleaved[weight.0 as usize].as_ref(),
+            first_row,
+            bias: bias.map(|bias| self.vector(bias)),
+            out,
+        }
     }
 
     /// An F32 vector of a checked step.

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::simd::Chunk;
+use super::simd::{LANES, Words};
 
 /// A type that scratch memory may hold: any bits are a value.
 ///
@@ -19,8 +19,10 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for [u32; 2] {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
-// SAFETY: it is made of integers and floats; what padding holds is never read.
-unsafe impl Plain for Chunk {}
+// SAFETY: as above.
+unsafe impl Plain for Words {}
+// SAFETY: as above.
+unsafe impl Plain for [f32; LANES] {}
 
 /// A run of elements in an arena, handed to all threads of a loop. Indices are
 /// checked; that no two threads use one element, unless both only read, is the
@@ -63,6 +65,26 @@ impl<'a, T: Plain> Shared<'a, T> {
         assert!(at <= self.len && len <= self.len - at, "elements {at} and {len} more of {}", self.len);
         // SAFETY: `at` is inside the run (just checked).
         Self { start: unsafe { self.start.add(at) }, len, arena: PhantomData }
+    }
+
+    /// Writes elements `at`, `at + stride`, `at + 2 * stride`, …
+    ///
+    /// # Safety
+    /// Nobody else uses them at the same time.
+    ///
+    /// # Panics
+    /// When they are not all there.
+    #[inline(always)]
+    pub unsafe fn set_each<const N: usize>(self, at: usize, stride: usize, values: [T; N]) {
+        assert!(
+            at + (N - 1) * stride < self.len,
+            "element {at} and {N} in steps of {stride} of {}",
+            self.len
+        );
+        for (i, value) in values.into_iter().enumerate() {
+            // SAFETY: inside the run (the last one was just checked); the caller keeps others away.
+            unsafe { self.start.add(at + i * stride).write(value) };
+        }
     }
 
     /// Elements `at..at + len`, to read.

@@ -1,9 +1,10 @@
-//! Sixteen lanes of f32, whatever the processor makes of them.
+//! Sixteen lanes of f32 or u32, whatever the processor makes of them.
 //!
 //! Kernels are written once over [`Simd`] and compiled once for each
-//! instruction set. Every implementation performs the same IEEE operations in
-//! the same order (no fused multiply-add, one fixed tree for sums), so that
-//! all give the same bits.
+//! instruction set. A lane's result depends on that lane's inputs alone, and
+//! the order of operations is the kernel's, so that results do not depend on
+//! what else is computed beside them. Instruction sets differ in whether
+//! [`Simd::mul_add`] rounds once or twice.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -16,28 +17,134 @@ use super::Isa;
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
-/// Elements of a [`Chunk`].
-pub const CHUNK: usize = 64;
+/// Sixteen words in memory.
+pub type Words = [u32; LANES];
 
-/// 64 activations, rounded to 8 bits in blocks of 32.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Chunk {
-    /// The integers, −127 to 127.
-    pub q: [i8; CHUNK],
-    /// −128 times the sum of each four: what adding 128 to a signed factor
-    /// costs, so that instructions for unsigned factors can be used.
-    pub shift: [i32; LANES],
-    /// What an integer is worth, for each 16.
-    pub scales: [f32; 4],
-    /// The sum of each 16 values, for formats with offsets.
-    pub sums: [f32; 4],
+/// Fields of the blocks of sixteen rows, wherever they lie.
+pub trait Fields<S: Simd>: Copy {
+    /// The word at `at` bytes of each row's block.
+    ///
+    /// # Safety
+    /// The blocks have four bytes there.
+    unsafe fn word(self, at: usize) -> S::U32;
+
+    /// The half at `at` bytes of each row's block, as a float.
+    ///
+    /// # Safety
+    /// The blocks have four bytes there, or two at their end.
+    unsafe fn half(self, at: usize) -> S::F32;
+
+    /// The four words at `at` bytes of each row's block.
+    ///
+    /// # Safety
+    /// The blocks have sixteen bytes there.
+    unsafe fn columns(self, at: usize) -> [S::U32; 4];
+}
+
+/// Blocks in their rows.
+#[derive(Debug, Clone, Copy)]
+pub struct InRows<'a> {
+    /// The rows.
+    pub rows: &'a Rows,
+    /// Where in each row the block starts.
+    pub start: usize,
+    /// Bytes a block.
+    pub bytes: usize,
+}
+
+impl<S: Simd> Fields<S> for InRows<'_> {
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> S::U32 {
+        // SAFETY: the caller's promise.
+        unsafe { S::words(self.rows, self.start + at) }
+    }
+
+    #[inline(always)]
+    unsafe fn half(self, at: usize) -> S::F32 {
+        // SAFETY: the caller's promise; at a block's end the word before is read.
+        unsafe {
+            if at + 4 <= self.bytes {
+                S::from_f16(S::words(self.rows, self.start + at))
+            } else {
+                S::from_f16(S::shr::<16>(S::words(self.rows, self.start + at - 2)))
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn columns(self, at: usize) -> [S::U32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { S::columns(self.rows, self.start + at) }
+    }
+}
+
+/// Blocks that are [interleaved](super::interleave).
+#[derive(Debug, Clone, Copy)]
+pub struct Together(pub *const u8);
+
+impl<S: Simd> Fields<S> for Together {
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> S::U32 {
+        // SAFETY: the caller's promise; any 64 bytes are sixteen words.
+        unsafe { S::load_u32(&self.0.add(LANES * at).cast::<Words>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn half(self, at: usize) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_f16(&*self.0.add(LANES * at).cast::<[u8; 2 * LANES]>()) }
+    }
+
+    #[inline(always)]
+    unsafe fn columns(self, at: usize) -> [S::U32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            [
+                Fields::<S>::word(self, at),
+                Fields::<S>::word(self, at + 4),
+                Fields::<S>::word(self, at + 8),
+                Fields::<S>::word(self, at + 12),
+            ]
+        }
+    }
+}
+
+/// Where sixteen rows of weights start: at even distances.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// Rows 0, 4, 8 and 12: the others are found from these with few registers.
+    quarters: [*const u8; 4],
+    stride: usize,
+}
+
+impl Rows {
+    /// Sixteen rows, the first at `base`, each `stride` bytes after the one before.
+    pub fn new(base: *const u8, stride: usize) -> Self {
+        Self { quarters: std::array::from_fn(|i| base.wrapping_add(4 * i * stride)), stride }
+    }
+
+    /// `at` bytes into row `i`.
+    #[inline(always)]
+    pub fn at(&self, i: usize, at: usize) -> *const u8 {
+        self.quarters[i / 4].wrapping_add(at).wrapping_add(i % 4 * self.stride)
+    }
+}
+
+/// How unsigned bytes stand for a format's integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bias {
+    /// `1 << shift` was added to signed integers.
+    pub shift: u32,
+    /// The largest byte.
+    pub largest: u8,
 }
 
 /// Vector operations of one instruction set.
 pub trait Simd: Copy {
     /// Sixteen f32.
     type F32: Copy;
+    /// Sixteen u32; also 64 bytes, the lowest of each word first.
+    type U32: Copy;
 
     /// All lanes `x`.
     fn splat(x: f32) -> Self::F32;
@@ -53,25 +160,77 @@ pub trait Simd: Copy {
     fn add(a: Self::F32, b: Self::F32) -> Self::F32;
     /// Lane by lane.
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Lane by lane the larger; `b` where either is NaN.
+    fn max(a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once where the processor can.
+    fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// Lanes `i + i+8`, then `i + i+4`, `i + i+2`, `i + i+1`.
     fn sum(x: Self::F32) -> f32;
-    /// Lane `i`: the exact dot product of elements `4i..4i + 4`.
-    fn dot(w: &[i8; CHUNK], x: &Chunk) -> Self::F32;
-    /// `a[j] * b[j]` in lanes `4j..4j + 4`.
-    fn widen_product(a: &[f32; 4], b: &[f32; 4]) -> Self::F32;
-    /// `a[j] * b[j]` in lane `4j`, zero elsewhere.
-    fn spread_product(a: &[f32; 4], b: &[f32; 4]) -> Self::F32;
 
-    /// `sum + a * b`, rounded twice.
-    #[inline(always)]
-    fn add_product(sum: Self::F32, a: Self::F32, b: Self::F32) -> Self::F32 {
-        Self::add(sum, Self::mul(a, b))
-    }
+    /// All lanes `x`.
+    fn splat_u32(x: u32) -> Self::U32;
+    /// Sixteen words.
+    fn load_u32(x: &Words) -> Self::U32;
+    /// Writes the lanes.
+    fn store_u32(x: Self::U32, out: &mut Words);
+    /// Bitwise.
+    fn and(a: Self::U32, b: Self::U32) -> Self::U32;
+    /// Bitwise.
+    fn or(a: Self::U32, b: Self::U32) -> Self::U32;
+    /// Bitwise.
+    fn xor(a: Self::U32, b: Self::U32) -> Self::U32;
+    /// Each word up by `N` bits.
+    fn shl<const N: u32>(x: Self::U32) -> Self::U32;
+    /// Each word down by `N` bits, zeros from above.
+    fn shr<const N: u32>(x: Self::U32) -> Self::U32;
+    /// Each word down by `N` bits, the sign from above.
+    fn sar<const N: u32>(x: Self::U32) -> Self::U32;
+    /// The low words of the products.
+    fn mul_u32(a: Self::U32, b: Self::U32) -> Self::U32;
+    /// Each word as a signed integer, rounded.
+    fn from_i32(x: Self::U32) -> Self::F32;
+    /// Each word's bits as a float.
+    fn from_bits(x: Self::U32) -> Self::F32;
+    /// Each word's lower half, an IEEE half.
+    fn from_f16(x: Self::U32) -> Self::F32;
+    /// Two vectors rounded to bf16, `low` in the lower halves; NaN stays NaN.
+    fn pair_bf16(low: Self::F32, high: Self::F32) -> Self::U32;
+
+    /// The word at `at` bytes of each row.
+    ///
+    /// # Safety
+    /// Each row has four bytes there.
+    unsafe fn words(rows: &Rows, at: usize) -> Self::U32;
+
+    /// The four words at `at` bytes of each row.
+    ///
+    /// # Safety
+    /// Each row has sixteen bytes there.
+    unsafe fn columns(rows: &Rows, at: usize) -> [Self::U32; 4];
+
+    /// For each of `T` rows of activations the exact sum of products of lane
+    /// `r`'s bytes of `w` (the row's weights) with `x`, whose word
+    /// `step * T + t` has the signed bytes of row `t` that belong to `w[step]`.
+    /// With `BIASED`, `sums[t]` is minus the sum of those bytes.
+    fn dots<const STEPS: usize, const T: usize, const BIASED: bool>(
+        w: &[Words; STEPS],
+        x: &[u32],
+        sums: &[u32],
+        bias: Bias,
+    ) -> [Self::F32; T];
+
+    /// Each lane plus the exact dot product of its bytes of `w` with those of `x`,
+    /// from which the same as in [`Simd::dots`] is to be taken.
+    fn add_dot(sum: Self::U32, w: Self::U32, x: u32, bias: Bias) -> Self::U32;
+
+    /// `sums[t] += ` the products of both bf16 of each lane of `w` with both of `x[t]`.
+    fn add_bf16_pairs<const T: usize>(sums: &mut [Self::F32; T], w: Self::U32, x: &[u32]);
 }
 
 /// A piece of work written over [`Simd`]. Implementations of `run` must be
 /// `#[inline(always)]`, so that they are compiled for the instruction set of
-/// the function that calls them.
+/// the function that calls them. (Closures are not: what they call may be
+/// compiled without it.)
 pub trait Kernel {
     /// What it gives.
     type Output;
@@ -89,5 +248,8 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::run(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 | Isa::Amx => unsafe { avx512::run_bf16(kernel) },
     }
 }

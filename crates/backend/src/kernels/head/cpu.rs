@@ -1,9 +1,11 @@
 //! `head` on the CPU: the wanted rows gathered, normalised and multiplied.
 
 use super::Head;
+use crate::Role;
 use crate::cpu::activations::Activations;
-use crate::cpu::linear::{Linear, Pairs, Store, Unpacked};
+use crate::cpu::linear::{Linear, Store};
 use crate::cpu::math::softcap;
+use crate::cpu::panel::Room;
 use crate::cpu::run::{Run, Sizes};
 use crate::cpu::shared::Bump;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -30,28 +32,23 @@ impl Head {
         &self,
         sizes: &Sizes<'_>,
         bump: &mut Bump<'s>,
-    ) -> (Activations<'s>, Unpacked<'s>) {
+    ) -> (Activations<'s>, Room<'s>) {
         let weights = std::iter::once(sizes.weight(self.weight));
-        let x = Activations::take(bump, sizes.outputs, sizes.shape(self.x).1, weights.clone());
-        (x, Unpacked::take(bump, sizes.threads, weights))
+        let x = Activations::take(bump, sizes, sizes.outputs, sizes.shape(self.x).1, weights.clone());
+        (x, Room::take(bump, sizes, weights))
     }
 
     pub(crate) fn cpu(&self, run: &mut Run<'_>, bump: &mut Bump<'_>) {
-        let (x, unpacked) = self.cpu_scratch(&run.sizes, bump);
+        let (x, room) = self.cpu_scratch(&run.sizes, bump);
         let (outputs, out, isa) = (&run.inputs.outputs, run.matrix(self.out), run.isa);
         let source = self.norm.source(run, run.matrix(self.x));
-        x.prepare(run, outputs.len(), source, |i| outputs[i] as usize);
-        let map = Linear {
-            weight: run.weight(self.weight),
-            first_row: 0,
-            bias: None,
-            x,
-            pairs: Pairs::All(outputs.len()),
-            out,
-            store: Store::Set,
-            unpacked,
-        };
-        map.run(run);
+        x.prepare(run, 0..outputs.len(), source, outputs);
+        let map = run.map(self.weight, 0, None, out);
+        // Whether a prompt's or a generated row: logits are computed alike.
+        let role = Role::Generated;
+        let out_rows = run.order.numbers(outputs.len());
+        let segment = (0, outputs.len());
+        Linear { x, segment, role, out_rows, store: Store::Set, room }.run(run, &[map]);
         if self.scale != 1.0 || self.softcap.is_some() {
             out.for_each_row(run, |_, logits| {
                 dispatch(isa, ScaleAndCap { logits, scale: self.scale, cap: self.softcap });

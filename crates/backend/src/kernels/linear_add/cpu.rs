@@ -4,7 +4,8 @@
 use super::super::rms_norm::Norm;
 use super::LinearAdd;
 use crate::cpu::activations::{Activations, Source};
-use crate::cpu::linear::{Linear, Pairs, Store, Unpacked};
+use crate::cpu::linear::{Linear, Store};
+use crate::cpu::panel::Room;
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::Bump;
 use crate::{BufferId, WeightId};
@@ -22,7 +23,7 @@ pub(crate) struct ResidualLinear {
 /// What a [`ResidualLinear`] needs while it runs.
 pub(crate) struct Scratch<'s> {
     x: Activations<'s>,
-    unpacked: Unpacked<'s>,
+    room: Room<'s>,
     /// The map's result, if it is normalised before it is added.
     delta: Option<Matrix<'s>>,
 }
@@ -32,27 +33,22 @@ impl ResidualLinear {
         let ((rows, cols), (_, out_cols)) = (sizes.shape(self.x), sizes.shape(self.residual));
         let weights = std::iter::once(sizes.weight(self.weight));
         Scratch {
-            x: Activations::take(bump, rows, cols, weights.clone()),
-            unpacked: Unpacked::take(bump, sizes.threads, weights),
+            x: Activations::take(bump, sizes, rows, cols, weights.clone()),
+            room: Room::take(bump, sizes, weights),
             delta: self.post_norm.map(|_| Matrix::take(bump, rows, out_cols)),
         }
     }
 
     pub(crate) fn cpu(&self, run: &mut Run<'_>, bump: &mut Bump<'_>, source: Source<'_>) {
-        let Scratch { x, unpacked, delta } = self.scratch(&run.sizes, bump);
-        let (n, residual) = (run.matrix(self.x).rows(), run.matrix(self.residual));
-        x.prepare(run, n, source, |i| i);
-        let map = Linear {
-            weight: run.weight(self.weight),
-            first_row: 0,
-            bias: self.bias.map(|bias| run.vector(bias)),
-            x,
-            pairs: Pairs::All(n),
-            out: delta.unwrap_or(residual),
-            store: if delta.is_some() { Store::Set } else { Store::AddScaled(self.scale) },
-            unpacked,
-        };
-        map.run(run);
+        let Scratch { x, room, delta } = self.scratch(&run.sizes, bump);
+        let residual = run.matrix(self.residual);
+        let map = run.map(self.weight, 0, self.bias, delta.unwrap_or(residual));
+        let store = if delta.is_some() { Store::Set } else { Store::AddScaled(self.scale) };
+        for set in run.row_sets(std::iter::once(map.weight)) {
+            let (segment, role, out_rows) = ((0, set.rows.len()), set.role, set.rows);
+            x.prepare(run, 0..set.rows.len(), source, set.rows);
+            Linear { x, segment, role, out_rows, store, room }.run(run, &[map]);
+        }
         let (Some(norm), Some(delta)) = (self.post_norm, delta) else { return };
         let (weight, isa) = (run.vector(norm.weight), run.isa);
         residual.for_each_row(run, |row, residual| {

@@ -2,21 +2,27 @@
 //! are read once a step.
 
 use super::MoeAdd;
+use crate::WeightId;
 use crate::cpu::activations::{Activations, Source};
-use crate::cpu::linear::{Linear, Pairs, Store, Unpacked};
+use crate::cpu::linear::{Linear, Store};
 use crate::cpu::math::exp;
-use crate::cpu::run::{Matrix, Run, Sizes};
+use crate::cpu::panel::Room;
+use crate::cpu::run::{Matrix, RowSet, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
 
-/// Room for one step; a *slot* is one of a row's chosen experts, `row * n_used + rank`.
+/// Room for one step; a *slot* is one of a row's chosen experts, `row * n_used + rank`
+/// with rows counted within their set.
+#[derive(Clone, Copy)]
 pub(crate) struct Scratch<'s> {
-    /// The normalised input.
+    /// The router's input.
     x: Activations<'s>,
-    /// The experts' hidden layers, `[slots, n_ff]`.
+    /// The experts' inputs and hidden layers, `[slots]` grouped by expert.
+    inputs: Activations<'s>,
     hidden: Activations<'s>,
-    unpacked: Unpacked<'s>,
+    room: Room<'s>,
     /// Router logits, `[rows, n_experts]`.
     logits: Matrix<'s>,
+    /// `[slots, n_ff]`, grouped by expert.
     gate: Matrix<'s>,
     up: Matrix<'s>,
     /// `[slots, n_embd]`
@@ -25,87 +31,89 @@ pub(crate) struct Scratch<'s> {
     shares: Shared<'s, f32>,
     /// Expert of each slot.
     experts: Shared<'s, u32>,
-    /// Row and slot of each slot, grouped by expert.
-    from_rows: Shared<'s, [u32; 2]>,
-    /// Slot and slot, in the same order.
-    from_slots: Shared<'s, [u32; 2]>,
+    /// The step's row of each slot, and the slots, grouped by expert.
+    rows: Shared<'s, u32>,
+    slots: Shared<'s, u32>,
 }
 
 impl MoeAdd {
     pub(crate) fn cpu_scratch<'s>(&self, sizes: &Sizes<'_>, bump: &mut Bump<'s>) -> Scratch<'s> {
         let (rows, n_embd) = sizes.shape(self.x);
-        let [router, gate, up, down] =
-            [self.router, self.gate, self.up, self.down].map(|id| sizes.weight(id));
+        let [router, gate, up, down] = self.weights().map(|id| sizes.weight(id));
         let (slots, n_ff) = (rows.saturating_mul(self.n_used), down.cols());
         Scratch {
-            x: Activations::take(bump, rows, n_embd, [router, gate, up].into_iter()),
-            hidden: Activations::take(bump, slots, n_ff, std::iter::once(down)),
-            unpacked: Unpacked::take(bump, sizes.threads, [router, gate, up, down].into_iter()),
+            x: Activations::take(bump, sizes, rows, n_embd, std::iter::once(router)),
+            inputs: Activations::take(bump, sizes, slots, n_embd, [gate, up].into_iter()),
+            hidden: Activations::take(bump, sizes, slots, n_ff, std::iter::once(down)),
+            room: Room::take(bump, sizes, [router, gate, up, down].into_iter()),
             logits: Matrix::take(bump, rows, self.n_experts),
             gate: Matrix::take(bump, slots, n_ff),
             up: Matrix::take(bump, slots, n_ff),
             down: Matrix::take(bump, slots, n_embd),
             shares: bump.take(slots),
             experts: bump.take(slots),
-            from_rows: bump.take(slots),
-            from_slots: bump.take(slots),
+            rows: bump.take(slots),
+            slots: bump.take(slots),
         }
+    }
+
+    fn weights(&self) -> [WeightId; 4] {
+        [self.router, self.gate, self.up, self.down]
     }
 
     pub(crate) fn cpu(&self, run: &mut Run<'_>, bump: &mut Bump<'_>) {
         let scratch = self.cpu_scratch(&run.sizes, bump);
-        let input = run.matrix(self.x);
-        let (n, slots) = (input.rows(), input.rows() * self.n_used);
-        let source = self.norm.source(run, input);
-        scratch.x.prepare(run, n, source, |i| i);
-        let all = Linear {
-            weight: run.weight(self.router),
-            first_row: 0,
-            bias: None,
-            x: scratch.x,
-            pairs: Pairs::All(n),
-            out: scratch.logits,
-            store: Store::Set,
-            unpacked: scratch.unpacked,
-        };
-        all.run(run);
-        self.assign(&scratch, n);
-        // SAFETY: routing is over, so these are only read from here on.
-        let (experts, from_rows, from_slots) = unsafe {
-            (
-                scratch.experts.read(0, slots),
-                scratch.from_rows.read(0, slots),
-                scratch.from_slots.read(0, slots),
-            )
-        };
-        let expert_of = |pair: &[u32; 2]| experts[pair[1] as usize] as usize;
-        let (gate, up, down) = (run.weight(self.gate), run.weight(self.up), run.weight(self.down));
-        for pairs in from_rows.chunk_by(|a, b| expert_of(a) == expert_of(b)) {
-            let first_row = expert_of(&pairs[0]) * scratch.gate.cols;
-            for (weight, out) in [(gate, scratch.gate), (up, scratch.up)] {
-                Linear { weight, first_row, pairs: Pairs::Listed(pairs), out, ..all }.run(run);
+        let weights = self.weights().map(|id| run.weight(id));
+        for set in run.row_sets(weights.into_iter()) {
+            if !set.rows.is_empty() {
+                self.rows(run, &scratch, set);
             }
         }
-        let source = Source::Gated(scratch.gate, scratch.up, self.activation);
-        scratch.hidden.prepare(run, slots, source, |i| i);
-        for pairs in from_slots.chunk_by(|a, b| expert_of(a) == expert_of(b)) {
-            let (first_row, x) = (expert_of(&pairs[0]) * scratch.down.cols, scratch.hidden);
-            let pairs = Pairs::Listed(pairs);
-            Linear { weight: down, first_row, x, pairs, out: scratch.down, ..all }.run(run);
+    }
+
+    /// Rows that are multiplied alike.
+    fn rows(&self, run: &mut Run<'_>, scratch: &Scratch<'_>, set: RowSet<'_>) {
+        let (n, role, store, room) = (set.rows.len(), set.role, Store::Set, scratch.room);
+        let (order, n_slots) = (run.order, n * self.n_used);
+        let source = self.norm.source(run, run.matrix(self.x));
+        scratch.x.prepare(run, 0..n, source, set.rows);
+        let linear = Linear { x: scratch.x, segment: (0, n), role, out_rows: order.numbers(n), store, room };
+        linear.run(run, &[run.map(self.router, 0, None, scratch.logits)]);
+        self.assign(scratch, set);
+        // SAFETY: routing is over, so these are only read from here on.
+        let (experts, rows, slots) = unsafe {
+            (scratch.experts.read(0, n_slots), scratch.rows.read(0, n_slots), scratch.slots.read(0, n_slots))
+        };
+        let numbers = order.numbers(n_slots);
+        let mut start = 0;
+        for group in slots.chunk_by(|&a, &b| experts[a as usize] == experts[b as usize]) {
+            let (expert, segment) = (experts[group[0] as usize] as usize, start..start + group.len());
+            start = segment.end;
+            let linear = Linear { segment: (segment.start, segment.end), ..linear };
+            scratch.inputs.prepare(run, segment.clone(), source, &rows[segment.clone()]);
+            let first_row = expert * scratch.gate.cols;
+            let gate = run.map(self.gate, first_row, None, scratch.gate);
+            let up = run.map(self.up, first_row, None, scratch.up);
+            let out_rows = &numbers[segment.clone()];
+            Linear { x: scratch.inputs, out_rows, ..linear }.run(run, &[gate, up]);
+            let gated = Source::Gated(scratch.gate, scratch.up, self.activation);
+            scratch.hidden.prepare(run, segment.clone(), gated, out_rows);
+            let down = run.map(self.down, expert * scratch.down.cols, None, scratch.down);
+            Linear { x: scratch.hidden, out_rows: group, ..linear }.run(run, &[down]);
         }
-        self.combine(run, &scratch);
+        self.combine(run, scratch, set);
     }
 
     /// Chooses each row's experts and groups the slots by expert.
-    fn assign(&self, scratch: &Scratch<'_>, n: usize) {
-        let (n_used, slots) = (self.n_used, n * self.n_used);
+    fn assign(&self, scratch: &Scratch<'_>, set: RowSet<'_>) {
+        let (n_used, n_slots) = (self.n_used, set.rows.len() * self.n_used);
         // SAFETY: no loop runs, so this thread has all of the scratch.
-        let (shares, experts, from_rows, from_slots) = unsafe {
+        let (shares, experts, rows, slots) = unsafe {
             (
-                scratch.shares.write(0, slots),
-                scratch.experts.write(0, slots),
-                scratch.from_rows.write(0, slots),
-                scratch.from_slots.write(0, slots),
+                scratch.shares.write(0, n_slots),
+                scratch.experts.write(0, n_slots),
+                scratch.rows.write(0, n_slots),
+                scratch.slots.write(0, n_slots),
             )
         };
         let chosen = shares.chunks_exact_mut(n_used).zip(experts.chunks_exact_mut(n_used));
@@ -114,13 +122,13 @@ impl MoeAdd {
             let logits = unsafe { scratch.logits.part(row, 0, self.n_experts) };
             self.choose(logits, shares, experts);
         }
-        for (slot, pair) in from_slots.iter_mut().enumerate() {
-            *pair = [slot as u32; 2];
+        for (slot, number) in slots.iter_mut().zip(0..) {
+            *slot = number;
         }
         // By expert and then by slot: no two keys are equal, so order is fixed.
-        from_slots.sort_unstable_by_key(|&[slot, _]| (experts[slot as usize], slot));
-        for (from_row, &[slot, _]) in from_rows.iter_mut().zip(&*from_slots) {
-            *from_row = [slot / n_used as u32, slot];
+        slots.sort_unstable_by_key(|&slot| (experts[slot as usize], slot));
+        for (row, &slot) in rows.iter_mut().zip(&*slots) {
+            *row = set.rows[slot as usize / n_used];
         }
     }
 
@@ -148,16 +156,20 @@ impl MoeAdd {
     }
 
     /// Adds each row's slots, best first, to the residual stream.
-    fn combine(&self, run: &mut Run<'_>, scratch: &Scratch<'_>) {
-        let (down, shares) = (scratch.down, scratch.shares);
-        run.matrix(self.residual).for_each_row(run, |row, residual| {
-            let first = row * self.n_used;
-            // SAFETY: slots are only read from here on.
-            let shares = unsafe { shares.read(first, self.n_used) };
-            for (rank, share) in shares.iter().enumerate() {
-                // SAFETY: as above.
-                let down = unsafe { down.row(first + rank) };
-                residual.iter_mut().zip(down).for_each(|(x, d)| *x += self.scale * (share * d));
+    fn combine(&self, run: &mut Run<'_>, scratch: &Scratch<'_>, set: RowSet<'_>) {
+        let (down, shares, residual) = (scratch.down, scratch.shares, run.matrix(self.residual));
+        let grain = set.rows.len().div_ceil(4 * run.pool.threads());
+        run.pool.for_each_range(set.rows.len(), grain, |_, range| {
+            for i in range {
+                // SAFETY: ranges are disjoint and rows are distinct, so nobody else has the row.
+                let residual = unsafe { residual.part(set.rows[i] as usize, 0, residual.cols) };
+                // SAFETY: slots are only read from here on.
+                let shares = unsafe { shares.read(i * self.n_used, self.n_used) };
+                for (rank, share) in shares.iter().enumerate() {
+                    // SAFETY: as above.
+                    let down = unsafe { down.row(i * self.n_used + rank) };
+                    residual.iter_mut().zip(down).for_each(|(x, d)| *x += self.scale * (share * d));
+                }
             }
         });
     }

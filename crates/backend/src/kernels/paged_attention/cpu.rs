@@ -213,7 +213,7 @@ impl Attend<'_> {
         for (share, key) in shares.iter_mut().zip(keys).take(seen.end).skip(seen.start) {
             let mut sum = S::splat(0.0);
             for (q, k) in query.iter().zip(key.as_chunks::<LANES>().0) {
-                sum = S::add_product(sum, S::load(q), S::load(k));
+                sum = S::mul_add(S::load(q), S::load(k), sum);
             }
             *share = softcap(S::sum(sum) * self.op.scale, self.op.softcap);
         }
@@ -234,7 +234,7 @@ impl Attend<'_> {
             let mut sum = S::mul(S::load(out), S::splat(shrink));
             for j in seen.clone() {
                 let value = &self.room.values[j * v_dim..].as_chunks::<LANES>().0[lane];
-                sum = S::add_product(sum, S::splat(shares[j]), S::load(value));
+                sum = S::mul_add(S::splat(shares[j]), S::load(value), sum);
             }
             S::store(sum, out);
         }

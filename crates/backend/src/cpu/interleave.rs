@@ -1,0 +1,158 @@
+//! Weights laid out for vector loads: the blocks of sixteen rows interleaved
+//! word by word, so that what [`Rows`] gathers from sixteen places lies
+//! together. A panel takes the same bytes as its rows; blocks stay in order.
+//!
+//! The field at `at` bytes of a block, two bytes or four, of all sixteen rows
+//! is at `16 * at` bytes of the interleaved blocks.
+
+use gguf::Format;
+
+use super::simd::{Kernel, LANES, Rows, Simd, dispatch};
+use super::{Isa, Pool};
+use crate::host::ZeroedBytes;
+use crate::{Error, Result, Weight};
+
+/// A weight whose panels are interleaved.
+#[derive(Debug)]
+pub struct Interleaved {
+    bytes: ZeroedBytes,
+    panel_bytes: usize,
+}
+
+/// A block of a format as words: after a half or before one, or neither.
+#[derive(Debug, Clone, Copy)]
+struct Words {
+    bytes: usize,
+    /// Where the words start: 0 or 2.
+    start: usize,
+}
+
+impl Words {
+    /// `None` for formats that are not interleaved.
+    fn of(format: Format) -> Option<Self> {
+        let start = match format {
+            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => 2,
+            Format::Q4_1 | Format::Q4_K | Format::Q5_K | Format::Q6_K => 0,
+            // Pairs of elements; single ones.
+            Format::F16 | Format::BF16 => return Some(Self { bytes: 4, start: 0 }),
+            Format::F32 => 0,
+            _ => return None,
+        };
+        Some(Self { bytes: format.block_bytes(), start })
+    }
+}
+
+impl Interleaved {
+    /// Whether [`Interleaved::new`] takes `weight`.
+    pub fn takes(weight: &Weight) -> bool {
+        let words = Words::of(weight.format());
+        weight.rows() >= LANES && words.is_some_and(|words| weight.row_bytes().is_multiple_of(words.bytes))
+    }
+
+    /// Interleaves a weight that it [`takes`](Self::takes), and gives the mapped file's memory back.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Weight`].
+    pub fn new(weight: &Weight, isa: Isa, pool: &mut Pool) -> Result<Self> {
+        let words = Words::of(weight.format()).expect("the caller asked whether it takes the weight");
+        let panel_bytes = LANES * weight.row_bytes();
+        let n_panels = weight.rows().div_ceil(LANES);
+        let advice = "leave the weights mapped";
+        let mut bytes = ZeroedBytes::new("interleaved weights", n_panels * panel_bytes, advice)?;
+        let out = super::shared::Shared::new(bytes.as_mut_slice());
+        let grain = n_panels.div_ceil(8 * pool.threads());
+        pool.for_each_range(n_panels, grain, |_, panels| {
+            for panel in panels {
+                // SAFETY: ranges are disjoint, so nobody else has the panel.
+                let out = unsafe { out.write(panel * panel_bytes, panel_bytes) };
+                let start = panel * LANES;
+                let first = start.min(weight.rows() - LANES);
+                let base = weight.row(first).as_ptr();
+                let rows = Rows::new(base, weight.row_bytes());
+                dispatch(isa, Interleave { rows, words, out });
+                if first < start {
+                    shift_lanes(words, start - first, out);
+                }
+            }
+        });
+        let released = weight.bytes().release();
+        released.map_err(|source| Error::Weight { name: weight.name().to_owned(), source })?;
+        Ok(Self { bytes, panel_bytes })
+    }
+
+    /// The bytes of panel `i`.
+    pub fn panel(&self, i: usize) -> &[u8] {
+        &self.bytes.as_slice()[i * self.panel_bytes..(i + 1) * self.panel_bytes]
+    }
+}
+
+/// The fields of a block: where each is, and its size.
+fn fields(words: Words) -> impl Iterator<Item = (usize, usize)> {
+    let half = |there: bool, at| there.then_some((at, 2));
+    let inner = (words.start..words.bytes - 3).step_by(4).map(|at| (at, 4));
+    let last = words.bytes - 2;
+    half(words.start == 2, 0).into_iter().chain(inner).chain(half((words.bytes - words.start) % 4 == 2, last))
+}
+
+/// Moves each field's lanes down by `by`: the last panel was read from rows
+/// before it, so that sixteen were there.
+fn shift_lanes(words: Words, by: usize, out: &mut [u8]) {
+    for block in out.chunks_exact_mut(LANES * words.bytes) {
+        for (at, size) in fields(words) {
+            block[LANES * at..LANES * (at + size)].copy_within(by * size.., 0);
+        }
+    }
+}
+
+struct Interleave<'a> {
+    rows: Rows,
+    words: Words,
+    out: &'a mut [u8],
+}
+
+impl Kernel for Interleave<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Words { bytes, start } = self.words;
+        for (i, out) in self.out.chunks_exact_mut(LANES * bytes).enumerate() {
+            let block = i * bytes;
+            if start == 2 {
+                halves(&self.rows, block, &mut out[..2 * LANES]);
+            }
+            let mut at = start;
+            while at + 16 <= bytes {
+                // SAFETY: the panel has as many blocks as each row.
+                let columns = unsafe { S::columns(&self.rows, block + at) };
+                let out = out[LANES * at..LANES * (at + 16)].as_chunks_mut::<{ 4 * LANES }>().0;
+                for (out, column) in out.iter_mut().zip(columns) {
+                    S::store_u32(column, bytemuck::cast_mut(out));
+                }
+                at += 16;
+            }
+            while at + 4 <= bytes {
+                // SAFETY: as above.
+                let word = unsafe { S::words(&self.rows, block + at) };
+                let out = &mut out[LANES * at..LANES * (at + 4)];
+                S::store_u32(
+                    word,
+                    bytemuck::cast_mut(out.as_chunks_mut::<{ 4 * LANES }>().0.first_mut().expect("one word")),
+                );
+                at += 4;
+            }
+            if at < bytes {
+                halves(&self.rows, block + at, &mut out[LANES * at..]);
+            }
+        }
+    }
+}
+
+/// The two bytes at `at` of each row.
+#[inline(always)]
+fn halves(rows: &Rows, at: usize, out: &mut [u8]) {
+    for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        // SAFETY: the rows have two bytes there.
+        *out = unsafe { rows.at(i, at).cast::<[u8; 2]>().read() };
+    }
+}

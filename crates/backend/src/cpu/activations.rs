@@ -171,7 +171,7 @@ impl Kernel for PrepareRows<'_, '_> {
                 let tile = to.all(form).range((segment.start + first) * words, n * words);
                 let tile = Tile { words: tile, t, n };
                 match form {
-                    Form::Int8 => put_int8(values, tile),
+                    Form::Int8 => put_int8::<S>(values, tile),
                     Form::F32 => put_f32(values, tile),
                     Form::Bf16 => put_bf16(values, tile),
                 }
@@ -275,52 +275,41 @@ fn round_bf16(x: f32) -> u32 {
 
 /// Rounds a row to 8 bits, 32 values at a time.
 #[inline(always)]
-fn put_int8(values: &[f32], tile: Tile<'_>) {
+fn put_int8<S: Simd>(values: &[f32], tile: Tile<'_>) {
     for (block, x) in values.as_chunks::<32>().0.iter().enumerate() {
-        let (q, scale) = quantise(x);
-        let halves = q.as_chunks::<16>().0;
-        let [a, b] = [sum(&halves[0]), sum(&halves[1])];
-        let mut words = [0; BLOCK_WORDS];
-        for (word, q) in words.iter_mut().zip(q.as_chunks::<4>().0) {
-            *word = u32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
-        }
-        words[8] = scale.to_bits();
-        words[9] = -(a + b) as u32;
-        words[10] = (scale * (a + b) as f32).to_bits();
-        words[11] = -a as u32;
-        words[12] = -b as u32;
-        words[13] = (scale * a as f32).to_bits();
-        words[14] = (scale * b as f32).to_bits();
-        tile.put(block * BLOCK_WORDS, words);
+        tile.put(block * BLOCK_WORDS, quantise::<S>(x));
     }
 }
 
+/// The words of 32 values, see [`BLOCK_WORDS`].
 #[inline(always)]
-fn sum(q: &[i8; 16]) -> i32 {
-    let mut sum = 0;
-    for &q in q {
-        sum += i32::from(q);
-    }
-    sum
-}
-
-/// 32 values as integers from −127 to 127, and what one is worth.
-#[inline(always)]
-fn quantise(x: &[f32; 32]) -> ([i8; 32], f32) {
-    // The largest magnitude by its bits, among which NaN is largest of all
-    // and so makes the scale, and every result, NaN.
-    let mut largest = 0;
-    for x in x {
-        largest = largest.max(x.abs().to_bits());
-    }
-    let largest = f32::from_bits(largest);
-    // Values below this are zero to any sum they could be part of.
-    let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
+fn quantise<S: Simd>(x: &[f32; 32]) -> [u32; BLOCK_WORDS] {
     // Adding 1.5 · 2²³ rounds to the nearest integer, which the lowest bits then hold.
     const ROUND: f32 = 12_582_912.0;
-    let mut q = [0; 32];
-    for (q, x) in q.iter_mut().zip(x) {
-        *q = (x * inverse + ROUND).to_bits() as i8;
+    let halves = x.as_chunks::<LANES>().0;
+    let (a, b) = (S::load(&halves[0]), S::load(&halves[1]));
+    let sign = S::splat_u32(0x7fff_ffff);
+    let magnitude = S::max(S::from_bits(S::and(S::bits(a), sign)), S::from_bits(S::and(S::bits(b), sign)));
+    let largest = S::largest(magnitude);
+    // Values below this are zero to any sum they could be part of.
+    let inverse = S::splat(if largest > 1e-30 { 127.0 / largest } else { 0.0 });
+    let (a, b) = (S::mul_add(a, inverse, S::splat(ROUND)), S::mul_add(b, inverse, S::splat(ROUND)));
+    // Sums of integers this small are exact in any order.
+    let of = [S::sum(S::add(a, S::splat(-ROUND))), S::sum(S::add(b, S::splat(-ROUND)))];
+    // NaN and infinite values make a sum NaN, and so everything that is made of the block.
+    let scale = if of[0].is_nan() || of[1].is_nan() { f32::NAN } else { largest / 127.0 };
+    let bytes = [S::low_bytes(S::bits(a)), S::low_bytes(S::bits(b))];
+    let mut words = [0; BLOCK_WORDS];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_flattened().as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
     }
-    (q, largest / 127.0)
+    let integers = |sum: f32| -(sum as i32) as u32;
+    words[8] = scale.to_bits();
+    words[9] = integers(of[0] + of[1]);
+    words[10] = (scale * (of[0] + of[1])).to_bits();
+    words[11] = integers(of[0]);
+    words[12] = integers(of[1]);
+    words[13] = (scale * of[0]).to_bits();
+    words[14] = (scale * of[1]).to_bits();
+    words
 }

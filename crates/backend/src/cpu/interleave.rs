@@ -7,17 +7,48 @@
 
 use gguf::Format;
 
+use std::sync::Arc;
+
+use memmap2::MmapMut;
+
+use super::shared::Shared;
 use super::simd::{Kernel, LANES, Rows, Simd, dispatch};
 use super::{Isa, Pool};
-use crate::host::ZeroedBytes;
-use crate::{Error, Result, Weight};
+use crate::{Error, Memory, Result, Weight};
 
 /// A weight whose panels are interleaved.
 #[derive(Debug)]
 pub struct Interleaved {
-    bytes: ZeroedBytes,
+    arena: Arc<Arena>,
+    /// Where its panels start.
+    start: usize,
     panel_bytes: usize,
 }
+
+/// Memory of several interleaved weights, on huge pages where the system has
+/// them: decoding reads all of it once a token, which takes many translations.
+#[derive(Debug)]
+struct Arena(MmapMut);
+
+impl Arena {
+    fn new(bytes: usize) -> Result<Self> {
+        let advice = "leave the weights mapped";
+        Memory::require(WHAT, bytes as u64, advice)?;
+        let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| Error::OutOfMemory {
+            what: WHAT.to_owned(),
+            needed: bytes as u64,
+            available: Memory::now().map_or(0, |memory| memory.available),
+            total: Memory::now().map_or(0, |memory| memory.total),
+            advice: advice.to_owned(),
+        })?;
+        // Advice only: without huge pages all is as before.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self(map))
+    }
+}
+
+const WHAT: &str = "interleaved weights";
 
 /// A block of a format as words: after a half or before one, or neither.
 #[derive(Debug, Clone, Copy)]
@@ -49,41 +80,60 @@ impl Interleaved {
         weight.rows() >= LANES && words.is_some_and(|words| weight.row_bytes().is_multiple_of(words.bytes))
     }
 
-    /// Interleaves a weight that it [`takes`](Self::takes), and gives the mapped file's memory back.
+    /// Interleaves weights that it [`takes`](Self::takes), and gives the mapped file's memory back.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Weight`].
-    pub fn new(weight: &Weight, isa: Isa, pool: &mut Pool) -> Result<Self> {
-        let words = Words::of(weight.format()).expect("the caller asked whether it takes the weight");
-        let panel_bytes = LANES * weight.row_bytes();
-        let n_panels = weight.rows().div_ceil(LANES);
-        let advice = "leave the weights mapped";
-        let mut bytes = ZeroedBytes::new("interleaved weights", n_panels * panel_bytes, advice)?;
-        let out = super::shared::Shared::new(bytes.as_mut_slice());
-        let grain = n_panels.div_ceil(8 * pool.threads());
-        pool.for_each_range(n_panels, grain, |_, panels| {
-            for panel in panels {
-                // SAFETY: ranges are disjoint, so nobody else has the panel.
-                let out = unsafe { out.write(panel * panel_bytes, panel_bytes) };
-                let start = panel * LANES;
-                let first = start.min(weight.rows() - LANES);
-                let base = weight.row(first).as_ptr();
-                let rows = Rows::new(base, weight.row_bytes());
-                dispatch(isa, Interleave { rows, words, out });
-                if first < start {
-                    shift_lanes(words, start - first, out);
-                }
-            }
-        });
-        let released = weight.bytes().release();
-        released.map_err(|source| Error::Weight { name: weight.name().to_owned(), source })?;
-        Ok(Self { bytes, panel_bytes })
+    pub fn new(weights: &[&Weight], isa: Isa, pool: &mut Pool) -> Result<Vec<Self>> {
+        let size =
+            |weight: &Weight| (weight.rows().div_ceil(LANES) * panel_bytes(weight)).next_multiple_of(64);
+        let mut arena = Arena::new(weights.iter().map(|weight| size(weight)).sum())?;
+        let mut starts = Vec::with_capacity(weights.len());
+        let mut rest = &mut arena.0[..];
+        let mut start = 0;
+        for weight in weights {
+            let (out, after) = rest.split_at_mut(size(weight));
+            interleave(weight, isa, pool, out);
+            let released = weight.bytes().release();
+            released.map_err(|source| Error::Weight { name: weight.name().to_owned(), source })?;
+            starts.push(start);
+            (start, rest) = (start + out.len(), after);
+        }
+        let arena = Arc::new(arena);
+        let weights = weights.iter().zip(starts);
+        Ok(weights
+            .map(|(weight, start)| Self { arena: arena.clone(), start, panel_bytes: panel_bytes(weight) })
+            .collect())
     }
 
     /// The bytes of panel `i`.
     pub fn panel(&self, i: usize) -> &[u8] {
-        &self.bytes.as_slice()[i * self.panel_bytes..(i + 1) * self.panel_bytes]
+        &self.arena.0[self.start + i * self.panel_bytes..][..self.panel_bytes]
     }
+}
+
+fn panel_bytes(weight: &Weight) -> usize {
+    LANES * weight.row_bytes()
+}
+
+/// Writes a weight's panels to `out`, on all threads.
+fn interleave(weight: &Weight, isa: Isa, pool: &mut Pool, out: &mut [u8]) {
+    let words = Words::of(weight.format()).expect("the caller asked whether it is taken");
+    let (n_panels, panel_bytes) = (weight.rows().div_ceil(LANES), panel_bytes(weight));
+    let out = Shared::new(out);
+    pool.for_each_range(n_panels, n_panels.div_ceil(8 * pool.threads()), |_, panels| {
+        for panel in panels {
+            // SAFETY: ranges are disjoint, so nobody else has the panel.
+            let out = unsafe { out.write(panel * panel_bytes, panel_bytes) };
+            let start = panel * LANES;
+            let first = start.min(weight.rows() - LANES);
+            let rows = Rows::new(weight.row(first).as_ptr(), weight.row_bytes());
+            dispatch(isa, Interleave { rows, words, out });
+            if first < start {
+                shift_lanes(words, start - first, out);
+            }
+        }
+    });
 }
 
 /// The fields of a block: where each is, and its size.

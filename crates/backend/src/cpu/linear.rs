@@ -14,9 +14,9 @@ use super::Isa;
 use super::activations::{Activations, Form, TILE};
 use super::fused::{MultiplyBlocks, MultiplyHalves};
 use super::interleave::Interleaved;
-use super::panel::{From, Panel, Room, UnpackBlocks, UnpackFloats};
+use super::panel::{From, MOST, Panel, Room, UnpackBlocks, UnpackFloats};
 use super::run::{Matrix, Run};
-use super::simd::{LANES, Rows, dispatch};
+use super::simd::{Kernel, LANES, Rows, Simd, dispatch};
 use super::tile::{Finish, Multiply, Sums};
 use super::unpack::has_short_cut;
 use crate::{Role, Weight};
@@ -194,18 +194,14 @@ impl<'a> Part<'a, '_> {
             }
             return;
         }
-        for (i, panel) in self.panels.clone().enumerate() {
-            let mut whole = room.panel(self.thread, i, form, self.map.weight.format(), cols);
-            unpack(&self, self.rows(panel).0, 0..cols, &mut whole);
+        let format = self.map.weight.format();
+        let mut panels: [Option<(Panel<'_>, usize)>; MOST] = [const { None }; MOST];
+        for (i, (panel, unpacked)) in self.panels.clone().zip(&mut panels).enumerate() {
+            let (from, skip) = self.rows(panel);
+            let (whole, _) = unpacked.insert((room.panel(self.thread, i, form, format, cols), skip));
+            unpack(&self, from, 0..cols, whole);
         }
-        let mut sums: Sums = [[0.0; LANES]; TILE];
-        for tile in 0..n_tiles {
-            for (i, panel) in self.panels.clone().enumerate() {
-                let whole = room.panel(self.thread, i, form, self.map.weight.format(), cols);
-                let skip = self.rows(panel).1;
-                self.multiply(tile, (panel, skip), &whole, 0..cols, &mut sums);
-            }
-        }
+        dispatch(self.isa, Tiles { part: &self, panels: &panels });
     }
 
     /// Adds the products of `columns`, which `unpacked` holds, to `sums`, and
@@ -231,12 +227,16 @@ impl<'a> Part<'a, '_> {
 
     /// Stores the sums of a tile with a panel from lane `skip` on.
     fn finish(&self, tile: usize, (panel, skip): (usize, usize), sums: &Sums) {
+        dispatch(self.isa, self.finishing(tile, (panel, skip), sums));
+    }
+
+    #[inline(always)]
+    fn finishing<'p>(&'p self, tile: usize, (panel, skip): (usize, usize), sums: &'p Sums) -> Finish<'a, 'p> {
         let (linear, map) = (self.linear, self.map);
         let rows = tile * TILE..self.linear.segment().len().min((tile + 1) * TILE);
         let out_rows = &linear.out_rows[rows];
         let (out, first) = (map.out, panel * LANES);
-        let finish = Finish { sums, skip, out_rows, out, first, bias: map.bias, store: linear.store };
-        dispatch(self.isa, finish);
+        Finish { sums, skip, out_rows, out, first, bias: map.bias, store: linear.store }
     }
 
     /// The rows of a panel, and which of them is the panel's first: where a panel
@@ -272,6 +272,32 @@ impl<'a> Part<'a, '_> {
         let bytes = weight.bytes();
         let part = part(columns.start).min(bytes.len())..part(columns.end).min(bytes.len());
         prefetch(&bytes[part]);
+    }
+}
+
+/// Multiplies every tile with the panels that were unpacked, each with the lanes to skip.
+struct Tiles<'a, 'r, 'p> {
+    part: &'p Part<'a, 'r>,
+    panels: &'p [Option<(Panel<'p>, usize)>],
+}
+
+impl Kernel for Tiles<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Part { linear, panels, .. } = self.part;
+        let (form, segment) = (self.part.form(), linear.segment());
+        let mut sums: Sums = [[0.0; LANES]; TILE];
+        for tile in 0..segment.len().div_ceil(TILE) {
+            // SAFETY: the activations are prepared.
+            let (x, n) = unsafe { linear.x.tile(form, &segment, tile) };
+            for (panel, unpacked) in panels.clone().zip(self.panels) {
+                let Some((unpacked, skip)) = unpacked else { break };
+                Multiply { panel: unpacked, x, n, first: true, sums: &mut sums }.run::<S>();
+                self.part.finishing(tile, (panel, *skip), &sums).run::<S>();
+            }
+        }
     }
 }
 

@@ -13,22 +13,23 @@ pub fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 · 2²³ rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-104.0, 89.0);
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let r = (clamped - (rounded - ROUND) * LN2_HIGH) - (rounded - ROUND) * LN2_LOW;
     let mut p = 1.0 / 5040.0;
     for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + c;
     }
-    // NaN makes n NaN, which becomes 0 here and stays NaN in p.
-    let n = n as i32;
+    // The lowest bits hold n. (A cast would do, but saturates, which takes vectors apart.)
+    // Of NaN they hold anything, and p stays NaN.
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n - half)
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
 /// `2^n` for −126 ≤ n ≤ 127.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) << 23) as u32)
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 /// `tanh x = 1 − 2 / (e^{2x} + 1)`; absolute error below 3e-7.

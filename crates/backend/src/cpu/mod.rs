@@ -15,7 +15,7 @@ mod pool;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod simd;
-mod tile;
+pub(crate) mod tile;
 mod unpack;
 pub(crate) mod widen;
 
@@ -163,15 +163,16 @@ impl Cpu {
         ids.dedup();
         let weights = ids.iter().map(|id| &self.weights[id.0 as usize]);
         let bytes: u64 = weights.clone().map(|weight| weight.bytes().len() as u64).sum();
-        // What the mapped file takes is given back weight by weight, so that
-        // the largest is all that is held twice; but it was not taken before.
+        // The mapped file's memory is given back weight by weight, so that no
+        // more than the largest is held twice.
         let fits = || Memory::now().is_none_or(|memory| bytes <= memory.available / 10 * 9);
-        if self.layout == WeightLayout::Auto && !fits() {
+        if ids.is_empty() || self.layout == WeightLayout::Auto && !fits() {
             return Ok(());
         }
-        for id in ids {
-            let i = id.0 as usize;
-            self.interleaved[i] = Some(Interleaved::new(&self.weights[i], self.isa, &mut self.pool)?);
+        let weights: Vec<&Weight> = weights.collect();
+        let interleaved = Interleaved::new(&weights, self.isa, &mut self.pool)?;
+        for (id, interleaved) in ids.into_iter().zip(interleaved) {
+            self.interleaved[id.0 as usize] = Some(interleaved);
         }
         Ok(())
     }

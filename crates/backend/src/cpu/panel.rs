@@ -19,7 +19,7 @@ use crate::{Role, Weight};
 const CACHE: usize = 256 << 10;
 
 /// Most panels that are unpacked together.
-const MOST: usize = 4;
+pub const MOST: usize = 4;
 
 /// Columns of sixteen rows, unpacked.
 pub enum Panel<'a> {
@@ -329,7 +329,7 @@ fn pairs<S: Simd>(rows: &Rows, columns: Range<usize>, out: &mut [Words]) {
 
 /// Two-byte floats, widened.
 #[inline(always)]
-fn halves<S: Simd, const BF16: bool>(rows: &Rows, columns: Range<usize>, out: &mut [[f32; LANES]]) {
+pub fn halves<S: Simd, const BF16: bool>(rows: &Rows, columns: Range<usize>, out: &mut [[f32; LANES]]) {
     let eights = columns.len() / 8;
     for i in 0..eights {
         // SAFETY: eight columns from here on are the rows'.
@@ -352,7 +352,7 @@ fn halves<S: Simd, const BF16: bool>(rows: &Rows, columns: Range<usize>, out: &m
 
 /// Four-byte floats.
 #[inline(always)]
-fn singles<S: Simd>(rows: &Rows, columns: Range<usize>, out: &mut [[f32; LANES]]) {
+pub fn singles<S: Simd>(rows: &Rows, columns: Range<usize>, out: &mut [[f32; LANES]]) {
     let fours = columns.len() / 4;
     for i in 0..fours {
         // SAFETY: four columns from here on are the rows'.

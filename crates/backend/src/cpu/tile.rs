@@ -95,27 +95,27 @@ impl Int8<'_> {
         x: &[u32],
         sums: &mut [S::F32; T],
     ) {
-        let groups = self.w.as_chunks::<STEPS>().0;
-        let blocks = x.chunks_exact(BLOCK_WORDS * T);
-        let blocks = blocks.zip(groups.chunks_exact(GROUPS)).zip(self.scales.chunks_exact(GROUPS));
-        for (i, ((x, w), scales)) in blocks.enumerate() {
+        let w = self.w.as_chunks::<STEPS>().0;
+        for i in 0..x.len() / (BLOCK_WORDS * T) {
+            let x = &x[i * BLOCK_WORDS * T..][..BLOCK_WORDS * T];
             for g in 0..GROUPS {
                 // The sums of all 32, or of each 16.
                 let (of_integers, of_values) = if GROUPS == 1 { (9, 10) } else { (11 + g, 13 + g) };
                 let q = &x[g * STEPS * T..(g + 1) * STEPS * T];
                 let minus = &x[of_integers * T..(of_integers + 1) * T];
+                let group = i * GROUPS + g;
                 let dots = if OFFSET {
-                    S::dots::<STEPS, T, false>(&w[g], q, minus, self.bias)
+                    S::dots::<STEPS, T, false>(&w[group], q, minus, self.bias)
                 } else {
-                    S::dots::<STEPS, T, true>(&w[g], q, minus, self.bias)
+                    S::dots::<STEPS, T, true>(&w[group], q, minus, self.bias)
                 };
-                let scale = S::load(&scales[g]);
+                let scale = S::load(&self.scales[group]);
                 for t in 0..T {
                     let scale = S::mul(scale, S::splat(f32::from_bits(x[8 * T + t])));
                     sums[t] = S::mul_add(dots[t], scale, sums[t]);
                 }
                 if OFFSET {
-                    let offset = S::load(&self.offsets[i * GROUPS + g]);
+                    let offset = S::load(&self.offsets[group]);
                     for t in 0..T {
                         let value = S::splat(f32::from_bits(x[of_values * T + t]));
                         sums[t] = S::mul_add(offset, value, sums[t]);
@@ -126,44 +126,54 @@ impl Int8<'_> {
     }
 }
 
+/// Adds the products of panel columns with a tile's columns.
 #[inline(always)]
-fn floats<S: Simd, const T: usize>(w: &[[f32; LANES]], x: &[u32], sums: &mut [S::F32; T]) {
-    for (w, x) in w.chunks(FLOATS_TOGETHER).zip(x.chunks(FLOATS_TOGETHER * T)) {
+pub fn floats<S: Simd, const T: usize>(w: &[[f32; LANES]], x: &[u32], sums: &mut [S::F32; T]) {
+    let x = &x[..w.len() * T];
+    let mut start = 0;
+    while start < w.len() {
+        let end = w.len().min(start + FLOATS_TOGETHER);
         let (mut even, mut odd) = ([S::splat(0.0); T], [S::splat(0.0); T]);
-        let (pairs, last) = w.as_chunks::<2>();
-        let x_pairs = x.chunks_exact(2 * T);
-        let rest = x_pairs.remainder();
-        for (w, x) in pairs.iter().zip(x_pairs) {
-            let (first, second) = (S::load(&w[0]), S::load(&w[1]));
+        let mut i = start;
+        while i + 2 <= end {
+            let (first, second) = (S::load(&w[i]), S::load(&w[i + 1]));
+            let x = &x[i * T..(i + 2) * T];
             for t in 0..T {
                 even[t] = S::mul_add(first, S::splat(f32::from_bits(x[t])), even[t]);
                 odd[t] = S::mul_add(second, S::splat(f32::from_bits(x[T + t])), odd[t]);
             }
+            i += 2;
         }
-        if let [last] = last {
+        if i < end {
+            let (last, x) = (S::load(&w[i]), &x[i * T..]);
             for t in 0..T {
-                even[t] = S::mul_add(S::load(last), S::splat(f32::from_bits(rest[t])), even[t]);
+                even[t] = S::mul_add(last, S::splat(f32::from_bits(x[t])), even[t]);
             }
         }
         add_both::<S, T>(sums, even, odd);
+        start = end;
     }
 }
 
 #[inline(always)]
 fn bf16_pairs<S: Simd, const T: usize>(w: &[Words], x: &[u32], sums: &mut [S::F32; T]) {
-    for (w, x) in w.chunks(FLOATS_TOGETHER / 2).zip(x.chunks(FLOATS_TOGETHER / 2 * T)) {
+    let x = &x[..w.len() * T];
+    let mut start = 0;
+    while start < w.len() {
+        let end = w.len().min(start + FLOATS_TOGETHER / 2);
         let (mut even, mut odd) = ([S::splat(0.0); T], [S::splat(0.0); T]);
-        let (pairs, last) = w.as_chunks::<2>();
-        let x_pairs = x.chunks_exact(2 * T);
-        let rest = x_pairs.remainder();
-        for (w, x) in pairs.iter().zip(x_pairs) {
-            S::add_bf16_pairs(&mut even, S::load_u32(&w[0]), &x[..T]);
-            S::add_bf16_pairs(&mut odd, S::load_u32(&w[1]), &x[T..]);
+        let mut i = start;
+        while i + 2 <= end {
+            let x = &x[i * T..(i + 2) * T];
+            S::add_bf16_pairs(&mut even, S::load_u32(&w[i]), &x[..T]);
+            S::add_bf16_pairs(&mut odd, S::load_u32(&w[i + 1]), &x[T..]);
+            i += 2;
         }
-        if let [last] = last {
-            S::add_bf16_pairs(&mut even, S::load_u32(last), &rest[..T]);
+        if i < end {
+            S::add_bf16_pairs(&mut even, S::load_u32(&w[i]), &x[i * T..]);
         }
         add_both::<S, T>(sums, even, odd);
+        start = end;
     }
 }
 

@@ -46,6 +46,7 @@ impl Simd for Avx2 {
         mul_u32(a: Integers, b: Integers) -> Integers = _mm256_mullo_epi32;
         from_i32(x: Integers) -> Floats = _mm256_cvtepi32_ps;
         from_bits(x: Integers) -> Floats = _mm256_castsi256_ps;
+        bits(x: Floats) -> Integers = _mm256_castps_si256;
     }
 
     #[inline(always)]
@@ -95,6 +96,27 @@ impl Simd for Avx2 {
     fn sum(x: Floats) -> f32 {
         // SAFETY: `run` requires AVX2.
         unsafe { sum8(_mm256_add_ps(x.0, x.1)) }
+    }
+
+    #[inline(always)]
+    fn largest(x: Floats) -> f32 {
+        // SAFETY: `run` requires AVX2.
+        unsafe { largest8(_mm256_max_ps(x.0, x.1)) }
+    }
+
+    #[inline(always)]
+    fn low_bytes(x: Integers) -> [u8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: the array has sixteen bytes; `run` requires AVX2.
+        unsafe {
+            let low = Self::and(x, Self::splat_u32(0xff));
+            // Packing works within 128 bits: words 0–3 and 8–11, then 4–7 and 12–15.
+            let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low.0, low.1));
+            let packed =
+                _mm_packus_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), packed);
+        }
+        bytes
     }
 
     #[inline(always)]
@@ -434,6 +456,20 @@ unsafe fn round8(x: __m256) -> __m256i {
         let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
         _mm256_blendv_epi8(rounded, _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000)), nan)
+    }
+}
+
+/// The largest of eight lanes.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub(super) unsafe fn largest8(x: __m256) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{four_words, sum8, xmm};
+use super::avx2::{four_words, largest8, sum8, xmm};
 use super::{Bias, Kernel, LANES, Rows, Simd, Words};
 
 /// AVX-512 F, BW, VL, DQ and VNNI; with `BF16` also AVX-512 BF16. Only [`run`]
@@ -93,6 +93,26 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn sum(x: __m512) -> f32 {
         // SAFETY: `run` requires AVX-512, which includes AVX2.
         unsafe { sum8(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x))) }
+    }
+
+    #[inline(always)]
+    fn largest(x: __m512) -> f32 {
+        // SAFETY: `run` requires AVX-512, which includes AVX2.
+        unsafe { largest8(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x))) }
+    }
+
+    #[inline(always)]
+    fn bits(x: __m512) -> __m512i {
+        // SAFETY: `run` requires AVX-512.
+        unsafe { _mm512_castps_si512(x) }
+    }
+
+    #[inline(always)]
+    fn low_bytes(x: __m512i) -> [u8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: the array has sixteen bytes; `run` requires AVX-512.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) };
+        bytes
     }
 
     #[inline(always)]

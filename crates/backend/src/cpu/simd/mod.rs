@@ -160,12 +160,17 @@ pub trait Simd: Copy {
     fn add(a: Self::F32, b: Self::F32) -> Self::F32;
     /// Lane by lane.
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
-    /// Lane by lane the larger; `b` where either is NaN.
+    /// Lane by lane the larger; `b` where `a` is NaN.
     fn max(a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// Lanes `i + i+8`, then `i + i+4`, `i + i+2`, `i + i+1`.
     fn sum(x: Self::F32) -> f32;
+
+    /// The largest lane, NaN left aside.
+    fn largest(x: Self::F32) -> f32;
+    /// The lanes' bits.
+    fn bits(x: Self::F32) -> Self::U32;
 
     /// All lanes `x`.
     fn splat_u32(x: u32) -> Self::U32;
@@ -173,6 +178,8 @@ pub trait Simd: Copy {
     fn load_u32(x: &Words) -> Self::U32;
     /// Writes the lanes.
     fn store_u32(x: Self::U32, out: &mut Words);
+    /// The lowest byte of each word.
+    fn low_bytes(x: Self::U32) -> [u8; LANES];
     /// Bitwise.
     fn and(a: Self::U32, b: Self::U32) -> Self::U32;
     /// Bitwise.

@@ -82,6 +82,25 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn largest(x: Self::F32) -> f32 {
+        let mut largest = f32::NEG_INFINITY;
+        for x in x {
+            largest = if x > largest { x } else { largest };
+        }
+        largest
+    }
+
+    #[inline(always)]
+    fn bits(x: Self::F32) -> Words {
+        map(x, f32::to_bits)
+    }
+
+    #[inline(always)]
+    fn low_bytes(x: Words) -> [u8; LANES] {
+        map(x, |x| x as u8)
+    }
+
+    #[inline(always)]
     fn splat_u32(x: u32) -> Words {
         [x; LANES]
     }

@@ -1,51 +1,62 @@
 //! `paged_attention` on the CPU: tasks of a few rows of one sequence and one
-//! key/value head, each walking the pages once.
+//! key/value head, each walking the positions once, block by block.
 //!
-//! Every query head takes the positions it sees in blocks that start at fixed
-//! absolute positions, with a running maximum and sum, so that its result does
+//! Keys and values of a block are widened to panels, as weights are: scores are
+//! products of keys with a tile of queries, a position a lane, and results are
+//! products of values with their shares, a dimension a lane.
+//!
+//! Blocks start at fixed absolute positions, with a running maximum and sum for
+//! each query, and what a query does not see has no share. So its result does
 //! not depend on the rows it shares a task with.
-
-use std::ops::Range;
 
 use super::PagedAttention;
 use crate::SequenceInputs;
+use crate::cpu::activations::TILE;
 use crate::cpu::math::{exp, softcap};
+use crate::cpu::panel::{halves, singles};
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
-use crate::cpu::simd::{Kernel, LANES, Simd, dispatch};
+use crate::cpu::simd::{Kernel, LANES, Rows, Simd, dispatch};
+use crate::cpu::tile::floats;
 use crate::cpu::widen::widen;
 use crate::host::HostLayer;
+use crate::{CacheLayerConfig, KvFormat};
 
 /// Rows that share a task, and so the widening of keys and values.
-const ROWS: usize = 8;
+const ROWS: usize = 16;
 
-/// Most positions that are taken at once; a larger page is cut.
+/// Positions that are taken at once.
 const BLOCK: usize = 64;
 
 /// Each thread's room.
 #[derive(Clone, Copy)]
 pub(crate) struct Scratch<'s> {
-    /// `[BLOCK, k_dim]` and `[BLOCK, v_dim]`, dimensions rounded up to LANES.
-    keys: Shared<'s, f32>,
-    values: Shared<'s, f32>,
-    /// `[ROWS * heads of a key/value head, k_dim or v_dim]`
-    queries: Shared<'s, f32>,
-    sums: Shared<'s, f32>,
-    /// `[ROWS * heads, 2]`: running maximum and total.
+    /// Keys of a block: for each sixteen positions `[k_dim]`.
+    keys: Shared<'s, [f32; LANES]>,
+    /// Values of a block: for each sixteen dimensions `[BLOCK]`.
+    values: Shared<'s, [f32; LANES]>,
+    /// Keys or values of a block as they are stored.
+    stored: Shared<'s, u8>,
+    /// Tiles of queries, multiplied by the scale: `[k_dim, rows of the tile]`.
+    queries: Shared<'s, u32>,
+    /// Of each query, `[v_dim]` rounded up.
+    sums: Shared<'s, [f32; LANES]>,
+    /// Of each query: running maximum and total.
     totals: Shared<'s, f32>,
 }
 
 impl PagedAttention {
     pub(crate) fn cpu_scratch<'s>(&self, sizes: &Sizes<'_>, bump: &mut Bump<'s>) -> Scratch<'s> {
         let layer = &sizes.cache.layers[self.cache.0 as usize];
-        let (k_dim, v_dim) = (layer.k_dim.next_multiple_of(LANES), layer.v_dim.next_multiple_of(LANES));
-        let queries = sizes.threads * ROWS * (self.n_heads / layer.n_kv_heads);
+        let n_queries = ROWS * (self.n_heads / layer.n_kv_heads);
+        let each = |n: usize| sizes.threads.saturating_mul(n);
         Scratch {
-            keys: bump.take(sizes.threads * BLOCK * k_dim),
-            values: bump.take(sizes.threads * BLOCK * v_dim),
-            queries: bump.take(queries * k_dim),
-            sums: bump.take(queries * v_dim),
-            totals: bump.take(queries * 2),
+            keys: bump.take(each(BLOCK / LANES * layer.k_dim)),
+            values: bump.take(each(layer.v_dim.div_ceil(LANES) * BLOCK)),
+            stored: bump.take(each(stored_bytes(layer))),
+            queries: bump.take(each(n_queries * layer.k_dim)),
+            sums: bump.take(each(n_queries * layer.v_dim.div_ceil(LANES))),
+            totals: bump.take(each(n_queries * 2)),
         }
     }
 
@@ -59,15 +70,21 @@ impl PagedAttention {
         let heads = self.n_heads / n_kv_heads;
         run.pool.for_each_range(n_blocks * n_kv_heads, 1, |thread, tasks| {
             for task in tasks {
-                let (block, kv_head) = (task / n_kv_heads, task % n_kv_heads);
+                // The last rows see most, so they come first.
+                let (block, kv_head) = (n_blocks - 1 - task / n_kv_heads, task % n_kv_heads);
                 let (sequence, first_row, first, n_rows) = find_block(sequences, block);
                 let table = &group.block_tables[sequence * group.max_pages..][..group.max_pages];
                 let room = Room::new(scratch, thread, heads, layer);
-                let rows = Rows { first_row, first_position: first, n_rows, kv_head, heads };
-                dispatch(isa, Attend { op: self, layer, table, rows, q, out, room });
+                let queries = Queries { first_row, first_position: first, n_rows, kv_head, heads };
+                dispatch(isa, Attend { op: self, layer, table, queries, q, out, room });
             }
         });
     }
+}
+
+/// Bytes that the keys, or the values, of a block take.
+fn stored_bytes(layer: &CacheLayerConfig) -> usize {
+    BLOCK * layer.k_format.bytes(layer.k_dim).max(layer.v_format.bytes(layer.v_dim))
 }
 
 /// Block `block` of all sequences' rows: its sequence, its first row in the
@@ -88,8 +105,8 @@ fn find_block(sequences: &[SequenceInputs], mut block: usize) -> (usize, usize, 
     unreachable!("there are as many blocks as were counted");
 }
 
-/// The rows and heads of a task.
-struct Rows {
+/// The queries of a task: query `i` is head `i % heads` of row `i / heads`.
+struct Queries {
     first_row: usize,
     first_position: usize,
     n_rows: usize,
@@ -97,27 +114,44 @@ struct Rows {
     heads: usize,
 }
 
+impl Queries {
+    fn len(&self) -> usize {
+        self.n_rows * self.heads
+    }
+
+    /// The position of query `i`.
+    fn position(&self, i: usize) -> usize {
+        self.first_position + i / self.heads
+    }
+}
+
 /// One thread's part of the scratch.
 struct Room<'a> {
-    keys: &'a mut [f32],
-    values: &'a mut [f32],
-    queries: &'a mut [f32],
-    sums: &'a mut [f32],
+    keys: &'a mut [[f32; LANES]],
+    values: &'a mut [[f32; LANES]],
+    stored: &'a mut [u8],
+    queries: &'a mut [u32],
+    sums: &'a mut [[f32; LANES]],
     totals: &'a mut [f32],
 }
 
 impl<'a> Room<'a> {
     fn new(scratch: Scratch<'a>, thread: usize, heads: usize, layer: &HostLayer) -> Self {
-        let k_dim = layer.config.k_dim.next_multiple_of(LANES);
-        let v_dim = layer.config.v_dim.next_multiple_of(LANES);
+        let (k_dim, v_panels) = (layer.config.k_dim, layer.config.v_dim.div_ceil(LANES));
+        let n_queries = ROWS * heads;
         // SAFETY: each thread takes its own part.
-        let part = |all: Shared<'a, f32>, n: usize| unsafe { all.write(thread * n, n) };
+        let floats = |all: Shared<'a, [f32; LANES]>, n: usize| unsafe { all.write(thread * n, n) };
+        let n_stored = stored_bytes(&layer.config);
         Self {
-            keys: part(scratch.keys, BLOCK * k_dim),
-            values: part(scratch.values, BLOCK * v_dim),
-            queries: part(scratch.queries, ROWS * heads * k_dim),
-            sums: part(scratch.sums, ROWS * heads * v_dim),
-            totals: part(scratch.totals, ROWS * heads * 2),
+            keys: floats(scratch.keys, BLOCK / LANES * k_dim),
+            values: floats(scratch.values, v_panels * BLOCK),
+            // SAFETY: as above.
+            stored: unsafe { scratch.stored.write(thread * n_stored, n_stored) },
+            // SAFETY: as above.
+            queries: unsafe { scratch.queries.write(thread * n_queries * k_dim, n_queries * k_dim) },
+            sums: floats(scratch.sums, n_queries * v_panels),
+            // SAFETY: as above.
+            totals: unsafe { scratch.totals.write(thread * n_queries * 2, n_queries * 2) },
         }
     }
 }
@@ -127,7 +161,7 @@ struct Attend<'a> {
     op: &'a PagedAttention,
     layer: &'a HostLayer,
     table: &'a [u32],
-    rows: Rows,
+    queries: Queries,
     q: Matrix<'a>,
     out: Matrix<'a>,
     room: Room<'a>,
@@ -139,17 +173,25 @@ impl Kernel for Attend<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self) {
         self.start();
-        let (first, n_rows) = (self.rows.first_position, self.rows.n_rows);
-        let (oldest, end) = (self.oldest(first), first + n_rows);
-        let page_size = self.layer.page_size;
-        let mut position = oldest / page_size * page_size;
+        let (first, n_rows) = (self.queries.first_position, self.queries.n_rows);
+        let end = first + n_rows;
+        let mut position = self.oldest(first) / BLOCK * BLOCK;
         while position < end {
-            let offset = position % page_size;
-            let n = BLOCK.min(page_size - offset);
-            if position + n > oldest {
-                self.block::<S>(position, n.min(end - position));
+            let n = BLOCK.min(end - position);
+            self.load::<S>(position, n);
+            for tile in 0..self.queries.len().div_ceil(TILE) {
+                match TILE.min(self.queries.len() - tile * TILE) {
+                    1 => self.tile::<S, 1>(tile, position),
+                    2 => self.tile::<S, 2>(tile, position),
+                    3 => self.tile::<S, 3>(tile, position),
+                    4 => self.tile::<S, 4>(tile, position),
+                    5 => self.tile::<S, 5>(tile, position),
+                    6 => self.tile::<S, 6>(tile, position),
+                    7 => self.tile::<S, 7>(tile, position),
+                    _ => self.tile::<S, TILE>(tile, position),
+                }
             }
-            position += n;
+            position += BLOCK;
         }
         self.finish();
     }
@@ -162,81 +204,105 @@ impl Attend<'_> {
         self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
     }
 
-    /// Copies the queries, zero-padded, and resets sums and totals.
+    /// Packs the queries, and resets sums and totals.
     #[inline(always)]
     fn start(&mut self) {
         let k_dim = self.layer.config.k_dim;
-        let Rows { first_row, n_rows, kv_head, heads, .. } = self.rows;
-        let queries = self.room.queries.chunks_exact_mut(k_dim.next_multiple_of(LANES));
-        for (i, query) in queries.take(n_rows * heads).enumerate() {
+        let queries = &self.queries;
+        for i in 0..queries.len() {
             // SAFETY: nobody writes q while attention runs.
-            let row = unsafe { self.q.row(first_row + i / heads) };
-            let head = kv_head * heads + i % heads;
-            query[..k_dim].copy_from_slice(&row[head * k_dim..][..k_dim]);
-            query[k_dim..].fill(0.0);
+            let row = unsafe { self.q.row(queries.first_row + i / queries.heads) };
+            let head = queries.kv_head * queries.heads + i % queries.heads;
+            let first = i / TILE * TILE;
+            let n = TILE.min(queries.len() - first);
+            let tile = &mut self.room.queries[first * k_dim..][..n * k_dim];
+            for (out, x) in tile.chunks_exact_mut(n).zip(&row[head * k_dim..][..k_dim]) {
+                out[i - first] = (x * self.op.scale).to_bits();
+            }
         }
-        self.room.sums.fill(0.0);
+        self.room.sums.as_flattened_mut().fill(0.0);
         for total in self.room.totals.as_chunks_mut::<2>().0 {
             *total = [f32::NEG_INFINITY, 0.0];
         }
     }
 
-    /// Takes positions `position..position + n`, which are in one page.
+    /// Widens keys and values of positions `position..position + n`.
     #[inline(always)]
-    fn block<S: Simd>(&mut self, position: usize, n: usize) {
-        let (config, page_size) = (&self.layer.config, self.layer.page_size);
-        let slot = self.table[position / page_size] as usize * page_size + position % page_size;
-        let at = self.layer.vector(slot, self.rows.kv_head);
+    fn load<S: Simd>(&mut self, position: usize, n: usize) {
+        let CacheLayerConfig { k_format, v_format, k_dim, v_dim, .. } = self.layer.config;
         let (k, v) = (self.layer.k.as_slice(), self.layer.v.as_slice());
-        widen::<S>(config.k_format, k, at, n, config.k_dim, self.room.keys);
-        widen::<S>(config.v_format, v, at, n, config.v_dim, self.room.values);
-        for i in 0..self.rows.n_rows {
-            let last = self.rows.first_position + i;
-            let from = self.oldest(last).max(position) - position;
-            let to = (last + 1).saturating_sub(position).min(n);
-            if from < to {
-                for head in 0..self.rows.heads {
-                    self.update::<S>(i * self.rows.heads + head, from..to);
-                }
+        let size = k_format.bytes(k_dim);
+        let keys = together(
+            self.layer,
+            self.table,
+            self.queries.kv_head,
+            (position, n),
+            (k, size),
+            self.room.stored,
+        );
+        for (i, out) in self.room.keys.chunks_exact_mut(k_dim).enumerate().take(n.div_ceil(LANES)) {
+            let rows = Rows::new(keys[i * LANES * size..][..LANES * size].as_ptr(), size);
+            match k_format {
+                KvFormat::F32 => singles::<S>(&rows, 0..k_dim, out),
+                KvFormat::F16 => halves::<S, false>(&rows, 0..k_dim, out),
+                KvFormat::BF16 => halves::<S, true>(&rows, 0..k_dim, out),
             }
         }
+        let size = v_format.bytes(v_dim);
+        let values = together(
+            self.layer,
+            self.table,
+            self.queries.kv_head,
+            (position, n),
+            (v, size),
+            self.room.stored,
+        );
+        widen::<S>(v_format, &values[..n * size], v_dim, BLOCK, self.room.values);
     }
 
-    /// Adds the positions `seen` of the block to query `i`'s sums.
+    /// Adds a block to the sums of a tile's `T` queries.
     #[inline(always)]
-    fn update<S: Simd>(&mut self, i: usize, seen: Range<usize>) {
-        let k_dim = self.layer.config.k_dim.next_multiple_of(LANES);
-        let v_dim = self.layer.config.v_dim.next_multiple_of(LANES);
-        let query = self.room.queries[i * k_dim..][..k_dim].as_chunks::<LANES>().0;
-        let mut shares = [f32::NEG_INFINITY; BLOCK];
-        let keys = self.room.keys.chunks_exact(k_dim);
-        for (share, key) in shares.iter_mut().zip(keys).take(seen.end).skip(seen.start) {
-            let mut sum = S::splat(0.0);
-            for (q, k) in query.iter().zip(key.as_chunks::<LANES>().0) {
-                sum = S::mul_add(S::load(q), S::load(k), sum);
-            }
-            *share = softcap(S::sum(sum) * self.op.scale, self.op.softcap);
+    fn tile<S: Simd, const T: usize>(&mut self, tile: usize, position: usize) {
+        let (k_dim, first) = (self.layer.config.k_dim, tile * TILE);
+        let last = self.queries.position(first + T - 1);
+        if last < position {
+            return;
         }
-        let [max, total] = &mut self.room.totals.as_chunks_mut::<2>().0[i];
-        let new_max = shares.iter().fold(*max, |max, &score| max.max(score));
-        let shrink = exp(*max - new_max);
-        let mut sum = S::splat(0.0);
-        for shares in shares.as_chunks_mut::<LANES>().0 {
-            for share in shares.iter_mut() {
-                *share = exp(*share - new_max);
+        // What the last of the queries sees; none sees more of a block's end.
+        let seen = BLOCK.min(last + 1 - position);
+        let queries = &self.room.queries[first * k_dim..][..T * k_dim];
+        let mut scores = [[f32::NEG_INFINITY; BLOCK]; T];
+        for (panel, keys) in self.room.keys.chunks_exact(k_dim).take(seen.div_ceil(LANES)).enumerate() {
+            let mut sums = [S::splat(0.0); T];
+            floats::<S, T>(keys, queries, &mut sums);
+            for t in 0..T {
+                S::store(sums[t], &mut scores[t].as_chunks_mut::<LANES>().0[panel]);
             }
-            sum = S::add(sum, S::load(shares));
         }
-        *total = *total * shrink + S::sum(sum);
-        *max = new_max;
-        let sums = self.room.sums[i * v_dim..][..v_dim].as_chunks_mut::<LANES>().0;
-        for (lane, out) in sums.iter_mut().enumerate() {
-            let mut sum = S::mul(S::load(out), S::splat(shrink));
-            for j in seen.clone() {
-                let value = &self.room.values[j * v_dim..].as_chunks::<LANES>().0[lane];
-                sum = S::mul_add(S::splat(shares[j]), S::load(value), sum);
+        let mut shares = [0; BLOCK * TILE];
+        let mut shrink = [1.0; T];
+        for t in 0..T {
+            let at = self.queries.position(first + t);
+            let from = self.oldest(at).saturating_sub(position);
+            let to = (at + 1).saturating_sub(position).min(BLOCK);
+            if from >= to {
+                continue;
             }
-            S::store(sum, out);
+            let total = &mut self.room.totals.as_chunks_mut::<2>().0[first + t];
+            shrink[t] = share::<S>(&mut scores[t], from..to, self.op.softcap, total);
+            for (j, share) in scores[t][..seen].iter().enumerate() {
+                shares[j * T + t] = share.to_bits();
+            }
+        }
+        let v_panels = self.layer.config.v_dim.div_ceil(LANES);
+        let sums = &mut self.room.sums[first * v_panels..][..T * v_panels];
+        for (panel, values) in self.room.values.chunks_exact(BLOCK).enumerate() {
+            let mut products = [S::splat(0.0); T];
+            floats::<S, T>(&values[..seen], &shares[..seen * T], &mut products);
+            for t in 0..T {
+                let sum = &mut sums[t * v_panels + panel];
+                S::store(S::mul_add(S::load(sum), S::splat(shrink[t]), products[t]), sum);
+            }
         }
     }
 
@@ -244,16 +310,90 @@ impl Attend<'_> {
     #[inline(always)]
     fn finish(&mut self) {
         let v_dim = self.layer.config.v_dim;
-        let Rows { first_row, n_rows, kv_head, heads, .. } = self.rows;
-        let sums = self.room.sums.chunks_exact(v_dim.next_multiple_of(LANES));
+        let queries = &self.queries;
+        let sums = self.room.sums.chunks_exact(v_dim.div_ceil(LANES));
         let totals = self.room.totals.as_chunks::<2>().0;
-        for (i, (sums, [_, total])) in sums.zip(totals).take(n_rows * heads).enumerate() {
-            let head = kv_head * heads + i % heads;
+        for (i, (sums, [_, total])) in sums.zip(totals).take(queries.len()).enumerate() {
+            let head = queries.kv_head * queries.heads + i % queries.heads;
+            let row = queries.first_row + i / queries.heads;
             // SAFETY: only this task has these rows of this head.
-            let out = unsafe { self.out.part(first_row + i / heads, head * v_dim, v_dim) };
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = sum / total;
+            let out = unsafe { self.out.part(row, head * v_dim, v_dim) };
+            let inverse = 1.0 / total;
+            for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+                *out = sum * inverse;
             }
         }
     }
+}
+
+/// The stored vectors of `n` positions from `position` on, `size` bytes each,
+/// followed by others (of any value) up to a multiple of sixteen: where they
+/// lie, if they are all in one page, or copied to `room`.
+#[inline(always)]
+fn together<'a>(
+    layer: &'a HostLayer,
+    table: &[u32],
+    kv_head: usize,
+    (position, n): (usize, usize),
+    (stored, size): (&'a [u8], usize),
+    room: &'a mut [u8],
+) -> &'a [u8] {
+    let page_size = layer.page_size;
+    let vector = |position: usize| {
+        let slot = table[position / page_size] as usize * page_size + position % page_size;
+        layer.vector(slot, kv_head)
+    };
+    let whole = n.next_multiple_of(LANES);
+    if position % page_size + whole <= page_size {
+        return &stored[vector(position) * size..][..whole * size];
+    }
+    let mut done = 0;
+    while done < n {
+        let at = position + done;
+        let part = (page_size - at % page_size).min(n - done);
+        // Pages that were freed are before what any row of the task sees.
+        if table[at / page_size] != crate::NO_PAGE {
+            let from = &stored[vector(at) * size..][..part * size];
+            room[done * size..][..part * size].copy_from_slice(from);
+        } else {
+            room[done * size..][..part * size].fill(0);
+        }
+        done += part;
+    }
+    room[n * size..whole * size].fill(0);
+    room
+}
+
+/// Turns scores into shares relative to a running maximum, which with the total
+/// is updated; gives what earlier sums shrink by. Scores outside `seen` get no share.
+#[inline(always)]
+fn share<S: Simd>(
+    scores: &mut [f32; BLOCK],
+    seen: std::ops::Range<usize>,
+    cap: Option<f32>,
+    [max, total]: &mut [f32; 2],
+) -> f32 {
+    if cap.is_some() {
+        for score in scores.iter_mut() {
+            *score = softcap(*score, cap);
+        }
+    }
+    scores[..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..].fill(f32::NEG_INFINITY);
+    let mut largest = S::splat(*max);
+    for scores in scores.as_chunks::<LANES>().0 {
+        largest = S::max(S::load(scores), largest);
+    }
+    let new_max = S::largest(largest);
+    let shrink = exp(*max - new_max);
+    let mut sum = S::splat(0.0);
+    for scores in scores.as_chunks_mut::<LANES>().0 {
+        for score in scores.iter_mut() {
+            *score = exp(*score - new_max);
+        }
+        sum = S::add(sum, S::load(scores));
+    }
+    *total = *total * shrink + S::sum(sum);
+    *max = new_max;
+    shrink
 }

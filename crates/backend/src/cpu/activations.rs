@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::linear::form;
 use super::math::{gelu_tanh, silu};
-use super::run::{Matrix, Run, Sizes};
+use super::run::{Matrix, RowSet, Run, Sizes};
 use super::shared::{Bump, Shared};
 use super::simd::{Kernel, LANES, Simd, dispatch};
 use crate::kernels::swiglu_linear_add::Activation;
@@ -22,10 +22,19 @@ pub enum Form {
     F32,
     /// bf16, two a word.
     Bf16,
+    /// bf16, two a word, in [tiles](super::amx) of sixteen rows and 32 columns,
+    /// those of the same rows one after the other. What rows and columns are
+    /// missing in the last tile has any value, or is zero.
+    Tiles,
 }
 
 /// Rows of a tile.
 pub const TILE: usize = 8;
+
+/// Rows and columns of [`Form::Tiles`].
+pub const TILE_ROWS: usize = 16;
+/// See [`TILE_ROWS`].
+pub const TILE_COLS: usize = 32;
 
 /// Words that a row's 32 columns take in [`Form::Int8`]: eight of four integers
 /// each, then what an integer is worth, minus the sum of the integers, the sum
@@ -39,6 +48,7 @@ impl Form {
             Self::Int8 => cols / 32 * BLOCK_WORDS,
             Self::F32 => cols,
             Self::Bf16 => cols.div_ceil(2),
+            Self::Tiles => cols.next_multiple_of(TILE_COLS) / 2,
         }
     }
 }
@@ -49,18 +59,35 @@ struct Forms {
     int8: bool,
     f32: bool,
     bf16: bool,
+    tiles: bool,
 }
+
+impl Forms {
+    fn has(self, form: Form) -> bool {
+        match form {
+            Form::Int8 => self.int8,
+            Form::F32 => self.f32,
+            Form::Bf16 => self.bf16,
+            Form::Tiles => self.tiles,
+        }
+    }
+}
+
+/// The order of [`Activations::forms`].
+const ROLES: [Role; 2] = [Role::Prompt, Role::Generated];
 
 /// Rows of activations, in the forms that the weights want.
 #[derive(Clone, Copy)]
 pub struct Activations<'a> {
     cols: usize,
-    forms: Forms,
+    /// Of rows of prompts and of generated rows.
+    forms: [Forms; 2],
     /// Each thread's row before it is rounded.
     row: Shared<'a, f32>,
     int8: Shared<'a, u32>,
     f32: Shared<'a, u32>,
     bf16: Shared<'a, u32>,
+    tiles: Shared<'a, u32>,
 }
 
 /// What a row is made of.
@@ -83,37 +110,47 @@ impl<'a> Activations<'a> {
         cols: usize,
         weights: impl Iterator<Item = &'w Weight>,
     ) -> Self {
-        let mut forms = Forms::default();
+        let mut forms = [Forms::default(); 2];
         for weight in weights {
-            for role in [Role::Prompt, Role::Generated] {
+            for (role, forms) in ROLES.into_iter().zip(&mut forms) {
                 match form(weight.format(), sizes.isa, role) {
                     Form::Int8 => forms.int8 = true,
                     Form::F32 => forms.f32 = true,
                     Form::Bf16 => forms.bf16 = true,
+                    Form::Tiles => forms.tiles = true,
                 }
             }
         }
-        let words =
-            |wanted: bool, form: Form| if wanted { rows.saturating_mul(form.row_words(cols)) } else { 0 };
+        let words = |form: Form| {
+            // Two tiles of rows are multiplied together, whatever the second holds.
+            let rows = if form == Form::Tiles { rows.saturating_add(2 * TILE_ROWS) } else { rows };
+            if forms.iter().any(|forms| forms.has(form)) {
+                rows.saturating_mul(form.row_words(cols))
+            } else {
+                0
+            }
+        };
         Self {
             cols,
             forms,
             row: bump.take(sizes.threads.saturating_mul(cols)),
-            int8: bump.take(words(forms.int8, Form::Int8)),
-            f32: bump.take(words(forms.f32, Form::F32)),
-            bf16: bump.take(words(forms.bf16, Form::Bf16)),
+            int8: bump.take(words(Form::Int8)),
+            f32: bump.take(words(Form::F32)),
+            bf16: bump.take(words(Form::Bf16)),
+            tiles: bump.take(words(Form::Tiles)),
         }
     }
 
     /// Makes rows `segment`, packed as tiles of their own; row `segment.start + i`
     /// from row `rows[i]` of the source.
-    pub fn prepare(self, run: &mut Run<'_>, segment: Range<usize>, source: Source<'a>, rows: &[u32]) {
+    pub fn prepare(self, run: &mut Run<'_>, segment: Range<usize>, source: Source<'a>, set: RowSet<'_>) {
+        let RowSet { rows, role } = set;
         let (isa, n) = (run.isa, segment.len());
         let grain = n.div_ceil(4 * run.pool.threads()).next_multiple_of(TILE);
         run.pool.for_each_range(n, grain, |thread, range| {
             // SAFETY: each thread has its own row.
             let values = unsafe { self.row.write(thread * self.cols, self.cols) };
-            dispatch(isa, PrepareRows { to: self, segment: &segment, range, source, rows, values });
+            dispatch(isa, PrepareRows { to: self, segment: &segment, range, source, rows, role, values });
         });
     }
 
@@ -134,7 +171,18 @@ impl<'a> Activations<'a> {
             Form::Int8 => self.int8,
             Form::F32 => self.f32,
             Form::Bf16 => self.bf16,
+            Form::Tiles => self.tiles,
         }
+    }
+
+    /// The words of [`Form::Tiles`] for rows `first..first + 16` of `segment`.
+    ///
+    /// # Safety
+    /// [`prepare`](Self::prepare) of the segment has returned and is not running.
+    pub unsafe fn tile_rows(self, segment: &Range<usize>, first: usize) -> &'a [u32] {
+        let words = Form::Tiles.row_words(self.cols);
+        // SAFETY: the caller's promise.
+        unsafe { self.tiles.read((segment.start + first) * words, TILE_ROWS * words) }
     }
 }
 
@@ -145,6 +193,7 @@ struct PrepareRows<'a, 'r> {
     range: Range<usize>,
     source: Source<'a>,
     rows: &'r [u32],
+    role: Role,
     values: &'r mut [f32],
 }
 
@@ -153,19 +202,21 @@ impl Kernel for PrepareRows<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self { to, segment, range, source, rows, values } = self;
+        let Self { to, segment, range, source, rows, role, values } = self;
+        let forms = to.forms[if role == ROLES[0] { 0 } else { 1 }];
         for i in range {
             make::<S>(source, rows[i] as usize, values);
             let first = i / TILE * TILE;
             let (t, n) = (i - first, TILE.min(segment.len() - first));
-            for form in [Form::Int8, Form::F32, Form::Bf16] {
+            for form in [Form::Int8, Form::F32, Form::Bf16, Form::Tiles] {
+                if !forms.has(form) {
+                    continue;
+                }
                 let words = form.row_words(to.cols);
-                let wanted = match form {
-                    Form::Int8 => to.forms.int8,
-                    Form::F32 => to.forms.f32,
-                    Form::Bf16 => to.forms.bf16,
-                };
-                if !wanted {
+                if form == Form::Tiles {
+                    let first = i / TILE_ROWS * TILE_ROWS;
+                    let tiles = to.tiles.range((segment.start + first) * words, TILE_ROWS * words);
+                    put_tiles::<S>(values, tiles, i - first);
                     continue;
                 }
                 let tile = to.all(form).range((segment.start + first) * words, n * words);
@@ -173,7 +224,7 @@ impl Kernel for PrepareRows<'_, '_> {
                 match form {
                     Form::Int8 => put_int8::<S>(values, tile),
                     Form::F32 => put_f32(values, tile),
-                    Form::Bf16 => put_bf16(values, tile),
+                    Form::Bf16 | Form::Tiles => put_bf16(values, tile),
                 }
             }
         }
@@ -263,6 +314,20 @@ fn put_bf16(values: &[f32], tile: Tile<'_>) {
     }
     if let [last] = rest {
         tile.put(pairs.len(), [round_bf16(*last)]);
+    }
+}
+
+/// Writes row `r` of sixteen, rounded to bf16, zero-padded to whole tiles.
+#[inline(always)]
+fn put_tiles<S: Simd>(values: &[f32], tiles: Shared<'_, u32>, r: usize) {
+    for (tile, x) in values.chunks(TILE_COLS).enumerate() {
+        let mut whole = [0.0; TILE_COLS];
+        whole[..x.len()].copy_from_slice(x);
+        let halves = whole.as_chunks::<LANES>().0;
+        let mut words = [0; LANES];
+        S::store_u32(S::pack_bf16(S::load(&halves[0]), S::load(&halves[1])), &mut words);
+        // SAFETY: only who makes the row writes its words.
+        unsafe { tiles.write((tile * TILE_ROWS + r) * LANES, LANES) }.copy_from_slice(&words);
     }
 }
 

@@ -87,7 +87,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => false,
+            Self::Amx => Self::Avx512Bf16.is_available() && super::amx::is_available(),
         }
     }
 

@@ -14,21 +14,19 @@ use super::Isa;
 use super::activations::{Activations, Form, TILE};
 use super::fused::{MultiplyBlocks, MultiplyHalves};
 use super::interleave::Interleaved;
-use super::panel::{From, MOST, Panel, Room, UnpackBlocks, UnpackFloats};
+use super::panel::{CHUNK, From, MOST, Panel, Room, UnpackBlocks, UnpackFloats};
 use super::run::{Matrix, Run};
 use super::simd::{Kernel, LANES, Rows, Simd, dispatch};
 use super::tile::{Finish, Multiply, Sums};
 use super::unpack::has_short_cut;
 use crate::{Role, Weight};
 
-/// Columns that are unpacked at a time when there is one tile only: small
-/// enough to stay in the first cache, a whole number of any format's blocks.
-const CHUNK: usize = 256;
-
 /// How `isa` multiplies weights of `format` with rows of `role`.
 pub fn form(format: Format, isa: Isa, role: Role) -> Form {
     match format {
         Format::F32 | Format::F16 => Form::F32,
+        #[cfg(target_arch = "x86_64")]
+        _ if isa == Isa::Amx && role == Role::Prompt => Form::Tiles,
         #[cfg(target_arch = "x86_64")]
         Format::BF16 if isa >= Isa::Avx512Bf16 && role == Role::Prompt => Form::Bf16,
         Format::BF16 => Form::F32,
@@ -78,7 +76,7 @@ pub struct Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
-    fn segment(&self) -> Range<usize> {
+    pub(super) fn segment(&self) -> Range<usize> {
         self.segment.0..self.segment.1
     }
 
@@ -92,9 +90,12 @@ impl<'a> Linear<'a> {
         let total: usize = maps.iter().map(panels).sum();
         // Some eight parts a thread, so that a slow thread does fewer.
         let most = (total / (8 * threads)).max(1);
-        let most_of = |map: &Map<'_>| match self.segment().len() {
-            0..=TILE => most,
-            _ => most.min(Room::panels(form(map.weight.format(), isa, self.role), map.weight.cols())),
+        let most_of = |map: &Map<'_>| {
+            let form = form(map.weight.format(), isa, self.role);
+            match self.segment().len() {
+                0..=TILE if form != Form::Tiles => most,
+                _ => most.min(Room::panels(form, map.weight.cols())),
+            }
         };
         let units = |map: &Map<'_>| panels(map).div_ceil(most_of(map));
         let n_units = maps.iter().map(units).sum();
@@ -115,12 +116,12 @@ impl<'a> Linear<'a> {
 }
 
 /// One thread's share, on its way to code compiled for format and processor.
-struct Part<'a, 'r> {
-    linear: &'r Linear<'a>,
-    map: &'r Map<'a>,
-    isa: Isa,
-    thread: usize,
-    panels: Range<usize>,
+pub(super) struct Part<'a, 'r> {
+    pub(super) linear: &'r Linear<'a>,
+    pub(super) map: &'r Map<'a>,
+    pub(super) isa: Isa,
+    pub(super) thread: usize,
+    pub(super) panels: Range<usize>,
 }
 
 impl Visitor for Part<'_, '_> {
@@ -139,7 +140,7 @@ impl Visitor for Part<'_, '_> {
     }
 
     fn block<B: Block>(self) {
-        if self.is_single() && has_short_cut(B::FORMAT) {
+        if self.is_single() && self.form() == Form::Int8 && has_short_cut(B::FORMAT) {
             return self.run_single(|part, from, x| dispatch(part.isa, MultiplyBlocks::<B>::new(from, x)));
         }
         self.run(|part, from, columns, panel| {
@@ -178,6 +179,10 @@ impl<'a> Part<'a, '_> {
     /// Multiplies the panels, unpacking columns of sixteen rows by `unpack`.
     fn run(self, unpack: impl Fn(&Self, From<'_>, Range<usize>, &mut Panel<'_>)) {
         let (cols, form) = (self.map.weight.cols(), self.form());
+        #[cfg(target_arch = "x86_64")]
+        if form == Form::Tiles {
+            return self.run_tiles(unpack);
+        }
         let n_tiles = self.linear.segment().len().div_ceil(TILE);
         let room = self.linear.room;
         if n_tiles == 1 {
@@ -227,13 +232,18 @@ impl<'a> Part<'a, '_> {
 
     /// Stores the sums of a tile with a panel from lane `skip` on.
     fn finish(&self, tile: usize, (panel, skip): (usize, usize), sums: &Sums) {
-        dispatch(self.isa, self.finishing(tile, (panel, skip), sums));
+        dispatch(self.isa, self.finishing(tile * TILE, (panel, skip), sums));
     }
 
     #[inline(always)]
-    fn finishing<'p>(&'p self, tile: usize, (panel, skip): (usize, usize), sums: &'p Sums) -> Finish<'a, 'p> {
+    pub(super) fn finishing<'p>(
+        &'p self,
+        first_row: usize,
+        (panel, skip): (usize, usize),
+        sums: &'p [[f32; LANES]],
+    ) -> Finish<'a, 'p> {
         let (linear, map) = (self.linear, self.map);
-        let rows = tile * TILE..self.linear.segment().len().min((tile + 1) * TILE);
+        let rows = first_row..self.linear.segment().len().min(first_row + sums.len());
         let out_rows = &linear.out_rows[rows];
         let (out, first) = (map.out, panel * LANES);
         Finish { sums, skip, out_rows, out, first, bias: map.bias, store: linear.store }
@@ -241,7 +251,7 @@ impl<'a> Part<'a, '_> {
 
     /// The rows of a panel, and which of them is the panel's first: where a panel
     /// would end beyond the weight, it starts earlier.
-    fn rows(&self, panel: usize) -> (From<'a>, usize) {
+    pub(super) fn rows(&self, panel: usize) -> (From<'a>, usize) {
         let weight = self.map.weight;
         let first = self.map.first_row + panel * LANES;
         if let Some(interleaved) = self.interleaved() {
@@ -295,7 +305,7 @@ impl Kernel for Tiles<'_, '_, '_> {
             for (panel, unpacked) in panels.clone().zip(self.panels) {
                 let Some((unpacked, skip)) = unpacked else { break };
                 Multiply { panel: unpacked, x, n, first: true, sums: &mut sums }.run::<S>();
-                self.part.finishing(tile, (panel, *skip), &sums).run::<S>();
+                self.part.finishing(tile * TILE, (panel, *skip), &sums).run::<S>();
             }
         }
     }

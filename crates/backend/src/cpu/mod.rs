@@ -5,6 +5,10 @@
 //! differ in the last bits, and those that multiply prompts in bf16 by more.
 
 pub(crate) mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_linear;
 mod fused;
 pub(crate) mod interleave;
 mod isa;

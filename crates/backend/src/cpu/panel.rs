@@ -18,6 +18,10 @@ use crate::{Role, Weight};
 /// What the panels that are unpacked together may take: half of a small second-level cache.
 const CACHE: usize = 256 << 10;
 
+/// Columns that are unpacked at a time where they are used at once: few enough
+/// to stay in the first cache, a whole number of any format's blocks.
+pub const CHUNK: usize = 256;
+
 /// Most panels that are unpacked together.
 pub const MOST: usize = 4;
 
@@ -94,7 +98,7 @@ fn panel_size(form: Form, cols: usize) -> (usize, usize) {
         // Groups are of 16 at least, and scales come before offsets.
         Form::Int8 => (cols / 4, cols / 16 * 2),
         Form::F32 => (0, cols),
-        Form::Bf16 => (cols.div_ceil(2), 0),
+        Form::Bf16 | Form::Tiles => (form.row_words(cols), 0),
     }
 }
 
@@ -120,8 +124,10 @@ impl<'a> Room<'a> {
                 let (form, cols) = (form(weight.format(), sizes.isa, role), weight.cols());
                 let (words, floats) = panel_size(form, cols);
                 let n = Self::panels(form, cols);
-                n_words = n_words.max(n.saturating_mul(words));
-                n_floats = n_floats.max(n.saturating_mul(floats));
+                // Tiles are made of a chunk of integers at a time, which has its room behind them.
+                let of_chunk = if form == Form::Tiles { panel_size(Form::Int8, CHUNK) } else { (0, 0) };
+                n_words = n_words.max(n.saturating_mul(words).saturating_add(of_chunk.0));
+                n_floats = n_floats.max(n.saturating_mul(floats).saturating_add(of_chunk.1));
             }
         }
         Self {
@@ -132,6 +138,20 @@ impl<'a> Room<'a> {
             n_floats,
             n_few,
         }
+    }
+
+    /// `cols` columns of integers, at most a chunk, behind the panels of `thread`.
+    pub fn chunk(self, thread: usize, format: Format, cols: usize) -> Panel<'a> {
+        let (n_words, n_floats) = panel_size(Form::Int8, CHUNK);
+        let (at_words, at_floats) =
+            ((thread + 1) * self.n_words - n_words, (thread + 1) * self.n_floats - n_floats);
+        let Shape { group, has_offset, bias } = Shape::of(format);
+        // SAFETY: each thread takes its own; panels of tiles end before it.
+        let (w, floats) =
+            unsafe { (self.words.write(at_words, cols / 4), self.floats.write(at_floats, 2 * cols / group)) };
+        let (scales, offsets) = floats.split_at_mut(cols / group);
+        let offsets = if has_offset { offsets } else { Default::default() };
+        Panel::Int8 { w, scales, offsets, group, bias }
     }
 
     /// The rows of a weight that has fewer than sixteen, and some more.
@@ -151,7 +171,7 @@ impl<'a> Room<'a> {
         let floats = |n| unsafe { self.floats.write(thread * self.n_floats + i * n_floats, n) };
         match form {
             Form::F32 => Panel::F32(floats(n_floats)),
-            Form::Bf16 => Panel::Bf16(words(n_words)),
+            Form::Bf16 | Form::Tiles => Panel::Bf16(words(n_words)),
             Form::Int8 => {
                 let Shape { group, has_offset, bias } = Shape::of(format);
                 let n_groups = cols / group;

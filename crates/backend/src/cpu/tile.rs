@@ -186,8 +186,8 @@ fn add_both<S: Simd, const T: usize>(sums: &mut [S::F32; T], even: [S::F32; T], 
 
 /// Stores a tile's sums.
 pub struct Finish<'a, 'p> {
-    /// The sums.
-    pub sums: &'p Sums,
+    /// The sums of each row.
+    pub sums: &'p [[f32; LANES]],
     /// Lanes that were computed for another panel.
     pub skip: usize,
     /// Rows of the output, one for each row of the tile.

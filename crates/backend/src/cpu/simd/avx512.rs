@@ -195,6 +195,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     fn pair_bf16(low: __m512, high: __m512) -> __m512i {
+        if BF16 {
+            // SAFETY: `run_bf16` requires AVX-512 BF16 and BW.
+            unsafe {
+                // First the lower ones, then the higher: every other one in turn.
+                let packed = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                let order = _mm512_add_epi32(
+                    _mm512_set1_epi32(16 << 16),
+                    _mm512_mullo_epi32(_mm512_set1_epi32(0x1_0001), lane_numbers()),
+                );
+                return _mm512_permutexvar_epi16(order, packed);
+            }
+        }
         // SAFETY: `run` requires AVX-512.
         unsafe {
             _mm512_or_si512(
@@ -202,6 +214,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                 _mm512_and_si512(round_bf16(high), _mm512_set1_epi32(-0x1_0000)),
             )
         }
+    }
+
+    #[inline(always)]
+    fn pack_bf16(first: __m512, second: __m512) -> __m512i {
+        if !BF16 {
+            unreachable!("only AMX packs, and what has it has AVX-512 BF16");
+        }
+        // SAFETY: `run_bf16` requires AVX-512 BF16.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) }
     }
 
     #[inline(always)]
@@ -297,6 +318,16 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             sums[t] = Self::mul_add(high, Self::splat(f32::from_bits(x[t] & 0xffff_0000)), sums[t]);
         }
     }
+}
+
+/// 0 to 15.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+unsafe fn lane_numbers() -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) }
 }
 
 /// Sixteen bytes at `at` of rows `i`, `i + 4`, `i + 8` and `i + 12`.

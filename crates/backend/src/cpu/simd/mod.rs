@@ -203,6 +203,19 @@ pub trait Simd: Copy {
     /// Two vectors rounded to bf16, `low` in the lower halves; NaN stays NaN.
     fn pair_bf16(low: Self::F32, high: Self::F32) -> Self::U32;
 
+    /// Two vectors rounded to bf16, one after the other; NaN stays NaN.
+    #[inline(always)]
+    fn pack_bf16(first: Self::F32, second: Self::F32) -> Self::U32 {
+        let mut floats = [[0.0; LANES]; 2];
+        Self::store(first, &mut floats[0]);
+        Self::store(second, &mut floats[1]);
+        let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+        for (i, &[a, b]) in floats.as_flattened().as_chunks::<2>().0.iter().enumerate() {
+            (low[i], high[i]) = (a, b);
+        }
+        Self::pair_bf16(Self::load(&low), Self::load(&high))
+    }
+
     /// The word at `at` bytes of each row.
     ///
     /// # Safety

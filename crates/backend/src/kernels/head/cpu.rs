@@ -6,7 +6,7 @@ use crate::cpu::activations::Activations;
 use crate::cpu::linear::{Linear, Store};
 use crate::cpu::math::softcap;
 use crate::cpu::panel::Room;
-use crate::cpu::run::{Run, Sizes};
+use crate::cpu::run::{RowSet, Run, Sizes};
 use crate::cpu::shared::Bump;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 
@@ -42,13 +42,13 @@ impl Head {
         let (x, room) = self.cpu_scratch(&run.sizes, bump);
         let (outputs, out, isa) = (&run.inputs.outputs, run.matrix(self.out), run.isa);
         let source = self.norm.source(run, run.matrix(self.x));
-        x.prepare(run, 0..outputs.len(), source, outputs);
+        // Whether of a prompt's row or a generated one: logits are computed alike.
+        let set = RowSet { rows: outputs, role: Role::Generated };
+        x.prepare(run, 0..outputs.len(), source, set);
         let map = run.map(self.weight, 0, None, out);
-        // Whether a prompt's or a generated row: logits are computed alike.
-        let role = Role::Generated;
         let out_rows = run.order.numbers(outputs.len());
         let segment = (0, outputs.len());
-        Linear { x, segment, role, out_rows, store: Store::Set, room }.run(run, &[map]);
+        Linear { x, segment, role: set.role, out_rows, store: Store::Set, room }.run(run, &[map]);
         if self.scale != 1.0 || self.softcap.is_some() {
             out.for_each_row(run, |_, logits| {
                 dispatch(isa, ScaleAndCap { logits, scale: self.scale, cap: self.softcap });

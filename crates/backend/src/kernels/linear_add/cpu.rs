@@ -46,7 +46,7 @@ impl ResidualLinear {
         let store = if delta.is_some() { Store::Set } else { Store::AddScaled(self.scale) };
         for set in run.row_sets(std::iter::once(map.weight)) {
             let (segment, role, out_rows) = ((0, set.rows.len()), set.role, set.rows);
-            x.prepare(run, 0..set.rows.len(), source, set.rows);
+            x.prepare(run, 0..set.rows.len(), source, set);
             Linear { x, segment, role, out_rows, store, room }.run(run, &[map]);
         }
         let (Some(norm), Some(delta)) = (self.post_norm, delta) else { return };

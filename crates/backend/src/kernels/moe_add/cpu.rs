@@ -76,7 +76,7 @@ impl MoeAdd {
         let (n, role, store, room) = (set.rows.len(), set.role, Store::Set, scratch.room);
         let (order, n_slots) = (run.order, n * self.n_used);
         let source = self.norm.source(run, run.matrix(self.x));
-        scratch.x.prepare(run, 0..n, source, set.rows);
+        scratch.x.prepare(run, 0..n, source, set);
         let linear = Linear { x: scratch.x, segment: (0, n), role, out_rows: order.numbers(n), store, room };
         linear.run(run, &[run.map(self.router, 0, None, scratch.logits)]);
         self.assign(scratch, set);
@@ -90,14 +90,15 @@ impl MoeAdd {
             let (expert, segment) = (experts[group[0] as usize] as usize, start..start + group.len());
             start = segment.end;
             let linear = Linear { segment: (segment.start, segment.end), ..linear };
-            scratch.inputs.prepare(run, segment.clone(), source, &rows[segment.clone()]);
+            let rows = RowSet { rows: &rows[segment.clone()], role };
+            scratch.inputs.prepare(run, segment.clone(), source, rows);
             let first_row = expert * scratch.gate.cols;
             let gate = run.map(self.gate, first_row, None, scratch.gate);
             let up = run.map(self.up, first_row, None, scratch.up);
             let out_rows = &numbers[segment.clone()];
             Linear { x: scratch.inputs, out_rows, ..linear }.run(run, &[gate, up]);
             let gated = Source::Gated(scratch.gate, scratch.up, self.activation);
-            scratch.hidden.prepare(run, segment.clone(), gated, out_rows);
+            scratch.hidden.prepare(run, segment.clone(), gated, RowSet { rows: out_rows, role });
             let down = run.map(self.down, expert * scratch.down.cols, None, scratch.down);
             Linear { x: scratch.hidden, out_rows: group, ..linear }.run(run, &[down]);
         }

@@ -28,7 +28,7 @@ impl NormLinear {
         let source = self.norm.map_or(Source::Plain(source), |norm| norm.source(run, source));
         let weights = self.projections.iter().map(|projection| run.weight(projection.weight));
         for set in run.row_sets(weights) {
-            x.prepare(run, 0..set.rows.len(), source, set.rows);
+            x.prepare(run, 0..set.rows.len(), source, set);
             let linear = Linear {
                 x,
                 segment: (0, set.rows.len()),

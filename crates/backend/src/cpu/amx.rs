@@ -1,0 +1,162 @@
+//! Tiles of bf16 (AMX): sixteen rows of activations times sixteen rows of weights.
+//!
+//! The intrinsics are unstable, so that instructions are written out. A tile of
+//! activations holds 32 columns of sixteen rows, row by row; a tile of weights
+//! the same columns of a panel, two columns a word, as panels are; sums are
+//! f32, added up over all columns in the tile registers.
+
+use std::arch::asm;
+use std::sync::OnceLock;
+
+use super::activations::TILE_ROWS;
+use super::simd::LANES;
+
+/// Words of a tile: sixteen rows of 64 bytes.
+pub const TILE_WORDS: usize = 256;
+
+/// Sums of two tiles of activations with two of weights: `[activations][weights]`.
+pub type Sums = [[[[f32; LANES]; TILE_ROWS]; 2]; 2];
+
+/// Whether the processor has tiles and bf16, and the system lets this process use them.
+pub fn is_available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| processor_has_tiles() && system_permits())
+}
+
+fn processor_has_tiles() -> bool {
+    if !is_x86_feature_detected!("xsave") || std::arch::x86_64::__cpuid(0).eax < 7 {
+        return false;
+    }
+    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
+    let (bf16, tiles) = (1 << 22, 1 << 24);
+    // Tile configuration and data must be among what the system saves.
+    let saved = 0b11 << 17;
+    features & (bf16 | tiles) == bf16 | tiles && saved_state() & saved == saved
+}
+
+/// What the system saves when it switches threads.
+fn saved_state() -> u32 {
+    let state: u32;
+    // SAFETY: reads a register; the processor has `xsave`, and Linux turns it on.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") state, out("edx") _, options(nomem, nostack)) };
+    state
+}
+
+/// Linux grants tile registers to a process that asks.
+#[cfg(target_os = "linux")]
+fn system_permits() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const REQUEST_PERMISSION: i64 = 0x1023;
+    const TILE_DATA: i64 = 18;
+    let result: i64;
+    // SAFETY: the call changes what this process may use, no memory.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") REQUEST_PERMISSION,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_permits() -> bool {
+    false
+}
+
+/// What `ldtilecfg` reads: palette 1, eight tiles of sixteen rows of 64 bytes.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIGURATION: Configuration = Configuration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Tile registers of this thread, configured until it is dropped.
+pub struct Tiles(());
+
+impl Tiles {
+    /// Configures them.
+    ///
+    /// # Panics
+    /// Where tiles are not available.
+    pub fn configure() -> Self {
+        assert!(is_available(), "`Isa::choose` gives only what the processor has");
+        // SAFETY: the processor has the instruction (just checked), and reads 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly)) };
+        Self(())
+    }
+
+    /// The sums over `n` tiles of each of two runs of activations and two of
+    /// weights, each run's tiles one after the other.
+    ///
+    /// # Safety
+    /// Each pointer is to `n` tiles.
+    pub unsafe fn multiply(&self, x: [*const u32; 2], w: [*const u32; 2], n: usize, sums: &mut Sums) {
+        if n == 0 {
+            *sums = [[[[0.0; LANES]; TILE_ROWS]; 2]; 2];
+            return;
+        }
+        // SAFETY: the tiles are configured; the caller's pointers are good for `n` tiles of
+        // 1024 bytes, and `sums` for four. The compiler itself uses no tile registers.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{x0} + {stride}*1]",
+                "tileloadd tmm6, [{w0} + {stride}*1]",
+                "tileloadd tmm7, [{w1} + {stride}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{x1} + {stride}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x0}, 1024",
+                "add {x1}, 1024",
+                "add {w0}, 1024",
+                "add {w1}, 1024",
+                "dec {n}",
+                "jnz 2b",
+                "tilestored [{sums} + {stride}*1], tmm0",
+                "tilestored [{sums} + {stride}*1 + 1024], tmm1",
+                "tilestored [{sums} + {stride}*1 + 2048], tmm2",
+                "tilestored [{sums} + {stride}*1 + 3072], tmm3",
+                x0 = inout(reg) x[0] => _,
+                x1 = inout(reg) x[1] => _,
+                w0 = inout(reg) w[0] => _,
+                w1 = inout(reg) w[1] => _,
+                n = inout(reg) n => _,
+                sums = in(reg) sums.as_mut_ptr(),
+                stride = in(reg) 64_usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: the processor has the instruction, or there would be no value.
+        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+    }
+}

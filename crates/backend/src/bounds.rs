@@ -51,23 +51,25 @@ pub fn float_sum(n: usize) -> Bound {
 /// compared with their own root mean square. Rounded up: 0.007 and 0.035.
 pub const INT8: Bound = Bound { max: 0.035, rms: 0.007 };
 
-/// Activations of prompts rounded to bf16, as the weights are, so that processors
-/// multiply them in pairs or tiles.
+/// What is added on a device that multiplies prompts in bf16
+/// ([`crate::Backend::rounds_prompts`]).
 ///
 /// An element between 1 and 2 is off by up to 2⁻⁸, uniformly: a standard
-/// deviation of 2⁻⁸/√3 of its binade, 0.0016 of an element as they come. The
-/// largest of a few thousand sums is under 5 standard deviations. Rounded up:
-/// 0.0018 and 0.009.
-pub const BF16: Bound = Bound { max: 0.009, rms: 0.0018 };
+/// deviation of 2⁻⁸/√3 of its binade, 0.0016 of an element as they come. Where
+/// both factors are rounded the products, and sums of them, are off by √2 times
+/// that, 0.0023. In attention the scores, up to 8 in the cases, are off by about
+/// a root mean square of 2 times 0.0023, and shares by as much relative to
+/// themselves: 0.0046, with the rounding of shares and values 0.0051. The largest of
+/// a few thousand is under 5 standard deviations, of scores of up to 8 under 10.
+/// Rounded up: 0.006 and 0.06.
+pub const BF16_PROMPTS: Bound = Bound { max: 0.06, rms: 0.006 };
 
 /// A linear map from `cols` elements with weights of `format`.
 pub fn linear(format: Format, cols: usize) -> Bound {
-    let activations = match format {
-        Format::F32 | Format::F16 => Bound { max: 0.0, rms: 0.0 },
-        Format::BF16 => BF16,
-        _ => INT8,
-    };
-    activations.plus(float_sum(cols))
+    match format.block_len() {
+        1 => float_sum(cols),
+        _ => INT8.plus(float_sum(cols)),
+    }
 }
 
 /// As [`linear`], where the activations are products of two random values: their

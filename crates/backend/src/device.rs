@@ -28,6 +28,12 @@ pub trait Backend: Send {
     /// One line for people: which device, which instruction sets.
     fn description(&self) -> String;
 
+    /// Whether rows of prompts are multiplied in bf16 somewhere, for tests to
+    /// allow for ([`crate::bounds::BF16_PROMPTS`]).
+    fn rounds_prompts(&self) -> bool {
+        false
+    }
+
     /// Takes the model's weights; [`crate::WeightId`] `i` is `weights[i]` from now on.
     ///
     /// # Errors

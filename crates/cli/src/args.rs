@@ -60,11 +60,12 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-
-    /// Instructions to compute with [default: the fastest this processor has].
+    /// Instruction set to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or amx
+    /// [default: the fastest that this processor has].
     #[arg(long, value_name = "SET", value_parser = isa)]
     pub isa: Option<Isa>,
-    /// Compute from the mapped file or from a copy laid out for speed; auto copies where memory allows.
+    /// Where weights are read from: mapped (the file, nothing is copied), interleaved (a copy that
+    /// computes faster) or auto (interleaved where memory allows, else mapped).
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = Weights::Auto, hide_possible_values = true)]
     pub weights: Weights,
     /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
@@ -182,6 +183,9 @@ pub struct BenchArgs {
     /// Tokens already in the context before each measurement.
     #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_TOKENS))]
     pub depth: u32,
+    /// Sequences to run side by side, all counted together; with more than one, generation follows the prompts.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
     /// How often each measurement is repeated.
     #[arg(short, long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
@@ -296,11 +300,11 @@ pub struct DoctorArgs {
 /// How weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Weights {
-    /// Interleaved where memory allows, else mapped
+    /// Interleaved where memory allows, else mapped.
     Auto,
-    /// As in the file: nothing is copied
+    /// As in the file: nothing is copied.
     Mapped,
-    /// Copied into a layout that computes faster
+    /// Copied into a layout that computes faster.
     Interleaved,
 }
 

@@ -168,14 +168,31 @@ impl Opened {
 
     /// Loads the weights for one sequence at a time.
     pub fn load(&self, args: &ModelArgs) -> Result<LoadedModel> {
-        let file = self.file(args)?;
-        Ok(model::load(&file, backend(args)?, &load_options(args, &file)?)?)
+        self.load_with(args, |options| options)
     }
 
     /// Loads the weights for scoring texts: many rows of logits a step.
     pub fn load_for_scoring(&self, args: &ModelArgs) -> Result<LoadedModel> {
+        self.load_with(args, |options| LoadOptions { max_outputs: SCORED_ROWS, ..options })
+    }
+
+    /// Loads the weights for `n` sequences side by side, logits of each.
+    pub fn load_for_batch(&self, args: &ModelArgs, n: usize) -> Result<LoadedModel> {
+        self.load_with(args, |options| LoadOptions {
+            max_batch_tokens: options.max_batch_tokens.max(n),
+            max_sequences: n,
+            max_outputs: n,
+            ..options
+        })
+    }
+
+    fn load_with(
+        &self,
+        args: &ModelArgs,
+        change: impl FnOnce(LoadOptions) -> LoadOptions,
+    ) -> Result<LoadedModel> {
         let file = self.file(args)?;
-        let options = LoadOptions { max_outputs: SCORED_ROWS, ..load_options(args, &file)? };
+        let options = change(load_options(args, &file)?);
         Ok(model::load(&file, backend(args)?, &options)?)
     }
 

@@ -253,9 +253,34 @@ fn bench_and_perplexity_print_the_keys_that_programs_read() {
 }
 
 #[test]
+fn bench_counts_all_sequences_of_a_batch() {
+    let model = model();
+    let args =
+        ["bench", "--model", &model, "--batch", "2", "--prompt", "8", "--gen", "4", "-r", "2", "--json"];
+    let figures = json(&args);
+    assert_eq!(figures["batch"], 2);
+    for key in ["prefill_tok_s", "decode_tok_s"] {
+        assert!(figures[key].as_f64().is_some_and(|x| x > 0.0), "{key} in {figures}");
+    }
+    let args = ["bench", "--model", &model, "--batch", "2", "--prompt", "0", "--gen", "4", "-r", "1"];
+    let table = stdout(&args);
+    assert!(table.contains("| tg4 x2 |") && !table.contains("pp"), "{table}");
+}
+
+#[test]
+fn a_wrong_instruction_set_is_answered_with_the_known_ones() {
+    let (code, why) = failure(&["run", "--isa", "sse9", "hi"]);
+    assert!(code == 2 && why.contains("--isa") && why.contains("scalar"), "{why}");
+    #[cfg(target_arch = "x86_64")]
+    for name in ["avx2", "avx512", "avx512-bf16", "amx"] {
+        assert!(why.contains(name), "{name} in {why}");
+    }
+}
+
+#[test]
 fn mistakes_are_explained() {
     let model = model();
-    let cases: [(&[&str], i32, &str); 17] = [
+    let cases: [(&[&str], i32, &str); 20] = [
         (&["run", "--temprature", "1", "hi"], 2, "--temperature"),
         (&["run", "--model", "smolm2-135m", "hi"], 1, "smollm2-135m"),
         (&["run", "--model", "/nowhere/x.gguf", "hi"], 1, "/nowhere/x.gguf"),
@@ -272,6 +297,9 @@ fn mistakes_are_explained() {
         (&["run", "--temperature", "-1", "hi"], 1, "temperature"),
         (&["chat", "--kv", "q9"], 1, "f16"),
         (&["bench", "--model", &model, "-p", "18446744073709551615"], 2, "--prompt"),
+        (&["bench", "--model", &model, "--batch", "0"], 2, "--batch"),
+        (&["bench", "--prompt", "0", "--gen", "0", "--depth", "4"], 1, "nothing to measure"),
+        (&["run", "--weights", "copied", "hi"], 2, "interleaved"),
         (&["quantize", &model, "/dev/null", "Q8_0", "--force"], 1, "not a regular file"),
         (&["quantize", &model, "/nowhere/out.gguf", "Q9"], 1, "Q4_K_M"),
     ];

@@ -137,6 +137,41 @@ fn reuses_pages_of_a_window(backend: fn() -> Box<dyn Backend>) {
     }
 }
 
+/// Shares of the pools are apart: several sequences side by side give the bits
+/// that each gives with a pool of its own, also when a window's pages come round.
+fn shares_pools(backend: fn() -> Box<dyn Backend>) {
+    const N: u32 = 3;
+    let options =
+        |max_sequences| LoadOptions { context: Some(128), max_batch_tokens: 8, max_sequences, ..OPTIONS };
+    let tokens: Vec<_> = (0..N).map(|s| testing::tiny_tokens(126, SEED + u64::from(s))).collect();
+    for name in ["llama", "llama-window"] {
+        let mut together = tiny(name, backend(), &options(N as usize));
+        let mut alone: Vec<_> = (0..N).map(|_| tiny(name, backend(), &options(1))).collect();
+        for start in (0..126).step_by(2) {
+            // Sequences are of different lengths: a step brings one token of the last, two of the others.
+            let rows = |s: usize| {
+                let (start, n) = if s == 2 { (start / 2, 1) } else { (start, 2) };
+                single::Rows { ids: &tokens[s][start..start + n], start: start as u32, role: Role::Generated }
+            };
+            let sequences: Vec<_> = (0..N).map(|s| (s, rows(s as usize))).collect();
+            let batch =
+                single::Shares { groups: together.groups(), n: N }.batch(&sequences, (0..5).collect());
+            together.forward(&batch).expect("the batch fits");
+            let mut expected = vec![];
+            for (model, (_, rows)) in alone.iter_mut().zip(&sequences) {
+                let outputs = (0..rows.ids.len() as u32).collect();
+                let batch = single::batch(model.groups(), rows, outputs);
+                model.forward(&batch).expect("the batch fits");
+                expected.extend_from_slice(model.logits().expect("a batch has run"));
+            }
+            assert!(
+                together.logits().expect("a batch has run") == expected,
+                "{name}: positions from {start}"
+            );
+        }
+    }
+}
+
 mod reference {
     use super::common::reference;
 
@@ -163,6 +198,11 @@ mod reference {
     #[test]
     fn reuses_pages_of_a_window() {
         super::reuses_pages_of_a_window(reference);
+    }
+
+    #[test]
+    fn shares_pools() {
+        super::shares_pools(reference);
     }
 }
 
@@ -192,5 +232,10 @@ mod cpu {
     #[test]
     fn reuses_pages_of_a_window() {
         super::reuses_pages_of_a_window(cpu);
+    }
+
+    #[test]
+    fn shares_pools() {
+        super::shares_pools(cpu);
     }
 }

@@ -17,6 +17,15 @@ pub const TILE_WORDS: usize = 256;
 /// Sums of two tiles of activations with two of weights: `[activations][weights]`.
 pub type Sums = [[[[f32; LANES]; TILE_ROWS]; 2]; 2];
 
+/// Where [`Tiles::multiply`] puts sums that are to be a [`Sums`].
+pub fn places(sums: &mut Sums) -> [[*mut f32; 2]; 2] {
+    let [[a, b], [c, d]] = sums;
+    [
+        [a.as_flattened_mut().as_mut_ptr(), b.as_flattened_mut().as_mut_ptr()],
+        [c.as_flattened_mut().as_mut_ptr(), d.as_flattened_mut().as_mut_ptr()],
+    ]
+}
+
 /// Whether the processor has tiles and bf16, and the system lets this process use them.
 pub fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
@@ -103,17 +112,23 @@ impl Tiles {
     }
 
     /// The sums over `n` tiles of each of two runs of activations and two of
-    /// weights, each run's tiles one after the other.
+    /// weights, each run's tiles one after the other: sixteen rows of sixteen
+    /// each, to `out[activations][weights]`, a row every `stride` elements.
     ///
     /// # Safety
-    /// Each pointer is to `n` tiles.
-    pub unsafe fn multiply(&self, x: [*const u32; 2], w: [*const u32; 2], n: usize, sums: &mut Sums) {
-        if n == 0 {
-            *sums = [[[[0.0; LANES]; TILE_ROWS]; 2]; 2];
-            return;
-        }
+    /// Each pointer of `x` and `w` is to `n` tiles, at least one, and each of `out`
+    /// to the rows.
+    pub unsafe fn multiply(
+        &self,
+        x: [*const u32; 2],
+        w: [*const u32; 2],
+        n: usize,
+        out: [[*mut f32; 2]; 2],
+        stride: usize,
+    ) {
+        debug_assert!(n > 0, "there is a tile at least");
         // SAFETY: the tiles are configured; the caller's pointers are good for `n` tiles of
-        // 1024 bytes, and `sums` for four. The compiler itself uses no tile registers.
+        // 1024 bytes, and for what is stored. The compiler itself uses no tile registers.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -121,11 +136,11 @@ impl Tiles {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "2:",
-                "tileloadd tmm4, [{x0} + {stride}*1]",
-                "tileloadd tmm6, [{w0} + {stride}*1]",
-                "tileloadd tmm7, [{w1} + {stride}*1]",
+                "tileloadd tmm4, [{x0} + {row}*1]",
+                "tileloadd tmm6, [{w0} + {row}*1]",
+                "tileloadd tmm7, [{w1} + {row}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{x1} + {stride}*1]",
+                "tileloadd tmm5, [{x1} + {row}*1]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
@@ -135,17 +150,21 @@ impl Tiles {
                 "add {w1}, 1024",
                 "dec {n}",
                 "jnz 2b",
-                "tilestored [{sums} + {stride}*1], tmm0",
-                "tilestored [{sums} + {stride}*1 + 1024], tmm1",
-                "tilestored [{sums} + {stride}*1 + 2048], tmm2",
-                "tilestored [{sums} + {stride}*1 + 3072], tmm3",
+                "tilestored [{o00} + {stride}*4], tmm0",
+                "tilestored [{o01} + {stride}*4], tmm1",
+                "tilestored [{o10} + {stride}*4], tmm2",
+                "tilestored [{o11} + {stride}*4], tmm3",
                 x0 = inout(reg) x[0] => _,
                 x1 = inout(reg) x[1] => _,
                 w0 = inout(reg) w[0] => _,
                 w1 = inout(reg) w[1] => _,
                 n = inout(reg) n => _,
-                sums = in(reg) sums.as_mut_ptr(),
-                stride = in(reg) 64_usize,
+                o00 = in(reg) out[0][0],
+                o01 = in(reg) out[0][1],
+                o10 = in(reg) out[1][0],
+                o11 = in(reg) out[1][1],
+                row = in(reg) 64_usize,
+                stride = in(reg) stride,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::activations::{TILE_COLS, TILE_ROWS};
-use super::amx::{Sums, TILE_WORDS, Tiles};
+use super::amx::{Sums, TILE_WORDS, Tiles, places};
 use super::linear::Part;
 use super::panel::{CHUNK, From, MOST, Panel};
 use super::simd::{Kernel, LANES, Simd, Words, dispatch};
@@ -34,7 +34,7 @@ impl Part<'_, '_> {
                 let pair = [i, (i + 1).min(self.panels.len() - 1)];
                 let w = pair.map(|i| self.words_of_tiles(i).as_ptr().cast::<u32>());
                 // SAFETY: rows and panels have `n_tiles` tiles each.
-                unsafe { tiles.multiply(x, w, n_tiles, &mut sums) };
+                unsafe { tiles.multiply(x, w, n_tiles, places(&mut sums), LANES) };
                 for (half, rows) in sums.iter().enumerate() {
                     let first = first + half * TILE_ROWS;
                     for (&i, sums) in pair.iter().zip(rows).take(self.panels.len() - i) {

@@ -6,7 +6,7 @@
 
 pub(crate) mod activations;
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_linear;
 mod fused;
@@ -209,6 +209,11 @@ impl Backend for Cpu {
     fn description(&self) -> String {
         let threads = self.pool.threads();
         format!("cpu: {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, self.isa.name())
+    }
+
+    fn rounds_prompts(&self) -> bool {
+        let form = |role| linear::form(Format::BF16, self.isa, role);
+        form(crate::Role::Prompt) != form(crate::Role::Generated)
     }
 
     fn load(&mut self, weights: Vec<Weight>) -> Result<()> {

@@ -2,56 +2,70 @@
 
 use anyhow::{Result, ensure};
 use model::ModelRunner;
-use model::bench::{Measured, Workload, measure};
-use serde_json::json;
+use model::bench::{Figures, Measured, Workload, measure};
+use serde_json::{Value, json};
 
 use crate::args::BenchArgs;
-use crate::{loading, output};
+use crate::loading::{self, Opened};
+use crate::output;
 
 /// Measures and prints a table or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    ensure!(args.prompt + args.r#gen > 0, "--prompt and --gen are both 0: there is nothing to measure");
     let opened = loading::open(&args.model.model)?;
-    let mut model_args = args.model.clone();
-    let needed = args.depth + args.prompt.max(args.r#gen);
-    ensure!(needed > 0, "--prompt and --gen are both 0: there is nothing to measure");
-    if model_args.ctx.is_none() {
-        model_args.ctx = Some(needed);
-    }
-    let mut runner = opened.load(&model_args)?;
     let workload = Workload {
         prompt: args.prompt as usize,
         generated: args.r#gen as usize,
         depth: args.depth as usize,
+        batch: args.batch.into(),
         repetitions: args.repetitions as usize,
     };
-    let measured = measure(&mut runner, &workload)?;
-    let parameters: u64 = opened.file.tensors.iter().map(|t| t.elements() as u64).sum();
-    let bytes = opened.file.tensor_bytes();
-    if args.json {
-        return output::show_json(&json!({
-            "model": opened.name,
-            "device": runner.description(),
-            "bytes": bytes,
-            "parameters": parameters,
-            "prompt": args.prompt,
-            "gen": args.r#gen,
-            "depth": args.depth,
-            "repetitions": args.repetitions,
-            "kv": args.model.kv,
-            "prefill_tok_s": measured.prefill.map(|m| m.mean),
-            "prefill_sd": measured.prefill.map(|m| m.sd),
-            "decode_tok_s": measured.decode.map(|m| m.mean),
-            "decode_sd": measured.decode.map(|m| m.sd),
-        }));
+    let mut model_args = args.model.clone();
+    if model_args.ctx.is_none() {
+        model_args.ctx = Some(u32::try_from(workload.context())?);
     }
-    let size = format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64);
-    let parameters = format!("{:.2} M", parameters as f64 / 1e6);
-    let mut text = format!("{}\n\n", runner.description());
+    let mut runner = opened.load_for_batch(&model_args, workload.batch)?;
+    let measured = measure(&mut runner, &workload)?;
+    let device = runner.description();
+    if args.json {
+        return output::show_json(&as_json(args, &opened, &device, &measured));
+    }
+    Ok(output::show(&table(args, &opened, &device, &measured))?)
+}
+
+fn parameters(opened: &Opened) -> u64 {
+    opened.file.tensors.iter().map(|t| t.elements() as u64).sum()
+}
+
+fn as_json(args: &BenchArgs, opened: &Opened, device: &str, measured: &Figures) -> Value {
+    json!({
+        "model": opened.name,
+        "device": device,
+        "bytes": opened.file.tensor_bytes(),
+        "parameters": parameters(opened),
+        "prompt": args.prompt,
+        "gen": args.r#gen,
+        "depth": args.depth,
+        "batch": args.batch,
+        "repetitions": args.repetitions,
+        "kv": args.model.kv,
+        "prefill_tok_s": measured.prefill.map(|m| m.mean),
+        "prefill_sd": measured.prefill.map(|m| m.sd),
+        "decode_tok_s": measured.decode.map(|m| m.mean),
+        "decode_sd": measured.decode.map(|m| m.sd),
+    })
+}
+
+fn table(args: &BenchArgs, opened: &Opened, device: &str, measured: &Figures) -> String {
+    let size = format!("{:.2} MiB", opened.file.tensor_bytes() as f64 / (1 << 20) as f64);
+    let parameters = format!("{:.2} M", parameters(opened) as f64 / 1e6);
+    let mut text = format!("{device}\n\n");
     text += "| model | size | params | test | tokens/s |\n| --- | ---: | ---: | --- | ---: |\n";
+    let batch = if args.batch > 1 { format!(" x{}", args.batch) } else { String::new() };
+    let at = if args.depth > 0 { format!(" @ d{}", args.depth) } else { String::new() };
     let row = |test: String, rate: Measured| {
-        let at = if args.depth > 0 { format!(" @ d{}", args.depth) } else { String::new() };
         format!(
-            "| {} | {size} | {parameters} | {test}{at} | {:.2} ± {:.2} |\n",
+            "| {} | {size} | {parameters} | {test}{batch}{at} | {:.2} ± {:.2} |\n",
             opened.name, rate.mean, rate.sd
         )
     };
@@ -61,5 +75,5 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if let Some(rate) = measured.decode {
         text += &row(format!("tg{}", args.r#gen), rate);
     }
-    Ok(output::show(&text)?)
+    text
 }

@@ -21,12 +21,14 @@ use crate::cpu::tile::floats;
 use crate::cpu::widen::widen;
 use crate::host::HostLayer;
 use crate::{CacheLayerConfig, KvFormat};
+#[cfg(target_arch = "x86_64")]
+use crate::{Role, cpu::Isa};
 
 /// Rows that share a task, and so the widening of keys and values.
-const ROWS: usize = 16;
+pub(super) const ROWS: usize = 32;
 
 /// Positions that are taken at once.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// Each thread's room.
 #[derive(Clone, Copy)]
@@ -43,6 +45,8 @@ pub(crate) struct Scratch<'s> {
     sums: Shared<'s, [f32; LANES]>,
     /// Of each query: running maximum and total.
     totals: Shared<'s, f32>,
+    #[cfg(target_arch = "x86_64")]
+    tiles: super::amx::Scratch<'s>,
 }
 
 impl PagedAttention {
@@ -57,6 +61,8 @@ impl PagedAttention {
             queries: bump.take(each(n_queries * layer.k_dim)),
             sums: bump.take(each(n_queries * layer.v_dim.div_ceil(LANES))),
             totals: bump.take(each(n_queries * 2)),
+            #[cfg(target_arch = "x86_64")]
+            tiles: super::amx::Scratch::take(bump, sizes, layer, n_queries),
         }
     }
 
@@ -75,8 +81,17 @@ impl PagedAttention {
                 let (sequence, first_row, first, n_rows) = find_block(sequences, block);
                 let table = &group.block_tables[sequence * group.max_pages..][..group.max_pages];
                 let room = Room::new(scratch, thread, heads, layer);
+                #[cfg(target_arch = "x86_64")]
+                let tiles = (isa == Isa::Amx && sequences[sequence].role == Role::Prompt)
+                    .then(|| scratch.tiles.room(thread));
                 let queries = Queries { first_row, first_position: first, n_rows, kv_head, heads };
-                dispatch(isa, Attend { op: self, layer, table, queries, q, out, room });
+                let attend = Attend { op: self, layer, table, queries, q, out, room };
+                #[cfg(target_arch = "x86_64")]
+                if let Some(tiles) = tiles {
+                    dispatch(isa, super::amx::AttendTiles { attend, tiles });
+                    continue;
+                }
+                dispatch(isa, attend);
             }
         });
     }
@@ -106,33 +121,33 @@ fn find_block(sequences: &[SequenceInputs], mut block: usize) -> (usize, usize, 
 }
 
 /// The queries of a task: query `i` is head `i % heads` of row `i / heads`.
-struct Queries {
-    first_row: usize,
-    first_position: usize,
-    n_rows: usize,
-    kv_head: usize,
-    heads: usize,
+pub(super) struct Queries {
+    pub first_row: usize,
+    pub first_position: usize,
+    pub n_rows: usize,
+    pub kv_head: usize,
+    pub heads: usize,
 }
 
 impl Queries {
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.n_rows * self.heads
     }
 
     /// The position of query `i`.
-    fn position(&self, i: usize) -> usize {
+    pub fn position(&self, i: usize) -> usize {
         self.first_position + i / self.heads
     }
 }
 
 /// One thread's part of the scratch.
-struct Room<'a> {
-    keys: &'a mut [[f32; LANES]],
-    values: &'a mut [[f32; LANES]],
+pub(super) struct Room<'a> {
+    pub keys: &'a mut [[f32; LANES]],
+    pub values: &'a mut [[f32; LANES]],
     stored: &'a mut [u8],
     queries: &'a mut [u32],
-    sums: &'a mut [[f32; LANES]],
-    totals: &'a mut [f32],
+    pub sums: &'a mut [[f32; LANES]],
+    pub totals: &'a mut [f32],
 }
 
 impl<'a> Room<'a> {
@@ -157,14 +172,14 @@ impl<'a> Room<'a> {
 }
 
 /// One task.
-struct Attend<'a> {
-    op: &'a PagedAttention,
-    layer: &'a HostLayer,
+pub(super) struct Attend<'a> {
+    pub op: &'a PagedAttention,
+    pub layer: &'a HostLayer,
     table: &'a [u32],
-    queries: Queries,
-    q: Matrix<'a>,
+    pub queries: Queries,
+    pub q: Matrix<'a>,
     out: Matrix<'a>,
-    room: Room<'a>,
+    pub room: Room<'a>,
 }
 
 impl Kernel for Attend<'_> {
@@ -200,7 +215,7 @@ impl Kernel for Attend<'_> {
 impl Attend<'_> {
     /// The first position that the row at `position` sees.
     #[inline(always)]
-    fn oldest(&self, position: usize) -> usize {
+    pub fn oldest(&self, position: usize) -> usize {
         self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
     }
 
@@ -220,15 +235,23 @@ impl Attend<'_> {
                 out[i - first] = (x * self.op.scale).to_bits();
             }
         }
-        self.room.sums.as_flattened_mut().fill(0.0);
-        for total in self.room.totals.as_chunks_mut::<2>().0 {
+        self.reset();
+    }
+
+    /// Resets sums and totals.
+    #[inline(always)]
+    pub fn reset(&mut self) {
+        let n = self.queries.len();
+        let v_panels = self.layer.config.v_dim.div_ceil(LANES);
+        self.room.sums[..n * v_panels].as_flattened_mut().fill(0.0);
+        for total in &mut self.room.totals.as_chunks_mut::<2>().0[..n] {
             *total = [f32::NEG_INFINITY, 0.0];
         }
     }
 
     /// Widens keys and values of positions `position..position + n`.
     #[inline(always)]
-    fn load<S: Simd>(&mut self, position: usize, n: usize) {
+    pub fn load<S: Simd>(&mut self, position: usize, n: usize) {
         let CacheLayerConfig { k_format, v_format, k_dim, v_dim, .. } = self.layer.config;
         let (k, v) = (self.layer.k.as_slice(), self.layer.v.as_slice());
         let size = k_format.bytes(k_dim);
@@ -308,7 +331,7 @@ impl Attend<'_> {
 
     /// Divides by the totals and writes the results.
     #[inline(always)]
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         let v_dim = self.layer.config.v_dim;
         let queries = &self.queries;
         let sums = self.room.sums.chunks_exact(v_dim.div_ceil(LANES));
@@ -367,7 +390,7 @@ fn together<'a>(
 /// Turns scores into shares relative to a running maximum, which with the total
 /// is updated; gives what earlier sums shrink by. Scores outside `seen` get no share.
 #[inline(always)]
-fn share<S: Simd>(
+pub(super) fn share<S: Simd>(
     scores: &mut [f32; BLOCK],
     seen: std::ops::Range<usize>,
     cap: Option<f32>,

@@ -1,5 +1,7 @@
 //! `paged_attention`: attention over the pages of each row's sequence.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod cpu;
 mod gpu;
 mod op;

@@ -29,11 +29,12 @@ pub use pool::Pool;
 use gguf::Format;
 
 use crate::host::{HostCache, Limits, ZeroedBytes};
+use crate::kernels::rope_store::RopeStore;
 use crate::reference::check_formats;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Op, Plan, Result, Step};
 use crate::{StepInputs, Weight, WeightId};
 use interleave::Interleaved;
-use run::{RowOrder, Run, Sizes};
+use run::{Angles, RowOrder, Run, Sizes};
 use shared::{Bump, Shared};
 
 /// How to use the processor.
@@ -77,6 +78,7 @@ pub struct Cpu {
     /// What ops need while they run.
     scratch: ZeroedBytes,
     order: RowOrder,
+    angles: Angles,
     /// The step that ran last, with its tokens and outputs.
     last: Option<(LoweredId, usize, usize)>,
 }
@@ -134,6 +136,7 @@ impl Cpu {
             arena: ZeroedBytes::default(),
             scratch: ZeroedBytes::default(),
             order: RowOrder::default(),
+            angles: Angles::default(),
             last: None,
         })
     }
@@ -259,6 +262,11 @@ impl Backend for Cpu {
         }
         let numbers = step.ops().iter().map(|op| op.cpu_numbers(bucket)).max().unwrap_or(0);
         self.order.reserve(bucket.tokens, numbers);
+        for op in step.ops() {
+            if let Op::RopeStore(RopeStore { rope: Some(rope), .. }) = op {
+                self.angles.reserve(&rope.inv_freq, rope.magnitude, bucket.tokens);
+            }
+        }
         let id = u32::try_from(self.lowered.len()).map_err(|_| Error::Step("too many steps".to_owned()))?;
         let limits = Limits::new(step, &self.weights, bucket);
         self.lowered.push(Lowered { step: step.clone(), plan, limits });
@@ -271,10 +279,12 @@ impl Backend for Cpu {
         let (tokens, outputs) = (inputs.tokens.len(), inputs.outputs.len());
         let (cache, layers) = self.cache.split();
         self.order.fill(inputs);
+        self.angles.clear();
         let mut run = Run {
             isa: self.isa,
             inputs,
             order: &self.order,
+            angles: &mut self.angles,
             sizes: Sizes {
                 tokens,
                 outputs,

@@ -1,5 +1,7 @@
 //! What an op's CPU kernel works with.
 
+use std::sync::Arc;
+
 use super::interleave::Interleaved;
 use super::linear::{Map, form};
 use super::shared::{Bump, Shared};
@@ -54,6 +56,8 @@ pub struct Run<'a> {
     pub order: &'a RowOrder,
     /// Sizes of this run.
     pub sizes: Sizes<'a>,
+    /// Cosines and sines of the positions.
+    pub angles: &'a mut Angles,
     /// The KV cache's layers.
     pub layers: &'a mut [HostLayer],
     /// F32 vectors by weight, decoded when they were loaded.
@@ -64,6 +68,67 @@ pub struct Run<'a> {
     pub plan: &'a Plan,
     /// The buffers' memory.
     pub arena: Shared<'a, f32>,
+}
+
+/// Cosines and sines of a step's positions: layers that turn alike share them.
+#[derive(Debug, Default)]
+pub struct Angles {
+    /// Kinds of turning; models have one or two.
+    kinds: Vec<Turned>,
+}
+
+#[derive(Debug)]
+struct Turned {
+    inv_freq: Arc<[f32]>,
+    magnitude: f32,
+    /// For each row of the step its cosines, then its sines; empty before the
+    /// first layer that asks.
+    values: Vec<f32>,
+}
+
+impl Angles {
+    /// Makes room for `rows` rows.
+    pub fn reserve(&mut self, inv_freq: &Arc<[f32]>, magnitude: f32, rows: usize) {
+        let i = self.find(inv_freq, magnitude).unwrap_or_else(|| {
+            self.kinds.push(Turned { inv_freq: inv_freq.clone(), magnitude, values: Vec::new() });
+            self.kinds.len() - 1
+        });
+        self.kinds[i].values.clear();
+        self.kinds[i].values.reserve(rows.saturating_mul(2 * inv_freq.len()));
+    }
+
+    /// Forgets the last step's.
+    pub fn clear(&mut self) {
+        self.kinds.iter_mut().for_each(|kind| kind.values.clear());
+    }
+
+    /// Computes the angles of `positions`, unless a layer before did.
+    pub fn fill(&mut self, inv_freq: &[f32], magnitude: f32, positions: &[u32]) {
+        let i = self.find(inv_freq, magnitude).expect("room was made when the step was lowered");
+        let Turned { values, .. } = &mut self.kinds[i];
+        if !values.is_empty() {
+            return;
+        }
+        let n = inv_freq.len();
+        values.resize(positions.len() * 2 * n, 0.0);
+        for (&position, row) in positions.iter().zip(values.chunks_exact_mut((2 * n).max(1))) {
+            let (cosines, sines) = row.split_at_mut(n);
+            for ((out_cos, out_sin), &inv_freq) in cosines.iter_mut().zip(sines).zip(inv_freq) {
+                let (sin, cos) = (f64::from(position) * f64::from(inv_freq)).sin_cos();
+                (*out_cos, *out_sin) = (cos as f32 * magnitude, sin as f32 * magnitude);
+            }
+        }
+    }
+
+    /// What [`fill`](Self::fill) computed.
+    pub fn of(&self, inv_freq: &[f32], magnitude: f32) -> &[f32] {
+        let i = self.find(inv_freq, magnitude).expect("room was made when the step was lowered");
+        &self.kinds[i].values
+    }
+
+    fn find(&self, inv_freq: &[f32], magnitude: f32) -> Option<usize> {
+        self.kinds.iter().position(|kind| *kind.inv_freq == *inv_freq && kind.magnitude == magnitude)
+    }
 }
 
 /// The rows of a step, in order and by role.

@@ -84,6 +84,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_f16(x: Floats, out: &mut [u8; 2 * LANES]) {
+        // SAFETY: the array has 32 bytes; `run` requires F16C.
+        unsafe {
+            let low = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(x.0);
+            let high = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(x.1);
+            _mm_storeu_si128(out.as_mut_ptr().cast(), low);
+            _mm_storeu_si128(out.as_mut_ptr().add(16).cast(), high);
+        }
+    }
+
+    #[inline(always)]
     fn store(x: Floats, out: &mut [f32; LANES]) {
         // SAFETY: both halves are inside the array; `run` requires AVX2.
         unsafe {

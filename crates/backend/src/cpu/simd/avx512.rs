@@ -60,6 +60,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn store_f16(x: __m512, out: &mut [u8; 2 * LANES]) {
+        // SAFETY: the array has 32 bytes; `run` requires AVX-512.
+        unsafe {
+            let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
+        }
+    }
+
+    #[inline(always)]
     fn store(x: __m512, out: &mut [f32; LANES]) {
         // SAFETY: the array has sixteen elements; `run` requires AVX-512.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }

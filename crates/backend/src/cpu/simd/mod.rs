@@ -154,6 +154,8 @@ pub trait Simd: Copy {
     fn load_f16(x: &[u8; 2 * LANES]) -> Self::F32;
     /// Sixteen bfloats, little-endian.
     fn load_bf16(x: &[u8; 2 * LANES]) -> Self::F32;
+    /// Writes the lanes as halves, little-endian, ties to even.
+    fn store_f16(x: Self::F32, out: &mut [u8; 2 * LANES]);
     /// Writes the lanes.
     fn store(x: Self::F32, out: &mut [f32; LANES]);
     /// Lane by lane.

@@ -46,6 +46,13 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn store_f16(x: Self::F32, out: &mut [u8; 2 * LANES]) {
+        for (x, out) in x.iter().zip(out.as_chunks_mut::<2>().0) {
+            *out = f16::from_f32(*x).to_le_bytes();
+        }
+    }
+
+    #[inline(always)]
     fn store(x: Self::F32, out: &mut [f32; LANES]) {
         *out = x;
     }

@@ -1,24 +1,25 @@
-//! `rope_store` on the CPU: sines once a row, then heads in parallel.
+//! `rope_store` on the CPU: sines once a step, then heads in parallel.
 
 use super::{RopePairs, RopeStore};
 use crate::CacheLayerConfig;
-use crate::cpu::Isa;
+use crate::KvFormat;
+use crate::cpu::activations::normalise;
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
+use crate::cpu::simd::{Kernel, LANES, Simd, dispatch};
 use crate::host::HostLayer;
 use crate::kernels::rms_norm::Norm;
 
-impl RopeStore {
-    /// Cosines and sines, `[tokens, 2 * pairs]`.
-    pub(crate) fn cpu_scratch<'s>(&self, sizes: &Sizes<'_>, bump: &mut Bump<'s>) -> Option<Matrix<'s>> {
-        let n_pairs = self.rope.as_ref().map_or(0, |rope| rope.inv_freq.len());
-        (n_pairs > 0).then(|| Matrix::take(bump, sizes.tokens, 2 * n_pairs))
-    }
+/// Rows that one thread does by itself: it is done before another would have woken.
+const FEW: usize = 4;
 
-    pub(crate) fn cpu(&self, run: &mut Run<'_>, bump: &mut Bump<'_>) {
-        let angles = self.cpu_scratch(&run.sizes, bump);
-        if let Some(angles) = angles {
-            self.turn(run, angles);
+impl RopeStore {
+    /// Needs no scratch: the angles are the step's.
+    pub(crate) fn cpu_scratch(&self, _: &Sizes<'_>, _: &mut Bump<'_>) {}
+
+    pub(crate) fn cpu(&self, run: &mut Run<'_>, _: &mut Bump<'_>) {
+        if let Some(rope) = &self.rope {
+            run.angles.fill(&rope.inv_freq, rope.magnitude, &run.inputs.positions);
         }
         let (q, k, v, isa) = (run.matrix(self.q), run.matrix(self.k), run.matrix(self.v), run.isa);
         let vectors = run.vectors;
@@ -27,82 +28,79 @@ impl RopeStore {
             (weight.expect("a checked step names F32 rows as vectors"), norm.eps)
         };
         let norms = self.qk_norm.map(|norms| [norm(norms.q), norm(norms.k)]);
-        let pairs = self.rope.as_ref().map_or(RopePairs::Adjacent, |rope| rope.pairs);
-        let prepare = Prepare { angles, pairs, isa };
+        let angles =
+            self.rope.as_ref().map(|rope| (rope.pairs, run.angles.of(&rope.inv_freq, rope.magnitude)));
         let store = Store::new(&mut run.layers[self.cache.0 as usize]);
-        let k_dim = store.config.k_dim;
-        let slots = &run.inputs.groups[store.config.group].slots;
+        let slots = &*run.inputs.groups[store.config.group].slots;
+        let n = self.n_heads + store.config.n_kv_heads;
         // A head's task takes all rows in order, so that even two rows with one
         // slot are written one after the other.
-        run.pool.for_each_range(self.n_heads + store.config.n_kv_heads, 1, |_, heads| {
+        run.pool.for_each_range(n, if slots.len() <= FEW { n } else { 1 }, |_, heads| {
             for head in heads {
-                for (row, &slot) in slots.iter().enumerate() {
-                    if head < self.n_heads {
-                        // SAFETY: only this task has this head.
-                        let q = unsafe { q.part(row, head * k_dim, k_dim) };
-                        prepare.head(row, q, norms.map(|[q, _]| q));
-                    } else {
-                        let head = head - self.n_heads;
-                        // SAFETY: only this task has this head.
-                        let k = unsafe { k.part(row, head * k_dim, k_dim) };
-                        prepare.head(row, k, norms.map(|[_, k]| k));
-                        // SAFETY: nobody writes `v`.
-                        let v = unsafe { v.row(row) };
-                        let v_dim = store.config.v_dim;
-                        store.write(slot as usize, head, k, &v[head * v_dim..][..v_dim]);
-                    }
-                }
-            }
-        });
-    }
-
-    /// Fills in the cosine and sine of each pair at each row's position.
-    fn turn(&self, run: &mut Run<'_>, angles: Matrix<'_>) {
-        let Some(rope) = &self.rope else { return };
-        let positions = &run.inputs.positions;
-        angles.for_each_row(run, |row, out| {
-            for (out, &inv_freq) in out.as_chunks_mut::<2>().0.iter_mut().zip(&*rope.inv_freq) {
-                let (sin, cos) = (f64::from(positions[row]) * f64::from(inv_freq)).sin_cos();
-                *out = [cos as f32 * rope.magnitude, sin as f32 * rope.magnitude];
+                let (x, head, v, norm) = match head.checked_sub(self.n_heads) {
+                    None => (q, head, None, norms.map(|[q, _]| q)),
+                    Some(head) => (k, head, Some(v), norms.map(|[_, k]| k)),
+                };
+                dispatch(isa, Head { x, head, v, norm, angles, slots, store: &store });
             }
         });
     }
 }
 
-/// What happens to each head of q and k.
-struct Prepare<'a> {
-    angles: Option<Matrix<'a>>,
-    pairs: RopePairs,
-    isa: Isa,
+/// All rows of a head of q, or of k with its values.
+struct Head<'a, 's> {
+    x: Matrix<'a>,
+    head: usize,
+    v: Option<Matrix<'a>>,
+    norm: Option<(&'a [f32], f32)>,
+    /// Each row's cosines, then its sines.
+    angles: Option<(RopePairs, &'s [f32])>,
+    slots: &'s [u32],
+    store: &'s Store<'a>,
 }
 
-impl Prepare<'_> {
-    fn head(&self, row: usize, x: &mut [f32], norm: Option<(&[f32], f32)>) {
-        if let Some((weight, eps)) = norm {
-            Norm::cpu(weight, eps, self.isa, x);
-        }
-        let Some(angles) = self.angles else { return };
-        // SAFETY: the angles are all computed.
-        let turns = unsafe { angles.row(row) }.as_chunks::<2>().0;
-        match self.pairs {
-            RopePairs::Adjacent => {
-                for (pair, &[cos, sin]) in x.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
-                    *pair = rotate(*pair, cos, sin);
-                }
+impl Kernel for Head<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let CacheLayerConfig { k_dim, v_dim, .. } = *self.store.config;
+        for (row, &slot) in self.slots.iter().enumerate() {
+            // SAFETY: only this task has this head.
+            let x = unsafe { self.x.part(row, self.head * k_dim, k_dim) };
+            if let Some((weight, eps)) = self.norm {
+                normalise::<S>(x, weight, eps);
             }
-            RopePairs::Halves => {
-                let (a, b) = x.split_at_mut(turns.len());
-                for ((a, b), &[cos, sin]) in a.iter_mut().zip(b).zip(turns) {
-                    [*a, *b] = rotate([*a, *b], cos, sin);
-                }
+            if let Some((pairs, angles)) = self.angles {
+                let n = angles.len() / self.slots.len();
+                let (cos, sin) = angles[row * n..(row + 1) * n].split_at(n / 2);
+                turn(pairs, x, cos, sin);
+            }
+            if let Some(v) = self.v {
+                // SAFETY: nobody writes `v`.
+                let v = unsafe { v.row(row) };
+                self.store.write::<S>(slot as usize, self.head, x, &v[self.head * v_dim..][..v_dim]);
             }
         }
     }
 }
 
+/// Turns each pair by its angle.
 #[inline(always)]
-fn rotate([a, b]: [f32; 2], cos: f32, sin: f32) -> [f32; 2] {
-    [a * cos - b * sin, a * sin + b * cos]
+fn turn(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    match pairs {
+        RopePairs::Adjacent => {
+            for ([a, b], (cos, sin)) in x.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)) {
+                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+            }
+        }
+        RopePairs::Halves => {
+            let (a, b) = x.split_at_mut(cos.len());
+            for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+            }
+        }
+    }
 }
 
 /// A layer's cache, to be written by several threads.
@@ -124,14 +122,29 @@ impl<'a> Store<'a> {
         }
     }
 
-    fn write(&self, slot: usize, kv_head: usize, key: &[f32], value: &[f32]) {
+    #[inline(always)]
+    fn write<S: Simd>(&self, slot: usize, kv_head: usize, key: &[f32], value: &[f32]) {
         let (page, offset) = (slot / self.page_size, slot % self.page_size);
         let at = (page * self.config.n_kv_heads + kv_head) * self.page_size + offset;
         let bytes = self.config.k_format.bytes(key.len());
         // SAFETY: only the task of this head writes its vectors.
-        self.config.k_format.encode(key, unsafe { self.k.write(at * bytes, bytes) });
+        encode::<S>(self.config.k_format, key, unsafe { self.k.write(at * bytes, bytes) });
         let bytes = self.config.v_format.bytes(value.len());
         // SAFETY: as above.
-        self.config.v_format.encode(value, unsafe { self.v.write(at * bytes, bytes) });
+        encode::<S>(self.config.v_format, value, unsafe { self.v.write(at * bytes, bytes) });
     }
+}
+
+/// As [`KvFormat::encode`].
+#[inline(always)]
+fn encode<S: Simd>(format: KvFormat, values: &[f32], out: &mut [u8]) {
+    let whole = values.len() / LANES * LANES;
+    if format != KvFormat::F16 || whole == 0 {
+        return format.encode(values, out);
+    }
+    let (halves, rest) = out.split_at_mut(2 * whole);
+    for (x, out) in values.as_chunks::<LANES>().0.iter().zip(halves.as_chunks_mut().0) {
+        S::store_f16(S::load(x), out);
+    }
+    format.encode(&values[whole..], rest);
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::linear::form;
-use super::math::{gelu_tanh, silu};
+use super::math::{gelu_tanh, silu, silu_lanes};
 use super::run::{Matrix, RowSet, Run, Sizes};
 use super::shared::{Bump, Shared};
 use super::simd::{Kernel, LANES, Simd, dispatch};
@@ -262,7 +262,7 @@ fn make<S: Simd>(source: Source<'_>, row: usize, out: &mut [f32]) {
         Source::Gated(gate, up, activation) => {
             // SAFETY: as above.
             let (gate, up) = unsafe { (gate.row(row), up.row(row)) };
-            gated(activation, gate, up, out);
+            gated::<S>(activation, gate, up, out);
         }
     }
 }
@@ -291,11 +291,24 @@ fn sum_of_squares<S: Simd>(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    let values = out.iter_mut().zip(gate.iter().zip(up));
+fn gated<S: Simd>(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     match activation {
-        Activation::Silu => values.for_each(|(out, (&gate, up))| *out = silu(gate) * up),
-        Activation::GeluTanh => values.for_each(|(out, (&gate, up))| *out = gelu_tanh(gate) * up),
+        Activation::Silu => {
+            let (lanes, rest) = out.as_chunks_mut::<LANES>();
+            let done = lanes.len() * LANES;
+            let inputs = gate.as_chunks::<LANES>().0.iter().zip(up.as_chunks::<LANES>().0);
+            for (out, (gate, up)) in lanes.iter_mut().zip(inputs) {
+                S::store(S::mul(silu_lanes::<S>(S::load(gate)), S::load(up)), out);
+            }
+            for (out, (&gate, up)) in rest.iter_mut().zip(gate[done..].iter().zip(&up[done..])) {
+                *out = silu(gate) * up;
+            }
+        }
+        Activation::GeluTanh => {
+            for (out, (&gate, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
+                *out = gelu_tanh(gate) * up;
+            }
+        }
     }
 }
 

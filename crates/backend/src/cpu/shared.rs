@@ -57,12 +57,21 @@ impl<'a, T: Plain> Shared<'a, T> {
         self.len
     }
 
+    /// Panics unless elements `at..at + len` are there.
+    #[inline(always)]
+    fn check(self, at: usize, len: usize) {
+        // The message is made elsewhere: here it would take registers from inner loops.
+        if at > self.len || len > self.len - at {
+            not_there(at, len, self.len);
+        }
+    }
+
     /// The run of elements `at..at + len`.
     ///
     /// # Panics
     /// When they are not all there.
     pub fn range(self, at: usize, len: usize) -> Self {
-        assert!(at <= self.len && len <= self.len - at, "elements {at} and {len} more of {}", self.len);
+        self.check(at, len);
         // SAFETY: `at` is inside the run (just checked).
         Self { start: unsafe { self.start.add(at) }, len, arena: PhantomData }
     }
@@ -95,7 +104,7 @@ impl<'a, T: Plain> Shared<'a, T> {
     /// # Panics
     /// When they are not all there.
     pub unsafe fn read(self, at: usize, len: usize) -> &'a [T] {
-        assert!(at <= self.len && len <= self.len - at, "elements {at} and {len} more of {}", self.len);
+        self.check(at, len);
         // SAFETY: inside the run (just checked), which lives as long as 'a; the caller keeps writers away.
         unsafe { std::slice::from_raw_parts(self.start.add(at), len) }
     }
@@ -108,10 +117,16 @@ impl<'a, T: Plain> Shared<'a, T> {
     /// # Panics
     /// When they are not all there.
     pub unsafe fn write(self, at: usize, len: usize) -> &'a mut [T] {
-        assert!(at <= self.len && len <= self.len - at, "elements {at} and {len} more of {}", self.len);
+        self.check(at, len);
         // SAFETY: inside the run (just checked), which lives as long as 'a; the caller keeps others away.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn not_there(at: usize, len: usize, of: usize) -> ! {
+    panic!("elements {at} and {len} more of {of}")
 }
 
 /// Deals out an arena from its start. Over no memory at all it only counts, so

@@ -39,10 +39,13 @@ impl Simd for Avx2 {
         add(a: Floats, b: Floats) -> Floats = _mm256_add_ps;
         mul(a: Floats, b: Floats) -> Floats = _mm256_mul_ps;
         max(a: Floats, b: Floats) -> Floats = _mm256_max_ps;
+        min(a: Floats, b: Floats) -> Floats = _mm256_min_ps;
+        div(a: Floats, b: Floats) -> Floats = _mm256_div_ps;
         mul_add(a: Floats, b: Floats, c: Floats) -> Floats = _mm256_fmadd_ps;
         and(a: Integers, b: Integers) -> Integers = _mm256_and_si256;
         or(a: Integers, b: Integers) -> Integers = _mm256_or_si256;
         xor(a: Integers, b: Integers) -> Integers = _mm256_xor_si256;
+        add_u32(a: Integers, b: Integers) -> Integers = _mm256_add_epi32;
         mul_u32(a: Integers, b: Integers) -> Integers = _mm256_mullo_epi32;
         from_i32(x: Integers) -> Floats = _mm256_cvtepi32_ps;
         from_bits(x: Integers) -> Floats = _mm256_castsi256_ps;

@@ -93,6 +93,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn min(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `run` requires AVX-512.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `run` requires AVX-512.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `run` requires AVX-512.
         unsafe { _mm512_fmadd_ps(a, b, c) }
@@ -176,6 +188,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn sar<const N: u32>(x: __m512i) -> __m512i {
         // SAFETY: `run` requires AVX-512.
         unsafe { _mm512_srai_epi32::<N>(x) }
+    }
+
+    #[inline(always)]
+    fn add_u32(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `run` requires AVX-512.
+        unsafe { _mm512_add_epi32(a, b) }
     }
 
     #[inline(always)]

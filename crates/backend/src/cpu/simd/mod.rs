@@ -164,6 +164,10 @@ pub trait Simd: Copy {
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
     /// Lane by lane the larger; `b` where `a` is NaN.
     fn max(a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Lane by lane the smaller; `b` where `a` is NaN.
+    fn min(a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Lane by lane.
+    fn div(a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// Lanes `i + i+8`, then `i + i+4`, `i + i+2`, `i + i+1`.
@@ -194,6 +198,8 @@ pub trait Simd: Copy {
     fn shr<const N: u32>(x: Self::U32) -> Self::U32;
     /// Each word down by `N` bits, the sign from above.
     fn sar<const N: u32>(x: Self::U32) -> Self::U32;
+    /// The sums, without what overflows.
+    fn add_u32(a: Self::U32, b: Self::U32) -> Self::U32;
     /// The low words of the products.
     fn mul_u32(a: Self::U32, b: Self::U32) -> Self::U32;
     /// Each word as a signed integer, rounded.

@@ -73,6 +73,16 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn min(a: Self::F32, b: Self::F32) -> Self::F32 {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn div(a: Self::F32, b: Self::F32) -> Self::F32 {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
     fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         // Not `f32::mul_add`, which is a library call without the instruction.
         std::array::from_fn(|i| a[i] * b[i] + c[i])
@@ -150,6 +160,11 @@ impl Simd for Scalar {
     #[inline(always)]
     fn sar<const N: u32>(x: Words) -> Words {
         map(x, |x| (x as i32 >> N) as u32)
+    }
+
+    #[inline(always)]
+    fn add_u32(a: Words, b: Words) -> Words {
+        zip(a, b, u32::wrapping_add)
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@
 use super::PagedAttention;
 use crate::SequenceInputs;
 use crate::cpu::activations::TILE;
-use crate::cpu::math::{exp, softcap};
+use crate::cpu::math::{exp, exp_lanes, softcap};
 use crate::cpu::panel::{halves, singles};
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
@@ -408,12 +408,15 @@ pub(super) fn share<S: Simd>(
         largest = S::max(S::load(scores), largest);
     }
     let new_max = S::largest(largest);
-    let shrink = exp(*max - new_max);
-    let mut sum = S::splat(0.0);
+    // Most blocks do not change the maximum.
+    let shrink = if new_max == *max { 1.0 } else { exp(*max - new_max) };
     for scores in scores.as_chunks_mut::<LANES>().0 {
-        for score in scores.iter_mut() {
-            *score = exp(*score - new_max);
-        }
+        S::store(exp_lanes::<S>(S::add(S::load(scores), S::splat(-new_max))), scores);
+    }
+    scores[..seen.start].fill(0.0);
+    scores[seen.end..].fill(0.0);
+    let mut sum = S::splat(0.0);
+    for scores in scores.as_chunks::<LANES>().0 {
         sum = S::add(sum, S::load(scores));
     }
     *total = *total * shrink + S::sum(sum);

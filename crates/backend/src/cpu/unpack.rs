@@ -361,3 +361,6 @@ unsafe fn q6_k<S: Simd>(from: impl Fields<S>, out: &mut impl Sink<S>) {
 fn both<S: Simd>(a: [S::U32; 4], b: [S::U32; 4]) -> [S::U32; 4] {
     [S::or(a[0], b[0]), S::or(a[1], b[1]), S::or(a[2], b[2]), S::or(a[3], b[3])]
 }
+
+#[cfg(test)]
+mod tests;

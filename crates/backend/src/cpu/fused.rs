@@ -7,8 +7,9 @@ use gguf::Format;
 use gguf::format::{Block, block};
 
 use super::activations::BLOCK_WORDS;
+use super::interleave::order;
 use super::panel::{From, bias_of, widen};
-use super::simd::{Bias, Fields, InRows, Kernel, LANES, Simd, Together};
+use super::simd::{Bias, Fields, InRows, Kernel, LANES, Order, Simd, Together};
 use super::tile::FLOATS_TOGETHER;
 use super::unpack::{Sink, unpack};
 
@@ -43,7 +44,11 @@ impl<B: Block> Kernel for MultiplyBlocks<'_, B> {
                 }
                 From::Panel(panel) => {
                     let block = &panel[i * bytes * LANES..][..bytes * LANES];
-                    sums = multiply_block::<B, S>(Together(block.as_ptr()), x, sums);
+                    sums = multiply_block::<B, S>(
+                        Together { start: block.as_ptr(), order: order(B::FORMAT) },
+                        x,
+                        sums,
+                    );
                 }
             }
         }
@@ -138,11 +143,15 @@ impl Kernel for MultiplyHalves<'_> {
             (Format::BF16, From::Rows(rows)) => {
                 halves::<S, true>(InRows { rows: &rows, start: 0, bytes: usize::MAX }, self.x)
             }
-            (Format::BF16, From::Panel(panel)) => halves::<S, true>(Together(panel.as_ptr()), self.x),
+            (Format::BF16, From::Panel(panel)) => {
+                halves::<S, true>(Together { start: panel.as_ptr(), order: Order::AsStored }, self.x)
+            }
             (_, From::Rows(rows)) => {
                 halves::<S, false>(InRows { rows: &rows, start: 0, bytes: usize::MAX }, self.x)
             }
-            (_, From::Panel(panel)) => halves::<S, false>(Together(panel.as_ptr()), self.x),
+            (_, From::Panel(panel)) => {
+                halves::<S, false>(Together { start: panel.as_ptr(), order: Order::AsStored }, self.x)
+            }
         };
         let mut out = [0.0; LANES];
         S::store(sums, &mut out);

@@ -3,7 +3,7 @@
 //! together. A panel takes the same bytes as its rows; blocks stay in order.
 //!
 //! The field at `at` bytes of a block, two bytes or four, of all sixteen rows
-//! is at `16 * at` bytes of the interleaved blocks.
+//! is at `16 * at` bytes of the interleaved blocks, or where [`Order`] says.
 
 use gguf::Format;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 
 use super::shared::Shared;
-use super::simd::{Kernel, LANES, Rows, Simd, dispatch};
+use super::simd::{Kernel, LANES, Order, Rows, Simd, dispatch};
 use super::{Isa, Pool};
 use crate::{Error, Memory, Result, Weight};
 
@@ -56,6 +56,15 @@ struct Words {
     bytes: usize,
     /// Where the words start: 0 or 2.
     start: usize,
+    order: Order,
+}
+
+/// The order of fields in interleaved blocks of a format.
+pub const fn order(format: Format) -> Order {
+    match format {
+        Format::Q6_K => Order::Q6K,
+        _ => Order::AsStored,
+    }
 }
 
 impl Words {
@@ -65,11 +74,11 @@ impl Words {
             Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => 2,
             Format::Q4_1 | Format::Q4_K | Format::Q5_K | Format::Q6_K => 0,
             // Pairs of elements; single ones.
-            Format::F16 | Format::BF16 => return Some(Self { bytes: 4, start: 0 }),
+            Format::F16 | Format::BF16 => return Some(Self { bytes: 4, start: 0, order: Order::AsStored }),
             Format::F32 => 0,
             _ => return None,
         };
-        Some(Self { bytes: format.block_bytes(), start })
+        Some(Self { bytes: format.block_bytes(), start, order: order(format) })
     }
 }
 
@@ -165,7 +174,7 @@ impl Kernel for Interleave<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Words { bytes, start } = self.words;
+        let Words { bytes, start, order } = self.words;
         for (i, out) in self.out.chunks_exact_mut(LANES * bytes).enumerate() {
             let block = i * bytes;
             if start == 2 {
@@ -175,7 +184,8 @@ impl Kernel for Interleave<'_> {
             while at + 16 <= bytes {
                 // SAFETY: the panel has as many blocks as each row.
                 let columns = unsafe { S::columns(&self.rows, block + at) };
-                let out = out[LANES * at..LANES * (at + 16)].as_chunks_mut::<{ 4 * LANES }>().0;
+                let to = LANES * order.position(at);
+                let out = out[to..to + LANES * 16].as_chunks_mut::<{ 4 * LANES }>().0;
                 for (out, column) in out.iter_mut().zip(columns) {
                     S::store_u32(column, bytemuck::cast_mut(out));
                 }

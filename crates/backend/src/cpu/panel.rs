@@ -7,6 +7,7 @@ use gguf::Format;
 use gguf::format::{Block, Visitor, f16};
 
 use super::activations::Form;
+use super::interleave::order;
 use super::linear::form;
 use super::run::Sizes;
 use super::shared::{Bump, Shared};
@@ -239,7 +240,9 @@ impl<B: Block> Kernel for UnpackBlocks<'_, '_, B> {
                     let block = &panel[block * bytes * LANES..][..bytes * LANES];
                     // SAFETY: the slice has all of the blocks' bytes; only formats with
                     // a short cut are interleaved.
-                    unsafe { unpack::<B, S>(Together(block.as_ptr()), &mut out) };
+                    unsafe {
+                        unpack::<B, S>(Together { start: block.as_ptr(), order: order(B::FORMAT) }, &mut out)
+                    };
                 }
             }
         }

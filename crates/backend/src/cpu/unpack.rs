@@ -264,14 +264,31 @@ unsafe fn k_scales<S: Simd>(from: impl Fields<S>, out: &mut impl Sink<S>) {
 unsafe fn q4_k<S: Simd>(from: impl Fields<S>, out: &mut impl Sink<S>) {
     // SAFETY: the caller's promise.
     unsafe { k_scales::<S>(from, out) };
-    for half in 0..8 {
-        // SAFETY: the caller's promise.
-        let qs = unsafe { from.columns(offset_of!(Q4_K, qs) + 16 * half) };
-        // 32 bytes hold 64 elements: 32 in their low halves, 32 in their high ones.
-        let to = half / 2 * 16 + half % 2 * 4;
-        out.columns(to, low::<S>(qs));
-        out.columns(to + 8, high::<S>(qs));
+    // SAFETY: as above. (Written out, so that a sink's groups are constants.)
+    unsafe {
+        q4_k_pair::<S, 0>(from, out);
+        q4_k_pair::<S, 1>(from, out);
+        q4_k_pair::<S, 2>(from, out);
+        q4_k_pair::<S, 3>(from, out);
     }
+}
+
+/// Groups `2 * PAIR` and the next: 64 elements in 32 bytes, 32 in their low
+/// halves and 32 in their high ones.
+///
+/// # Safety
+/// As [`unpack`].
+#[inline(always)]
+unsafe fn q4_k_pair<S: Simd, const PAIR: usize>(from: impl Fields<S>, out: &mut impl Sink<S>) {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe {
+        let qs = offset_of!(Q4_K, qs) + 32 * PAIR;
+        (from.columns(qs), from.columns(qs + 16))
+    };
+    out.columns(16 * PAIR, low::<S>(a));
+    out.columns(16 * PAIR + 4, low::<S>(b));
+    out.columns(16 * PAIR + 8, high::<S>(a));
+    out.columns(16 * PAIR + 12, high::<S>(b));
 }
 
 /// Bit `N` of each byte to its bit 4.
@@ -331,20 +348,12 @@ fn two_bits_to_4<S: Simd, const N: u32>(x: [S::U32; 4]) -> [S::U32; 4] {
 /// As [`unpack`].
 #[inline(always)]
 unsafe fn q6_k<S: Simd>(from: impl Fields<S>, out: &mut impl Sink<S>) {
-    for part in 0..4 {
-        // 128 elements: 64 bytes of low bits, 32 of high ones; sixteen of each 32 at a time.
-        let (half, sixteen) = (part / 2, part % 2);
-        // SAFETY: the caller's promise.
-        let (a, b, qh) = unsafe {
-            let ql = offset_of!(Q6_K, ql) + 64 * half + 16 * sixteen;
-            let qh = offset_of!(Q6_K, qh) + 32 * half + 16 * sixteen;
-            (from.columns(ql), from.columns(ql + 32), from.columns(qh))
-        };
-        let to = 32 * half + 4 * sixteen;
-        out.columns(to, both::<S>(low::<S>(a), two_bits_to_4::<S, 0>(qh)));
-        out.columns(to + 8, both::<S>(low::<S>(b), two_bits_to_4::<S, 2>(qh)));
-        out.columns(to + 16, both::<S>(high::<S>(a), two_bits_to_4::<S, 4>(qh)));
-        out.columns(to + 24, both::<S>(high::<S>(b), two_bits_to_4::<S, 6>(qh)));
+    // SAFETY: the caller's promise. (Written out, so that a sink's groups are constants.)
+    unsafe {
+        q6_k_part::<S, 0>(from, out);
+        q6_k_part::<S, 1>(from, out);
+        q6_k_part::<S, 2>(from, out);
+        q6_k_part::<S, 3>(from, out);
     }
     // SAFETY: the caller's promise.
     let (d, scales) = unsafe { (from.half(offset_of!(Q6_K, d)), from.columns(offset_of!(Q6_K, scales))) };
@@ -354,6 +363,27 @@ unsafe fn q6_k<S: Simd>(from: impl Fields<S>, out: &mut impl Sink<S>) {
         out.scale(4 * i + 2, S::mul(d, S::from_i32(S::sar::<24>(S::shl::<8>(s)))));
         out.scale(4 * i + 3, S::mul(d, S::from_i32(S::sar::<24>(s))));
     }
+}
+
+/// 128 elements have 64 bytes of low bits and 32 of high ones; a part is sixteen
+/// of each 32 of them.
+///
+/// # Safety
+/// As [`unpack`].
+#[inline(always)]
+unsafe fn q6_k_part<S: Simd, const PART: usize>(from: impl Fields<S>, out: &mut impl Sink<S>) {
+    let (half, sixteen) = (PART / 2, PART % 2);
+    // SAFETY: the caller's promise.
+    let (a, b, qh) = unsafe {
+        let ql = offset_of!(Q6_K, ql) + 64 * half + 16 * sixteen;
+        let qh = offset_of!(Q6_K, qh) + 32 * half + 16 * sixteen;
+        (from.columns(ql), from.columns(ql + 32), from.columns(qh))
+    };
+    let to = 32 * half + 4 * sixteen;
+    out.columns(to, both::<S>(low::<S>(a), two_bits_to_4::<S, 0>(qh)));
+    out.columns(to + 8, both::<S>(low::<S>(b), two_bits_to_4::<S, 2>(qh)));
+    out.columns(to + 16, both::<S>(high::<S>(a), two_bits_to_4::<S, 4>(qh)));
+    out.columns(to + 24, both::<S>(high::<S>(b), two_bits_to_4::<S, 6>(qh)));
 }
 
 /// The bits of either.

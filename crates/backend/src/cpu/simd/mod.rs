@@ -80,19 +80,54 @@ impl<S: Simd> Fields<S> for InRows<'_> {
 
 /// Blocks that are [interleaved](super::interleave).
 #[derive(Debug, Clone, Copy)]
-pub struct Together(pub *const u8);
+pub struct Together {
+    /// Where they start.
+    pub start: *const u8,
+    /// Where in them the fields are.
+    pub order: Order,
+}
+
+/// The order of a block's fields once it is interleaved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As in the block.
+    AsStored,
+    /// `Q6_K`'s, in the order in which they are unpacked: processors fetch
+    /// ahead what is read in order. For each sixteen of 32 elements, half by half:
+    /// sixteen bytes of low bits, those 32 further on, and sixteen of high bits.
+    Q6K,
+}
+
+impl Order {
+    /// Where the bytes at `at`, in sixteens, are now.
+    #[inline(always)]
+    pub fn position(self, at: usize) -> usize {
+        let (unit, rest) = (at / 16, at % 16);
+        let unit = match self {
+            Self::AsStored => unit,
+            Self::Q6K => match unit {
+                0..8 => (unit / 4 * 2 + unit % 2) * 3 + unit % 4 / 2,
+                8..12 => (unit - 8) * 3 + 2,
+                _ => unit,
+            },
+        };
+        16 * unit + rest
+    }
+}
 
 impl<S: Simd> Fields<S> for Together {
     #[inline(always)]
     unsafe fn word(self, at: usize) -> S::U32 {
         // SAFETY: the caller's promise; any 64 bytes are sixteen words.
-        unsafe { S::load_u32(&self.0.add(LANES * at).cast::<Words>().read_unaligned()) }
+        unsafe {
+            S::load_u32(&self.start.add(LANES * self.order.position(at)).cast::<Words>().read_unaligned())
+        }
     }
 
     #[inline(always)]
     unsafe fn half(self, at: usize) -> S::F32 {
         // SAFETY: the caller's promise.
-        unsafe { S::load_f16(&*self.0.add(LANES * at).cast::<[u8; 2 * LANES]>()) }
+        unsafe { S::load_f16(&*self.start.add(LANES * self.order.position(at)).cast::<[u8; 2 * LANES]>()) }
     }
 
     #[inline(always)]

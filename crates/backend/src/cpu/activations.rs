@@ -179,6 +179,7 @@ impl<'a> Activations<'a> {
     ///
     /// # Safety
     /// [`prepare`](Self::prepare) of the segment has returned and is not running.
+    #[cfg(target_arch = "x86_64")]
     pub unsafe fn tile_rows(self, segment: &Range<usize>, first: usize) -> &'a [u32] {
         let words = Form::Tiles.row_words(self.cols);
         // SAFETY: the caller's promise.

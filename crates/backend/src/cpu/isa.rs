@@ -65,6 +65,22 @@ impl Isa {
         }
     }
 
+    /// Whether prompts are multiplied in bf16 tiles.
+    pub(crate) fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Self::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Whether pairs of bf16 are multiplied in one instruction.
+    pub(crate) fn has_bf16_pairs(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self >= Self::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Whether this processor, and the system for this process, has it.
     pub fn is_available(self) -> bool {
         match self {

@@ -25,10 +25,8 @@ use crate::{Role, Weight};
 pub fn form(format: Format, isa: Isa, role: Role) -> Form {
     match format {
         Format::F32 | Format::F16 => Form::F32,
-        #[cfg(target_arch = "x86_64")]
-        _ if isa == Isa::Amx && role == Role::Prompt => Form::Tiles,
-        #[cfg(target_arch = "x86_64")]
-        Format::BF16 if isa >= Isa::Avx512Bf16 && role == Role::Prompt => Form::Bf16,
+        _ if isa.has_tiles() && role == Role::Prompt => Form::Tiles,
+        Format::BF16 if isa.has_bf16_pairs() && role == Role::Prompt => Form::Bf16,
         Format::BF16 => Form::F32,
         _ => Form::Int8,
     }

@@ -142,6 +142,7 @@ impl<'a> Room<'a> {
     }
 
     /// `cols` columns of integers, at most a chunk, behind the panels of `thread`.
+    #[cfg(target_arch = "x86_64")]
     pub fn chunk(self, thread: usize, format: Format, cols: usize) -> Panel<'a> {
         let (n_words, n_floats) = panel_size(Form::Int8, CHUNK);
         let (at_words, at_floats) =

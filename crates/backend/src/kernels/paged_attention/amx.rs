@@ -47,7 +47,7 @@ pub(super) struct Room<'a> {
 impl<'s> Scratch<'s> {
     /// Room for `n_queries` queries of a task; none where there are no tiles.
     pub fn take(bump: &mut Bump<'s>, sizes: &Sizes<'_>, layer: &CacheLayerConfig, n_queries: usize) -> Self {
-        let there = sizes.isa == crate::cpu::Isa::Amx;
+        let there = sizes.isa.has_tiles();
         let n_queries = if there { n_queries.next_multiple_of(2 * TILE_ROWS) } else { 0 };
         let k_tiles = if there { layer.k_dim.div_ceil(TILE_COLS) } else { 0 };
         let v_panels = if there { layer.v_dim.div_ceil(LANES) } else { 0 };

@@ -10,6 +10,9 @@
 //! not depend on the rows it shares a task with.
 
 use super::PagedAttention;
+use crate::NO_PAGE;
+#[cfg(target_arch = "x86_64")]
+use crate::Role;
 use crate::SequenceInputs;
 use crate::cpu::activations::TILE;
 use crate::cpu::math::{exp, exp_lanes, softcap};
@@ -21,8 +24,6 @@ use crate::cpu::tile::floats;
 use crate::cpu::widen::widen;
 use crate::host::HostLayer;
 use crate::{CacheLayerConfig, KvFormat};
-#[cfg(target_arch = "x86_64")]
-use crate::{Role, cpu::Isa};
 
 /// Rows that share a task, and so the widening of keys and values.
 pub(super) const ROWS: usize = 32;
@@ -37,7 +38,7 @@ pub(crate) struct Scratch<'s> {
     keys: Shared<'s, [f32; LANES]>,
     /// Values of a block: for each sixteen dimensions `[BLOCK]`.
     values: Shared<'s, [f32; LANES]>,
-    /// Keys or values of a block as they are stored.
+    /// Sixteen keys or values as they are stored.
     stored: Shared<'s, u8>,
     /// Tiles of queries, multiplied by the scale: `[k_dim, rows of the tile]`.
     queries: Shared<'s, u32>,
@@ -82,7 +83,7 @@ impl PagedAttention {
                 let table = &group.block_tables[sequence * group.max_pages..][..group.max_pages];
                 let room = Room::new(scratch, thread, heads, layer);
                 #[cfg(target_arch = "x86_64")]
-                let tiles = (isa == Isa::Amx && sequences[sequence].role == Role::Prompt)
+                let tiles = (isa.has_tiles() && sequences[sequence].role == Role::Prompt)
                     .then(|| scratch.tiles.room(thread));
                 let queries = Queries { first_row, first_position: first, n_rows, kv_head, heads };
                 let attend = Attend { op: self, layer, table, queries, q, out, room };
@@ -97,9 +98,9 @@ impl PagedAttention {
     }
 }
 
-/// Bytes that the keys, or the values, of a block take.
+/// Bytes that sixteen keys, or values, take.
 fn stored_bytes(layer: &CacheLayerConfig) -> usize {
-    BLOCK * layer.k_format.bytes(layer.k_dim).max(layer.v_format.bytes(layer.v_dim))
+    LANES * layer.k_format.bytes(layer.k_dim).max(layer.v_format.bytes(layer.v_dim))
 }
 
 /// Block `block` of all sequences' rows: its sequence, its first row in the
@@ -249,38 +250,29 @@ impl Attend<'_> {
         }
     }
 
-    /// Widens keys and values of positions `position..position + n`.
+    /// Widens keys and values of positions `position..position + n`, sixteen at a
+    /// time; what follows the last position has any value.
     #[inline(always)]
     pub fn load<S: Simd>(&mut self, position: usize, n: usize) {
         let CacheLayerConfig { k_format, v_format, k_dim, v_dim, .. } = self.layer.config;
         let (k, v) = (self.layer.k.as_slice(), self.layer.v.as_slice());
-        let size = k_format.bytes(k_dim);
-        let keys = together(
-            self.layer,
-            self.table,
-            self.queries.kv_head,
-            (position, n),
-            (k, size),
-            self.room.stored,
-        );
-        for (i, out) in self.room.keys.chunks_exact_mut(k_dim).enumerate().take(n.div_ceil(LANES)) {
-            let rows = Rows::new(keys[i * LANES * size..][..LANES * size].as_ptr(), size);
+        let (k_size, v_size) = (k_format.bytes(k_dim), v_format.bytes(v_dim));
+        for first in (0..n).step_by(LANES) {
+            let (at, n) = (position + first, LANES.min(n - first));
+            let place = Place { layer: self.layer, table: self.table, kv_head: self.queries.kv_head };
+            place.prefetch(at + BLOCK, k, k_size);
+            place.prefetch(at + BLOCK, v, v_size);
+            let keys = place.sixteen(at, n, (k, k_size), self.room.stored);
+            let rows = Rows::new(keys.as_ptr(), k_size);
+            let out = &mut self.room.keys[first / LANES * k_dim..][..k_dim];
             match k_format {
                 KvFormat::F32 => singles::<S>(&rows, 0..k_dim, out),
                 KvFormat::F16 => halves::<S, false>(&rows, 0..k_dim, out),
                 KvFormat::BF16 => halves::<S, true>(&rows, 0..k_dim, out),
             }
+            let values = place.sixteen(at, n, (v, v_size), self.room.stored);
+            widen::<S>(v_format, &values[..LANES * v_size], v_dim, BLOCK, &mut self.room.values[first..]);
         }
-        let size = v_format.bytes(v_dim);
-        let values = together(
-            self.layer,
-            self.table,
-            self.queries.kv_head,
-            (position, n),
-            (v, size),
-            self.room.stored,
-        );
-        widen::<S>(v_format, &values[..n * size], v_dim, BLOCK, self.room.values);
     }
 
     /// Adds a block to the sums of a tile's `T` queries.
@@ -349,42 +341,67 @@ impl Attend<'_> {
     }
 }
 
-/// The stored vectors of `n` positions from `position` on, `size` bytes each,
-/// followed by others (of any value) up to a multiple of sixteen: where they
-/// lie, if they are all in one page, or copied to `room`.
-#[inline(always)]
-fn together<'a>(
+/// Where a key/value head's vectors of one sequence lie.
+struct Place<'a> {
     layer: &'a HostLayer,
-    table: &[u32],
+    table: &'a [u32],
     kv_head: usize,
-    (position, n): (usize, usize),
-    (stored, size): (&'a [u8], usize),
-    room: &'a mut [u8],
-) -> &'a [u8] {
-    let page_size = layer.page_size;
-    let vector = |position: usize| {
-        let slot = table[position / page_size] as usize * page_size + position % page_size;
-        layer.vector(slot, kv_head)
-    };
-    let whole = n.next_multiple_of(LANES);
-    if position % page_size + whole <= page_size {
-        return &stored[vector(position) * size..][..whole * size];
+}
+
+impl<'a> Place<'a> {
+    /// The number of the vector at `position`; `None` if its page was freed or is not there.
+    #[inline(always)]
+    fn vector(&self, position: usize) -> Option<usize> {
+        let page_size = self.layer.page_size;
+        let page = *self.table.get(position / page_size)?;
+        let slot = page as usize * page_size + position % page_size;
+        (page != NO_PAGE).then(|| self.layer.vector(slot, self.kv_head))
     }
-    let mut done = 0;
-    while done < n {
-        let at = position + done;
-        let part = (page_size - at % page_size).min(n - done);
-        // Pages that were freed are before what any row of the task sees.
-        if table[at / page_size] != crate::NO_PAGE {
-            let from = &stored[vector(at) * size..][..part * size];
-            room[done * size..][..part * size].copy_from_slice(from);
-        } else {
-            room[done * size..][..part * size].fill(0);
+
+    /// The stored vectors of `n` positions from `position` on, `size` bytes each,
+    /// followed by others of any value up to sixteen: where they lie, if they are
+    /// in one page, else copied to `room`. Pages that were freed are before what
+    /// any row sees; they read as zero.
+    #[inline(always)]
+    fn sixteen<'r>(
+        &self,
+        position: usize,
+        n: usize,
+        (stored, size): (&'r [u8], usize),
+        room: &'r mut [u8],
+    ) -> &'r [u8] {
+        let page_size = self.layer.page_size;
+        if position % page_size + LANES <= page_size
+            && let Some(vector) = self.vector(position)
+        {
+            return &stored[vector * size..][..LANES * size];
         }
-        done += part;
+        let room = &mut room[..LANES * size];
+        room.fill(0);
+        for (i, out) in room.chunks_exact_mut(size).enumerate().take(n) {
+            if let Some(vector) = self.vector(position + i) {
+                out.copy_from_slice(&stored[vector * size..][..size]);
+            }
+        }
+        room
     }
-    room[n * size..whole * size].fill(0);
-    room
+
+    /// Asks for the sixteen vectors from `position` on, if they are in one page:
+    /// pages are short and lie anywhere, so that processors do not foresee them.
+    #[inline(always)]
+    fn prefetch(&self, position: usize, stored: &[u8], size: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(vector) = self.vector(position) {
+            let start = stored.as_ptr().wrapping_add(vector * size);
+            for line in (0..LANES * size).step_by(64) {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                // SAFETY: prefetching has no effect that could be seen, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (position, stored, size);
+    }
 }
 
 /// Turns scores into shares relative to a running maximum, which with the total

@@ -8,6 +8,7 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
+use super::Isa;
 use super::activations::TILE_ROWS;
 use super::simd::LANES;
 
@@ -97,18 +98,66 @@ static CONFIGURATION: Configuration = Configuration {
 };
 
 /// Tile registers of this thread, configured until it is dropped.
-pub struct Tiles(());
+pub struct Tiles {
+    emulated: bool,
+}
+
+/// Multiplies with [`Tiles`]: what `$start` gives to registers 0 to 3, plus `n`
+/// products. Weights are read past the first cache, where activations stay.
+macro_rules! multiply {
+    ($start:literal, $x:ident, $w:ident, $n:ident, $out:ident, $stride:ident) => {
+        asm!(
+            $start,
+            "2:",
+            "tileloadd tmm4, [{x0} + {row}*1]",
+            "tileloaddt1 tmm6, [{w0} + {row}*1]",
+            "tileloaddt1 tmm7, [{w1} + {row}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{x1} + {row}*1]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {x0}, 1024",
+            "add {x1}, 1024",
+            "add {w0}, 1024",
+            "add {w1}, 1024",
+            "dec {n}",
+            "jnz 2b",
+            "tilestored [{o00} + {stride}*4], tmm0",
+            "tilestored [{o01} + {stride}*4], tmm1",
+            "tilestored [{o10} + {stride}*4], tmm2",
+            "tilestored [{o11} + {stride}*4], tmm3",
+            x0 = inout(reg) $x[0] => _,
+            x1 = inout(reg) $x[1] => _,
+            w0 = inout(reg) $w[0] => _,
+            w1 = inout(reg) $w[1] => _,
+            n = inout(reg) $n => _,
+            o00 = in(reg) $out[0][0],
+            o01 = in(reg) $out[0][1],
+            o10 = in(reg) $out[1][0],
+            o11 = in(reg) $out[1][1],
+            row = in(reg) 64_usize,
+            stride = in(reg) $stride,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
 
 impl Tiles {
-    /// Configures them.
+    /// Configures them, or takes ordinary instructions for them.
     ///
     /// # Panics
-    /// Where tiles are not available.
-    pub fn configure() -> Self {
-        assert!(is_available(), "`Isa::choose` gives only what the processor has");
-        // SAFETY: the processor has the instruction (just checked), and reads 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly)) };
-        Self(())
+    /// Where tiles are not available and not emulated.
+    pub fn configure(isa: Isa) -> Self {
+        let emulated = isa == Isa::AmxEmulated;
+        if !emulated {
+            assert!(is_available(), "`Isa::choose` gives only what the processor has");
+            // SAFETY: the processor has the instruction (just checked), and reads 64 bytes.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly)) };
+        }
+        Self { emulated }
     }
 
     /// The sums over `n` tiles of each of two runs of activations and two of
@@ -130,44 +179,41 @@ impl Tiles {
         // SAFETY: the tiles are configured; the caller's pointers are good for `n` tiles of
         // 1024 bytes, and for what is stored. The compiler itself uses no tile registers.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{x0} + {row}*1]",
-                "tileloadd tmm6, [{w0} + {row}*1]",
-                "tileloadd tmm7, [{w1} + {row}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{x1} + {row}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {x0}, 1024",
-                "add {x1}, 1024",
-                "add {w0}, 1024",
-                "add {w1}, 1024",
-                "dec {n}",
-                "jnz 2b",
-                "tilestored [{o00} + {stride}*4], tmm0",
-                "tilestored [{o01} + {stride}*4], tmm1",
-                "tilestored [{o10} + {stride}*4], tmm2",
-                "tilestored [{o11} + {stride}*4], tmm3",
-                x0 = inout(reg) x[0] => _,
-                x1 = inout(reg) x[1] => _,
-                w0 = inout(reg) w[0] => _,
-                w1 = inout(reg) w[1] => _,
-                n = inout(reg) n => _,
-                o00 = in(reg) out[0][0],
-                o01 = in(reg) out[0][1],
-                o10 = in(reg) out[1][0],
-                o11 = in(reg) out[1][1],
-                row = in(reg) 64_usize,
-                stride = in(reg) stride,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+            if self.emulated {
+                return emulate(x, w, n, out, stride, false);
+            }
+            multiply!("tilezero tmm0\ntilezero tmm1\ntilezero tmm2\ntilezero tmm3", x, w, n, out, stride);
+        }
+    }
+
+    /// As [`multiply`](Self::multiply), the sums added to what is at `out`.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn multiply_add(
+        &self,
+        x: [*const u32; 2],
+        w: [*const u32; 2],
+        n: usize,
+        out: [[*mut f32; 2]; 2],
+        stride: usize,
+    ) {
+        debug_assert!(n > 0, "there is a tile at least");
+        // SAFETY: as above; what is loaded is where results go.
+        unsafe {
+            if self.emulated {
+                return emulate(x, w, n, out, stride, true);
+            }
+            multiply!(
+                "tileloadd tmm0, [{o00} + {stride}*4]\n\
+                 tileloadd tmm1, [{o01} + {stride}*4]\n\
+                 tileloadd tmm2, [{o10} + {stride}*4]\n\
+                 tileloadd tmm3, [{o11} + {stride}*4]",
+                x,
+                w,
+                n,
+                out,
+                stride
             );
         }
     }
@@ -175,7 +221,45 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the processor has the instruction, or there would be no value.
-        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+        if !self.emulated {
+            // SAFETY: the processor has the instruction, or there would be no such value.
+            unsafe { asm!("tilerelease", options(nomem, nostack)) };
+        }
+    }
+}
+
+/// What the instructions of [`Tiles`] do, product by product.
+///
+/// # Safety
+/// As of [`Tiles::multiply`].
+unsafe fn emulate(
+    x: [*const u32; 2],
+    w: [*const u32; 2],
+    n: usize,
+    out: [[*mut f32; 2]; 2],
+    stride: usize,
+    add: bool,
+) {
+    let (low, high) =
+        (|word: u32| f32::from_bits(word << 16), |word: u32| f32::from_bits(word & 0xffff_0000));
+    for (x, out) in x.into_iter().zip(out) {
+        for (w, out) in w.into_iter().zip(out) {
+            for (row, column) in (0..TILE_ROWS).flat_map(|row| (0..LANES).map(move |column| (row, column))) {
+                // SAFETY: the caller's promise.
+                let out = unsafe { &mut *out.add(row * stride + column) };
+                let mut sum = if add { *out } else { 0.0 };
+                for (tile, k) in (0..n).flat_map(|tile| (0..LANES).map(move |k| (tile, k))) {
+                    // SAFETY: as above.
+                    let (x, w) = unsafe {
+                        (
+                            *x.add(tile * TILE_WORDS + row * LANES + k),
+                            *w.add(tile * TILE_WORDS + k * LANES + column),
+                        )
+                    };
+                    sum += low(x) * low(w) + high(x) * high(w);
+                }
+                *out = sum;
+            }
+        }
     }
 }

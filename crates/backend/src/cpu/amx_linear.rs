@@ -9,20 +9,20 @@ use std::ops::Range;
 use super::activations::{TILE_COLS, TILE_ROWS};
 use super::amx::{Sums, TILE_WORDS, Tiles, places};
 use super::linear::Part;
-use super::panel::{CHUNK, From, MOST, Panel};
+use super::panel::{CHUNK, From, MOST_TILES, Panel};
 use super::simd::{Kernel, LANES, Simd, Words, dispatch};
 use crate::cpu::activations::Form;
 
 impl Part<'_, '_> {
     /// Multiplies the panels, unpacking columns of sixteen rows by `unpack`.
     pub(super) fn run_tiles(self, unpack: impl Fn(&Self, From<'_>, Range<usize>, &mut Panel<'_>)) {
-        let mut skips = [0; MOST];
+        let mut skips = [0; MOST_TILES];
         for (i, (panel, skip)) in self.panels.clone().zip(&mut skips).enumerate() {
             *skip = self.panel_of_tiles(i, panel, &unpack);
         }
         let (linear, segment) = (self.linear, self.linear.segment());
         let n_tiles = self.map.weight.cols().div_ceil(TILE_COLS);
-        let tiles = Tiles::configure();
+        let tiles = Tiles::configure(self.isa);
         let mut sums: Sums = [[[[0.0; LANES]; TILE_ROWS]; 2]; 2];
         for first in (0..segment.len()).step_by(2 * TILE_ROWS) {
             // SAFETY: the activations are prepared.

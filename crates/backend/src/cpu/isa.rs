@@ -5,6 +5,10 @@ use crate::{Error, Result};
 /// The vector instructions that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Isa {
+    /// What [`Isa::Amx`] computes, without its instructions: for tests, since few
+    /// processors have them.
+    #[cfg(target_arch = "x86_64")]
+    AmxEmulated,
     /// What every processor of the architecture has.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C (2013 and later).
@@ -24,6 +28,8 @@ pub enum Isa {
 impl Isa {
     /// Every one that this build has kernels for, slowest first.
     pub const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::AmxEmulated,
         Self::Scalar,
         #[cfg(target_arch = "x86_64")]
         Self::Avx2,
@@ -38,6 +44,8 @@ impl Isa {
     /// The name people know.
     pub const fn name(self) -> &'static str {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxEmulated => "AMX, emulated",
             Self::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "AVX2",
@@ -53,6 +61,8 @@ impl Isa {
     /// The name options use.
     pub const fn option(self) -> &'static str {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxEmulated => "amx-emulated",
             Self::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
@@ -68,7 +78,7 @@ impl Isa {
     /// Whether prompts are multiplied in bf16 tiles.
     pub(crate) fn has_tiles(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Self::Amx;
+        return matches!(self, Self::Amx | Self::AmxEmulated);
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -84,6 +94,8 @@ impl Isa {
     /// Whether this processor, and the system for this process, has it.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxEmulated => true,
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {

@@ -88,12 +88,16 @@ impl<'a> Linear<'a> {
         let total: usize = maps.iter().map(panels).sum();
         // Some eight parts a thread, so that a slow thread does fewer.
         let most = (total / (8 * threads)).max(1);
-        let most_of = |map: &Map<'_>| {
-            let form = form(map.weight.format(), isa, self.role);
-            match self.segment().len() {
-                0..=TILE if form != Form::Tiles => most,
-                _ => most.min(Room::panels(form, map.weight.cols())),
-            }
+        let form_of = |map: &Map<'_>| form(map.weight.format(), isa, self.role);
+        let of_tiles = panels_of_tiles(
+            maps.iter().filter(|map| form_of(map) == Form::Tiles).map(panels),
+            maps.iter().map(|map| Room::panels(Form::Tiles, map.weight.cols())).min().unwrap_or(2),
+            threads,
+        );
+        let most_of = |map: &Map<'_>| match (form_of(map), self.segment().len()) {
+            (Form::Tiles, _) => of_tiles,
+            (_, 0..=TILE) => most,
+            (form, _) => most.min(Room::panels(form, map.weight.cols())),
         };
         let units = |map: &Map<'_>| panels(map).div_ceil(most_of(map));
         let n_units = maps.iter().map(units).sum();
@@ -111,6 +115,21 @@ impl<'a> Linear<'a> {
             }
         });
     }
+}
+
+/// How many panels, at most `most`, one thread multiplies in tiles at a time: what
+/// takes `threads` threads least. All activations are read once each time, which
+/// takes about as long as multiplying them with two panels.
+fn panels_of_tiles(maps: impl Iterator<Item = usize> + Clone, most: usize, threads: usize) -> usize {
+    let time = |size: usize| {
+        let units: usize = maps.clone().map(|panels| panels.div_ceil(size)).sum();
+        units.div_ceil(threads) * (size + 2)
+    };
+    (1..=most / 2)
+        .rev()
+        .map(|pairs| 2 * pairs)
+        .min_by_key(|&size| time(size))
+        .expect("there is room for two panels at least")
 }
 
 /// One thread's share, on its way to code compiled for format and processor.

@@ -19,12 +19,19 @@ use crate::{Role, Weight};
 /// What the panels that are unpacked together may take: half of a small second-level cache.
 const CACHE: usize = 256 << 10;
 
+/// The same for [tiles](Form::Tiles): processors that have them have 2 MiB of it,
+/// and the longer a panel stays, the less often activations are read.
+const TILES_CACHE: usize = 512 << 10;
+
 /// Columns that are unpacked at a time where they are used at once: few enough
 /// to stay in the first cache, a whole number of any format's blocks.
 pub const CHUNK: usize = 256;
 
 /// Most panels that are unpacked together.
 pub const MOST: usize = 4;
+
+/// The same for tiles, which take two panels at a time.
+pub const MOST_TILES: usize = 16;
 
 /// Columns of sixteen rows, unpacked.
 pub enum Panel<'a> {
@@ -107,7 +114,11 @@ impl<'a> Room<'a> {
     /// Panels of `cols` columns that are unpacked together.
     pub fn panels(form: Form, cols: usize) -> usize {
         let (words, floats) = panel_size(form, cols);
-        (CACHE / ((words + floats).max(1) * size_of::<Words>())).clamp(1, MOST)
+        let bytes = (words + floats).max(1) * size_of::<Words>();
+        match form {
+            Form::Tiles => (TILES_CACHE / bytes / 2 * 2).clamp(2, MOST_TILES),
+            _ => (CACHE / bytes).clamp(1, MOST),
+        }
     }
 
     /// Room for panels of any of `weights`.

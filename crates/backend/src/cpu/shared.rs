@@ -23,6 +23,8 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for Words {}
 // SAFETY: as above.
 unsafe impl Plain for [f32; LANES] {}
+// SAFETY: as above.
+unsafe impl Plain for [[f32; LANES]; 2] {}
 
 /// A run of elements in an arena, handed to all threads of a loop. Indices are
 /// checked; that no two threads use one element, unless both only read, is the

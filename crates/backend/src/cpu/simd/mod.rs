@@ -305,6 +305,8 @@ pub trait Kernel {
 pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Scalar => kernel.run::<scalar::Scalar>(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AmxEmulated => kernel.run::<scalar::Scalar>(),
         // SAFETY: `Isa::choose` gives only what the processor has.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::run(kernel) },

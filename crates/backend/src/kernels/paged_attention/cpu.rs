@@ -89,7 +89,7 @@ impl PagedAttention {
                 let attend = Attend { op: self, layer, table, queries, q, out, room };
                 #[cfg(target_arch = "x86_64")]
                 if let Some(tiles) = tiles {
-                    dispatch(isa, super::amx::AttendTiles { attend, tiles });
+                    dispatch(isa, super::amx::AttendTiles { attend, tiles, isa });
                     continue;
                 }
                 dispatch(isa, attend);
@@ -122,6 +122,7 @@ fn find_block(sequences: &[SequenceInputs], mut block: usize) -> (usize, usize, 
 }
 
 /// The queries of a task: query `i` is head `i % heads` of row `i / heads`.
+#[derive(Clone, Copy)]
 pub(super) struct Queries {
     pub first_row: usize,
     pub first_position: usize,
@@ -135,6 +136,11 @@ impl Queries {
         self.n_rows * self.heads
     }
 
+    /// The row of the step and the head of query `i`.
+    pub fn row_and_head(&self, i: usize) -> (usize, usize) {
+        (self.first_row + i / self.heads, self.kv_head * self.heads + i % self.heads)
+    }
+
     /// The position of query `i`.
     pub fn position(&self, i: usize) -> usize {
         self.first_position + i / self.heads
@@ -143,12 +149,12 @@ impl Queries {
 
 /// One thread's part of the scratch.
 pub(super) struct Room<'a> {
-    pub keys: &'a mut [[f32; LANES]],
-    pub values: &'a mut [[f32; LANES]],
-    stored: &'a mut [u8],
+    keys: &'a mut [[f32; LANES]],
+    values: &'a mut [[f32; LANES]],
+    pub stored: &'a mut [u8],
     queries: &'a mut [u32],
-    pub sums: &'a mut [[f32; LANES]],
-    pub totals: &'a mut [f32],
+    sums: &'a mut [[f32; LANES]],
+    totals: &'a mut [f32],
 }
 
 impl<'a> Room<'a> {
@@ -179,7 +185,7 @@ pub(super) struct Attend<'a> {
     table: &'a [u32],
     pub queries: Queries,
     pub q: Matrix<'a>,
-    out: Matrix<'a>,
+    pub out: Matrix<'a>,
     pub room: Room<'a>,
 }
 
@@ -253,13 +259,13 @@ impl Attend<'_> {
     /// Widens keys and values of positions `position..position + n`, sixteen at a
     /// time; what follows the last position has any value.
     #[inline(always)]
-    pub fn load<S: Simd>(&mut self, position: usize, n: usize) {
+    fn load<S: Simd>(&mut self, position: usize, n: usize) {
         let CacheLayerConfig { k_format, v_format, k_dim, v_dim, .. } = self.layer.config;
         let (k, v) = (self.layer.k.as_slice(), self.layer.v.as_slice());
         let (k_size, v_size) = (k_format.bytes(k_dim), v_format.bytes(v_dim));
         for first in (0..n).step_by(LANES) {
             let (at, n) = (position + first, LANES.min(n - first));
-            let place = Place { layer: self.layer, table: self.table, kv_head: self.queries.kv_head };
+            let place = Place::of(self);
             place.prefetch(at + BLOCK, k, k_size);
             place.prefetch(at + BLOCK, v, v_size);
             let keys = place.sixteen(at, n, (k, k_size), self.room.stored);
@@ -323,7 +329,7 @@ impl Attend<'_> {
 
     /// Divides by the totals and writes the results.
     #[inline(always)]
-    pub fn finish(&mut self) {
+    fn finish(&mut self) {
         let v_dim = self.layer.config.v_dim;
         let queries = &self.queries;
         let sums = self.room.sums.chunks_exact(v_dim.div_ceil(LANES));
@@ -342,13 +348,19 @@ impl Attend<'_> {
 }
 
 /// Where a key/value head's vectors of one sequence lie.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     layer: &'a HostLayer,
     table: &'a [u32],
     kv_head: usize,
 }
 
 impl<'a> Place<'a> {
+    /// That of a task.
+    #[inline(always)]
+    pub fn of(attend: &Attend<'a>) -> Self {
+        Self { layer: attend.layer, table: attend.table, kv_head: attend.queries.kv_head }
+    }
+
     /// The number of the vector at `position`; `None` if its page was freed or is not there.
     #[inline(always)]
     fn vector(&self, position: usize) -> Option<usize> {
@@ -363,7 +375,7 @@ impl<'a> Place<'a> {
     /// in one page, else copied to `room`. Pages that were freed are before what
     /// any row sees; they read as zero.
     #[inline(always)]
-    fn sixteen<'r>(
+    pub fn sixteen<'r>(
         &self,
         position: usize,
         n: usize,
@@ -389,7 +401,7 @@ impl<'a> Place<'a> {
     /// Asks for the sixteen vectors from `position` on, if they are in one page:
     /// pages are short and lie anywhere, so that processors do not foresee them.
     #[inline(always)]
-    fn prefetch(&self, position: usize, stored: &[u8], size: usize) {
+    pub fn prefetch(&self, position: usize, stored: &[u8], size: usize) {
         #[cfg(target_arch = "x86_64")]
         if let Some(vector) = self.vector(position) {
             let start = stored.as_ptr().wrapping_add(vector * size);
@@ -407,7 +419,7 @@ impl<'a> Place<'a> {
 /// Turns scores into shares relative to a running maximum, which with the total
 /// is updated; gives what earlier sums shrink by. Scores outside `seen` get no share.
 #[inline(always)]
-pub(super) fn share<S: Simd>(
+fn share<S: Simd>(
     scores: &mut [f32; BLOCK],
     seen: std::ops::Range<usize>,
     cap: Option<f32>,

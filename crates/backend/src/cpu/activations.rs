@@ -334,15 +334,25 @@ fn put_bf16(values: &[f32], tile: Tile<'_>) {
 /// Writes row `r` of sixteen, rounded to bf16, zero-padded to whole tiles.
 #[inline(always)]
 fn put_tiles<S: Simd>(values: &[f32], tiles: Shared<'_, u32>, r: usize) {
-    for (tile, x) in values.chunks(TILE_COLS).enumerate() {
-        let mut whole = [0.0; TILE_COLS];
-        whole[..x.len()].copy_from_slice(x);
-        let halves = whole.as_chunks::<LANES>().0;
-        let mut words = [0; LANES];
-        S::store_u32(S::pack_bf16(S::load(&halves[0]), S::load(&halves[1])), &mut words);
-        // SAFETY: only who makes the row writes its words.
-        unsafe { tiles.write((tile * TILE_ROWS + r) * LANES, LANES) }.copy_from_slice(&words);
+    let (whole, rest) = values.as_chunks::<TILE_COLS>();
+    for (tile, x) in whole.iter().enumerate() {
+        put_tile_row::<S>(x, tiles, tile * TILE_ROWS + r);
     }
+    if !rest.is_empty() {
+        let mut last = [0.0; TILE_COLS];
+        last[..rest.len()].copy_from_slice(rest);
+        put_tile_row::<S>(&last, tiles, whole.len() * TILE_ROWS + r);
+    }
+}
+
+/// Writes row `row` of all tiles' rows.
+#[inline(always)]
+fn put_tile_row<S: Simd>(values: &[f32; TILE_COLS], tiles: Shared<'_, u32>, row: usize) {
+    let halves = values.as_chunks::<LANES>().0;
+    // SAFETY: only who makes the row writes its words.
+    let words = unsafe { tiles.write(row * LANES, LANES) };
+    let words = words.as_mut_array().expect("a row of a tile is sixteen words");
+    S::store_u32(S::pack_bf16(S::load(&halves[0]), S::load(&halves[1])), words);
 }
 
 /// The nearest bf16, ties to even; NaN stays NaN.

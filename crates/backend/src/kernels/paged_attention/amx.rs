@@ -224,7 +224,7 @@ impl AttendTiles<'_> {
             let mut whole = [0.0; TILE_COLS];
             whole[..x.len()].copy_from_slice(x);
             let halves = whole.as_chunks::<LANES>().0;
-            let [a, b] = [0, 1].map(|i| S::mul(S::load(&halves[i]), scale));
+            let (a, b) = (S::mul(S::load(&halves[0]), scale), S::mul(S::load(&halves[1]), scale));
             S::store_u32(S::pack_bf16(a, b), out);
         }
     }
@@ -249,7 +249,8 @@ impl AttendTiles<'_> {
                 for t in 0..k_tiles {
                     let out = &mut out[t * TILE_ROWS + row];
                     if row < there {
-                        let [a, b] = [2 * t, 2 * t + 1].map(|c| sixteen::<S>(k_format, key, c));
+                        let (a, b) =
+                            (sixteen::<S>(k_format, key, 2 * t), sixteen::<S>(k_format, key, 2 * t + 1));
                         S::store_u32(S::pack_bf16(a, b), out);
                     } else {
                         *out = [0; LANES];

@@ -57,6 +57,12 @@ pub enum Error {
         /// Requests in the queue.
         waiting: usize,
     },
+    /// The request waited longer than it was allowed to.
+    #[error("the request did not start within {waited:?}; try again later")]
+    Overdue {
+        /// How long it waited.
+        waited: std::time::Duration,
+    },
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,

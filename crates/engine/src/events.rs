@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
+
+use flume::{Receiver, RecvTimeoutError};
 
 use crate::{Error, Result};
 
@@ -29,6 +30,8 @@ pub struct Stats {
     pub cached_tokens: usize,
     /// Tokens generated, the end-of-text token included.
     pub generated_tokens: usize,
+    /// From submission to the first step that ran this request.
+    pub queued: Duration,
     /// From submission to the first generated token.
     pub time_to_first_token: Duration,
     /// From the first step that ran this request to the first generated token.
@@ -53,6 +56,16 @@ fn rate(tokens: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
 }
 
+/// How likely a token was: natural logarithms of probabilities, before anything that
+/// sampling does to them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// Of the token itself.
+    pub logprob: f32,
+    /// The likeliest tokens, likeliest first, as many as were asked for.
+    pub top: Vec<(u32, f32)>,
+}
+
 /// One thing that happened to a request.
 #[derive(Debug)]
 pub enum Event {
@@ -62,6 +75,8 @@ pub enum Event {
         id: u32,
         /// Text that can be shown: whole characters, no part of a stop text.
         text: String,
+        /// How likely it was, if that was asked for.
+        logprob: Option<TokenLogprob>,
     },
     /// The last event of a request that ran.
     Finished {
@@ -69,6 +84,8 @@ pub enum Event {
         text: String,
         /// Why it ended.
         reason: FinishReason,
+        /// The stop text that ended it.
+        stop: Option<String>,
         /// What it took.
         stats: Stats,
     },
@@ -88,6 +105,11 @@ impl Generation {
     /// still comes, with [`FinishReason::Cancelled`].
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The next event; `None` after the last.
+    pub async fn recv(&self) -> Option<Event> {
+        self.events.recv_async().await.ok()
     }
 
     /// Waits for the next event at most `timeout`; `Ok(None)` when none came in time.

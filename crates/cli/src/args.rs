@@ -60,8 +60,8 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Instruction set to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or amx
-    /// [default: the fastest that this processor has].
+    /// Instruction set to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or amx; on
+    /// ARM neon or neon-dotprod [default: the fastest that this processor has].
     #[arg(long, value_name = "SET", value_parser = isa)]
     pub isa: Option<Isa>,
     /// Where weights are read from: mapped (the file, nothing is copied), interleaved (a copy that

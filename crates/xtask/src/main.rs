@@ -1,5 +1,6 @@
 //! Repository chores. `cargo xtask --help` lists them; one module each.
 
+mod arm;
 mod ci;
 mod compare;
 mod error;
@@ -33,6 +34,8 @@ enum Command {
     Tidy,
     /// Compile every GPU kernel, and run Metal's on the emulator; needs no GPU
     Kernels,
+    /// Run the CPU backend's tests for 64-bit ARM, emulated by QEMU
+    Arm(arm::Args),
     /// Measure speed in turn with llama.cpp, built from its Python package, and print a table
     CompareLlamaCpp(compare::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),
+        Command::Arm(args) => arm::run(&args),
         Command::CompareLlamaCpp(args) => compare::run(&args),
         Command::Pgo(args) => pgo::run(&args),
     };

@@ -247,27 +247,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn add_dot(sum: Integers, w: Integers, x: u32, bias: Bias) -> Integers {
-        // SAFETY: `run` requires AVX2.
-        unsafe {
-            let x = _mm256_set1_epi32(x as i32);
-            (add_dot8(sum.0, w.0, x, bias), add_dot8(sum.1, w.1, x, bias))
+    fn add_dots(mut sum: Integers, w: [Integers; 4], x: &[u32; 4], bias: Bias) -> Integers {
+        for i in 0..4 {
+            // SAFETY: `run` requires AVX2.
+            sum = unsafe {
+                let x = _mm256_set1_epi32(x[i] as i32);
+                (add_dot8(sum.0, w[i].0, x, bias), add_dot8(sum.1, w[i].1, x, bias))
+            };
         }
-    }
-
-    #[inline(always)]
-    fn add_bf16_pairs<const T: usize>(sums: &mut [Floats; T], w: Integers, x: &[u32]) {
-        let low = Self::from_bits(Self::shl::<16>(w));
-        let high = Self::from_bits(Self::and(w, Self::splat_u32(0xffff_0000)));
-        let x = &x[..T];
-        for t in 0..T {
-            sums[t] = Self::mul_add(low, Self::splat(f32::from_bits(x[t] << 16)), sums[t]);
-            sums[t] = Self::mul_add(high, Self::splat(f32::from_bits(x[t] & 0xffff_0000)), sums[t]);
-        }
+        sum
     }
 }
 
-/// As [`Simd::add_dot`], of eight lanes.
+/// A step of [`Simd::add_dots`], of eight lanes.
 ///
 /// # Safety
 /// The processor has AVX2.

@@ -60,8 +60,8 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub fn to_value(&self) -> Value {
-        match *self {
+    pub fn to_value(self) -> Value {
+        match self {
             Self::U32(x) => x.into(),
             Self::F32(x) => x.into(),
             Self::Str(x) => x.into(),

@@ -6,6 +6,7 @@ mod compare;
 mod error;
 mod figures;
 mod fixtures;
+mod generate;
 mod kernels;
 mod models;
 mod pgo;
@@ -38,6 +39,8 @@ enum Command {
     Arm(arm::Args),
     /// Measure speed in turn with llama.cpp, built from its Python package, and print a table
     CompareLlamaCpp(compare::Args),
+    /// Write a random model of a real model's shape
+    GenerateModel(generate::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
     Pgo(pgo::Args),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Kernels => kernels::run_all(),
         Command::Arm(args) => arm::run(&args),
         Command::CompareLlamaCpp(args) => compare::run(&args),
+        Command::GenerateModel(args) => generate::run(&args),
         Command::Pgo(args) => pgo::run(&args),
     };
     match done {

@@ -246,7 +246,7 @@ impl Loop {
         for (events, cancelled) in replies {
             let (id, mut request) = (self.next_id, request.clone());
             request.request.sampling.seed =
-                request.request.sampling.seed.wrapping_add((id - first) * SEED_STEP);
+                request.request.sampling.seed.wrapping_add((id - first).wrapping_mul(SEED_STEP));
             let mut sequence = Sequence::new(id, request, &self.tokenizer, events, cancelled, at);
             sequence.follows = (id > first).then_some(first);
             self.sequences.insert(id, sequence);

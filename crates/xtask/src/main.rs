@@ -2,6 +2,7 @@
 
 mod ci;
 mod compare;
+mod dist;
 mod error;
 mod figures;
 mod fixtures;
@@ -36,6 +37,8 @@ enum Command {
     Kernels,
     /// Measure speed in turn with llama.cpp, built from its Python package, and print a table
     CompareLlamaCpp(compare::Args),
+    /// Build the binary of a release, with the profile of a typical load, into target/dist
+    Dist(dist::Args),
     /// Write a random model of a real model's shape
     GenerateModel(generate::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),
         Command::CompareLlamaCpp(args) => compare::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::GenerateModel(args) => generate::run(&args),
         Command::Pgo(args) => pgo::run(&args),
     };

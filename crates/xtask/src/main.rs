@@ -3,6 +3,7 @@
 mod arm;
 mod ci;
 mod compare;
+mod dist;
 mod error;
 mod figures;
 mod fixtures;
@@ -39,6 +40,8 @@ enum Command {
     Arm(arm::Args),
     /// Measure speed in turn with llama.cpp, built from its Python package, and print a table
     CompareLlamaCpp(compare::Args),
+    /// Build the binary of a release, with the profile of a typical load, into target/dist
+    Dist(dist::Args),
     /// Write a random model of a real model's shape
     GenerateModel(generate::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Kernels => kernels::run_all(),
         Command::Arm(args) => arm::run(&args),
         Command::CompareLlamaCpp(args) => compare::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::GenerateModel(args) => generate::run(&args),
         Command::Pgo(args) => pgo::run(&args),
     };

@@ -135,7 +135,7 @@ pub struct Pending {
 impl Pending {
     /// Rows until all is taken. Copying a weight takes about as long as decoding
     /// a few tokens from it, and decoding from the mapped file is slower.
-    const ROWS: u64 = 16;
+    const ROWS: u64 = 8;
 
     /// What is taken at least, so that memory comes in whole huge pages.
     const LEAST: u64 = 64 << 20;

@@ -460,9 +460,8 @@ impl Seen {
     fn mask(&self, position: usize) -> Words {
         let position = position as u32;
         let mut mask = [0; LANES];
-        for i in 0..LANES {
-            let seen = (self.first[i] <= position) & (position <= self.last[i]);
-            mask[i] = u32::from(seen).wrapping_neg();
+        for ((mask, first), last) in mask.iter_mut().zip(self.first).zip(self.last) {
+            *mask = u32::from((first <= position) & (position <= last)).wrapping_neg();
         }
         mask
     }

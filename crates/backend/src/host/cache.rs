@@ -117,6 +117,11 @@ fn layer_bytes(config: &CacheConfig, layer: &CacheLayerConfig) -> (u128, u128) {
 }
 
 impl HostLayer {
+    /// The first position that the row at `position` sees.
+    pub fn oldest(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
+    }
+
     /// Which head vector `slot` (`page * page_size + offset`) of `kv_head` is.
     pub fn vector(&self, slot: usize, kv_head: usize) -> usize {
         let (page, offset) = (slot / self.page_size, slot % self.page_size);

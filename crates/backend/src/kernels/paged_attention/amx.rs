@@ -243,7 +243,7 @@ impl AttendTiles<'_> {
                 out.fill([0; LANES]);
                 continue;
             }
-            place.prefetch(position + first + BLOCK, stored, size);
+            place.prefetch(position + first + BLOCK, LANES, stored, size);
             let keys = place.sixteen(position + first, there, (stored, size), room);
             for (row, key) in keys.chunks_exact(size).take(LANES).enumerate() {
                 for t in 0..k_tiles {
@@ -277,7 +277,7 @@ impl AttendTiles<'_> {
                 out.fill([0; LANES]);
                 continue;
             }
-            place.prefetch(position + first + BLOCK, stored, size);
+            place.prefetch(position + first + BLOCK, LANES, stored, size);
             let values = place.sixteen(position + first, there, (stored, size), room);
             let pairs = values[..LANES * size].chunks_exact(2 * size);
             for (i, (pair, out)) in pairs.zip(out.chunks_exact_mut(v_tiles)).enumerate() {
@@ -443,7 +443,7 @@ impl Seen {
         for (i, (last, first)) in last.iter_mut().zip(&mut first).enumerate() {
             let position = queries.position(tile * LANES + i) as u32;
             *last = position;
-            *first = layer.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            *first = layer.oldest(position as usize) as u32;
         }
         Self { last, first }
     }

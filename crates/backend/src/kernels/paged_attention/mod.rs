@@ -3,7 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod cpu;
+mod generated;
 mod gpu;
 mod op;
+mod split;
+mod stored;
 
 pub use op::*;

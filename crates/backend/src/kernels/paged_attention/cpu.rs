@@ -21,8 +21,8 @@ use crate::cpu::panel::{halves, singles};
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
 use crate::cpu::simd::{Kernel, LANES, Rows, Simd, dispatch};
+use crate::cpu::stored::widen;
 use crate::cpu::tile::floats;
-use crate::cpu::widen::widen;
 use crate::host::HostLayer;
 use crate::{CacheLayerConfig, KvFormat, NO_PAGE, Role, SequenceInputs};
 
@@ -41,6 +41,8 @@ pub(crate) struct Scratch<'s> {
     values: Shared<'s, [f32; LANES]>,
     /// Sixteen keys or values as they are stored.
     stored: Shared<'s, u8>,
+    /// Sixteen keys as floats: `[key, k_panels]`.
+    wide: Shared<'s, [f32; LANES]>,
     /// Tiles of queries, multiplied by the scale: `[k_dim, rows of the tile]`.
     queries: Shared<'s, u32>,
     /// Of each query, `[v_dim]` rounded up.
@@ -61,6 +63,7 @@ impl PagedAttention {
             keys: bump.take(each(BLOCK / LANES * layer.k_dim)),
             values: bump.take(each(layer.v_dim.div_ceil(LANES) * BLOCK)),
             stored: bump.take(each(stored_bytes(layer))),
+            wide: bump.take(each(layer.k_dim.next_multiple_of(LANES))),
             queries: bump.take(each(n_queries * layer.k_dim)),
             sums: bump.take(each(n_queries * layer.v_dim.div_ceil(LANES))),
             totals: bump.take(each(n_queries * 2)),
@@ -165,6 +168,7 @@ pub(super) struct Room<'a> {
     keys: &'a mut [[f32; LANES]],
     values: &'a mut [[f32; LANES]],
     pub stored: &'a mut [u8],
+    wide: &'a mut [[f32; LANES]],
     queries: &'a mut [u32],
     sums: &'a mut [[f32; LANES]],
     totals: &'a mut [f32],
@@ -182,6 +186,7 @@ impl<'a> Room<'a> {
             values: floats(scratch.values, v_panels * BLOCK),
             // SAFETY: as above.
             stored: unsafe { scratch.stored.write(thread * n_stored, n_stored) },
+            wide: floats(scratch.wide, k_dim.next_multiple_of(LANES)),
             // SAFETY: as above.
             queries: unsafe { scratch.queries.write(thread * n_queries * k_dim, n_queries * k_dim) },
             sums: floats(scratch.sums, n_queries * v_panels),
@@ -288,9 +293,21 @@ impl Attend<'_> {
                 KvFormat::F32 => singles::<S>(&rows, 0..k_dim, out),
                 KvFormat::F16 => halves::<S, false>(&rows, 0..k_dim, out),
                 KvFormat::BF16 => halves::<S, true>(&rows, 0..k_dim, out),
+                KvFormat::Q8_0 | KvFormat::Fp8 => {
+                    let panels = k_dim.div_ceil(LANES);
+                    widen::<S>(k_format, &keys[..LANES * k_size], k_dim, [1, panels], self.room.wide);
+                    let rows = Rows::new(self.room.wide.as_ptr().cast(), panels * size_of::<[f32; LANES]>());
+                    singles::<S>(&rows, 0..k_dim, out);
+                }
             }
             let values = place.sixteen(at, n, (v, v_size), self.room.stored);
-            widen::<S>(v_format, &values[..LANES * v_size], v_dim, BLOCK, &mut self.room.values[first..]);
+            widen::<S>(
+                v_format,
+                &values[..LANES * v_size],
+                v_dim,
+                [BLOCK, 1],
+                &mut self.room.values[first..],
+            );
         }
     }
 

@@ -7,6 +7,5 @@ mod generated;
 mod gpu;
 mod op;
 mod split;
-mod stored;
 
 pub use op::*;

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use super::PagedAttention;
 use super::cpu::{Place, share};
-use super::stored::{Bf16, F16, F32, Stored};
 use crate::KvFormat;
 use crate::cpu::math::exp;
 use crate::cpu::simd::{Kernel, LANES, Simd};
+use crate::cpu::stored::{Bf16, F16, F32, Fp8, Q8_0, Stored};
 
 /// Positions of a split.
 pub(super) const SPLIT: usize = 256;
@@ -88,6 +88,8 @@ impl Attend<'_> {
             KvFormat::F32 => self.scores::<S, F32, T>(first, &mut scores),
             KvFormat::F16 => self.scores::<S, F16, T>(first, &mut scores),
             KvFormat::BF16 => self.scores::<S, Bf16, T>(first, &mut scores),
+            KvFormat::Q8_0 => self.scores::<S, Q8_0, T>(first, &mut scores),
+            KvFormat::Fp8 => self.scores::<S, Fp8, T>(first, &mut scores),
         }
         let n = self.positions.len();
         for (scores, total) in scores.iter_mut().zip(&mut self.out.totals[first..]) {
@@ -98,6 +100,8 @@ impl Attend<'_> {
             KvFormat::F32 => self.values::<S, F32, T>(first, &scores),
             KvFormat::F16 => self.values::<S, F16, T>(first, &scores),
             KvFormat::BF16 => self.values::<S, Bf16, T>(first, &scores),
+            KvFormat::Q8_0 => self.values::<S, Q8_0, T>(first, &scores),
+            KvFormat::Fp8 => self.values::<S, Fp8, T>(first, &scores),
         }
     }
 
@@ -116,7 +120,7 @@ impl Attend<'_> {
             let fours = keys.chunks_exact(KEYS * size);
             let rest = fours.remainder();
             for keys in fours {
-                let products = products::<S, K, T, KEYS>(keys, size, queries);
+                let products = products::<S, K, T, KEYS>(keys, config.k_dim, queries);
                 for (key, products) in products.iter().enumerate() {
                     for t in 0..T {
                         scores[t][at + key] = products[t];
@@ -125,7 +129,7 @@ impl Attend<'_> {
                 at += KEYS;
             }
             for key in rest.chunks_exact(size) {
-                let [products] = products::<S, K, T, 1>(key, size, queries);
+                let [products] = products::<S, K, T, 1>(key, config.k_dim, queries);
                 for t in 0..T {
                     scores[t][at] = products[t];
                 }
@@ -160,19 +164,20 @@ impl Attend<'_> {
     ) {
         let config = &self.place.layer.config;
         let (stored, size) = (self.place.layer.v.as_slice(), config.v_format.bytes(config.v_dim));
+        let whole = config.v_dim / LANES;
         let mut sums = [[S::splat(0.0); P]; T];
         let mut at = 0;
         for run in self.place.runs(self.positions.clone()) {
             self.place.prefetch(self.positions.start + at + run.len(), run.len(), stored, size);
             for value in stored[run.start * size..run.end * size].chunks_exact(size) {
-                let (sixteens, rest) = V::sixteens(value);
+                let value = V::vector(value, config.v_dim);
                 let mut x = [S::splat(0.0); P];
-                if panel + P <= sixteens.len() {
-                    for (x, sixteen) in x.iter_mut().zip(&sixteens[panel..panel + P]) {
-                        *x = V::load::<S>(sixteen);
+                if panel + P <= whole {
+                    for p in 0..P {
+                        x[p] = V::load::<S>(value, panel + p);
                     }
                 } else {
-                    x[0] = V::load_rest::<S>(rest);
+                    x[0] = V::load_rest::<S>(value);
                 }
                 for t in 0..T {
                     let share = S::splat(shares[t][at]);
@@ -193,16 +198,16 @@ impl Attend<'_> {
     }
 }
 
-/// The products of `N` keys of `size` bytes with `T` queries.
+/// The products of `N` keys of `dim` elements with `T` queries.
 #[inline(always)]
 fn products<S: Simd, K: Stored, const T: usize, const N: usize>(
     keys: &[u8],
-    size: usize,
+    dim: usize,
     queries: [&[[f32; LANES]]; T],
 ) -> [[f32; T]; N] {
-    let parts: [(&[K::Sixteen], &[u8]); N] =
-        std::array::from_fn(|key| K::sixteens(&keys[key * size..][..size]));
-    let whole = parts[0].0.len();
+    let size = keys.len() / N;
+    let keys: [K::Vector<'_>; N] = std::array::from_fn(|key| K::vector(&keys[key * size..][..size], dim));
+    let whole = dim / LANES;
     let mut sums = [[S::splat(0.0); T]; N];
     for panel in 0..whole {
         let mut q = [S::splat(0.0); T];
@@ -210,15 +215,15 @@ fn products<S: Simd, K: Stored, const T: usize, const N: usize>(
             q[t] = S::load(&queries[t][panel]);
         }
         for key in 0..N {
-            let x = K::load::<S>(&parts[key].0[panel]);
+            let x = K::load::<S>(keys[key], panel);
             for t in 0..T {
                 sums[key][t] = S::mul_add(x, q[t], sums[key][t]);
             }
         }
     }
-    if !parts[0].1.is_empty() {
+    if !dim.is_multiple_of(LANES) {
         for key in 0..N {
-            let x = K::load_rest::<S>(parts[key].1);
+            let x = K::load_rest::<S>(keys[key]);
             for t in 0..T {
                 sums[key][t] = S::mul_add(x, S::load(&queries[t][whole]), sums[key][t]);
             }

@@ -77,7 +77,7 @@ pub struct LoadArgs {
     /// computes faster) or auto (interleaved where memory allows, else mapped).
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = Weights::Auto, hide_possible_values = true)]
     pub weights: Weights,
-    /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
+    /// How the KV cache stores numbers: f32, f16, bf16, q8_0 or fp8, or k=FORMAT,v=FORMAT.
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub kv: String,
     /// Quantise the weights while loading: q8_0, q4_0 or q4_k; meant for models in F32, F16 or BF16.

@@ -19,9 +19,9 @@ mod pool;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod simd;
+pub(crate) mod stored;
 pub(crate) mod tile;
 mod unpack;
-pub(crate) mod widen;
 
 pub use isa::Isa;
 pub use pool::Pool;

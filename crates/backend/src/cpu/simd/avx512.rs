@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{four_words, largest8, sum8, xmm};
+use super::avx2::{e4m3_halves, four_words, largest8, sum8, xmm};
 use super::{Bias, Kernel, LANES, Rows, Simd, Words, add_in_two_steps};
 
 /// AVX-512 F, BW, VL, DQ and VNNI; with `BF16` also AVX-512 BF16. Only [`run`]
@@ -57,6 +57,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
         }
+    }
+
+    #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> __m512 {
+        // SAFETY: the array has sixteen bytes; `run` requires AVX-512.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(x: &[u8; LANES]) -> __m512 {
+        // SAFETY: the array has sixteen bytes; `run` requires AVX-512, which includes AVX2.
+        unsafe { _mm512_mul_ps(_mm512_cvtph_ps(e4m3_halves(x)), _mm512_set1_ps(256.0)) }
     }
 
     #[inline(always)]

@@ -191,6 +191,26 @@ pub trait Simd: Copy {
     fn load_f16(x: &[u8; 2 * LANES]) -> Self::F32;
     /// Sixteen bfloats, little-endian.
     fn load_bf16(x: &[u8; 2 * LANES]) -> Self::F32;
+    /// Sixteen signed bytes.
+    #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> Self::F32 {
+        let mut floats = [0.0; LANES];
+        for (float, &byte) in floats.iter_mut().zip(x) {
+            *float = f32::from(byte as i8);
+        }
+        Self::load(&floats)
+    }
+    /// Sixteen numbers as [`crate::KvFormat::Fp8`] stores them.
+    #[inline(always)]
+    fn load_e4m3(x: &[u8; LANES]) -> Self::F32 {
+        // The fields of an IEEE half, whose exponent is biased by 8 more.
+        let mut halves = [0; LANES];
+        for (half, &byte) in halves.iter_mut().zip(x) {
+            let byte = u32::from(byte);
+            *half = (byte & 0x80) << 8 | (byte & 0x7f) << 7;
+        }
+        Self::mul(Self::from_f16(Self::load_u32(&halves)), Self::splat(256.0))
+    }
     /// Writes the lanes as halves, little-endian, ties to even.
     fn store_f16(x: Self::F32, out: &mut [u8; 2 * LANES]);
     /// Writes the lanes.

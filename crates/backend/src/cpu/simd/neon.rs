@@ -1,4 +1,5 @@
 //! NEON: a vector is four registers.
+#![allow(clippy::needless_range_loop, reason = "several arrays of registers are walked at once")]
 
 use std::arch::aarch64::*;
 use std::arch::asm;

@@ -5,7 +5,7 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use utoipa::OpenApi;
 
-use crate::{health, openai, tokens};
+use crate::{anthropic, health, ollama, openai, tokens};
 
 /// What the server offers.
 #[derive(OpenApi)]
@@ -22,6 +22,14 @@ use crate::{health, openai, tokens};
         openai::models::one,
         openai::chat::complete,
         openai::completions::complete,
+        anthropic::messages::create,
+        anthropic::messages::count_tokens,
+        ollama::chat::chat,
+        ollama::generate::generate,
+        ollama::models::tags,
+        ollama::models::ps,
+        ollama::models::show,
+        ollama::models::version,
         tokens::tokenize,
         tokens::detokenize,
         tokens::apply_template,

@@ -21,7 +21,7 @@ pub(crate) enum Step {
     /// A token.
     Token { id: u32, text: String, logprob: Option<TokenLogprob> },
     /// The end.
-    Finished { text: String, reason: FinishReason, stats: Stats },
+    Finished { text: String, reason: FinishReason, stop: Option<String>, stats: Stats },
 }
 
 /// Token ids, each with its log-probability if that was asked for.
@@ -100,13 +100,13 @@ impl Running {
         };
         match event {
             Some((i, Event::Token { id, text, logprob })) => Ok(Some((i, Step::Token { id, text, logprob }))),
-            Some((i, Event::Finished { text, reason, stats, .. })) => {
+            Some((i, Event::Finished { text, reason, stop, stats })) => {
                 self.n_open -= 1;
                 if reason == FinishReason::Cancelled {
                     // Nobody here cancels a reply that is still read: the engine ends.
                     return Err(ApiError::stopping());
                 }
-                Ok(Some((i, Step::Finished { text, reason, stats })))
+                Ok(Some((i, Step::Finished { text, reason, stop, stats })))
             }
             Some((_, Event::Failed(error))) => Err(error.into()),
             // The engine's thread ended without a word.
@@ -131,10 +131,10 @@ impl Running {
                     text.push_str(&piece);
                     tokens.push((id, logprob));
                 }
-                Step::Finished { text: piece, reason, stats } => {
+                Step::Finished { text: piece, reason, stop, stats } => {
                     text.push_str(&piece);
                     let (text, tokens) = std::mem::take(&mut partial[i]);
-                    replies[i] = Some(Reply { text, tokens, reason, stats });
+                    replies[i] = Some(Reply { text, tokens, reason, stop, stats });
                 }
             }
         }
@@ -149,5 +149,7 @@ pub(crate) struct Reply {
     /// Every token, the one that ended the text included.
     pub tokens: Tokens,
     pub reason: FinishReason,
+    /// The stop text that ended it.
+    pub stop: Option<String>,
     pub stats: Stats,
 }

@@ -6,6 +6,7 @@
 //! piece by piece (`generation.rs`, `stream.rs`). Each API has a folder.
 
 mod access;
+mod anthropic;
 mod auth;
 mod config;
 mod docs;
@@ -16,6 +17,7 @@ mod guard;
 mod health;
 mod ids;
 mod metrics;
+mod ollama;
 mod openai;
 mod prompt;
 mod registry;

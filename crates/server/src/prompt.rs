@@ -1,7 +1,7 @@
 //! From a conversation to the tokens of a prompt.
 
 use tokenizer::template;
-use tokenizer::template::{ChatInput, Template};
+use tokenizer::template::{ChatInput, Message, Template};
 
 use crate::error::{ApiError, Result};
 use crate::registry::Model;
@@ -30,6 +30,24 @@ pub(crate) fn render(model: &Model, chat: &ChatInput) -> Result<String> {
 /// As [`render`].
 pub(crate) fn encode(model: &Model, chat: &ChatInput) -> Result<Vec<u32>> {
     engine::encode_chat(&model.tokenizer, template(model)?, chat).map_err(refused)
+}
+
+/// The tokens of a conversation of plain turns.
+///
+/// # Errors
+/// As [`render`].
+pub(crate) fn conversation(
+    model: &Model,
+    messages: Vec<Message>,
+    thinking: Option<bool>,
+) -> Result<Vec<u32>> {
+    let chat = ChatInput {
+        messages,
+        add_generation_prompt: true,
+        enable_thinking: thinking,
+        ..ChatInput::default()
+    };
+    encode(model, &chat)
 }
 
 /// What the template has against a conversation is the caller's to know.

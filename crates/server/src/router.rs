@@ -11,7 +11,7 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::error::ApiError;
 use crate::state::Server;
-use crate::{access, auth, docs, guard, health, openai, tokens};
+use crate::{access, anthropic, auth, docs, guard, health, ollama, openai, tokens};
 
 /// All routes behind all checks.
 pub(crate) fn router(server: Arc<Server>) -> Router {
@@ -29,6 +29,14 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/v1/models/{*model}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/messages", post(anthropic::messages::create))
+        .route("/v1/messages/count_tokens", post(anthropic::messages::count_tokens))
+        .route("/api/chat", post(ollama::chat::chat))
+        .route("/api/generate", post(ollama::generate::generate))
+        .route("/api/tags", get(ollama::models::tags))
+        .route("/api/ps", get(ollama::models::ps))
+        .route("/api/show", post(ollama::models::show))
+        .route("/api/version", get(ollama::models::version))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")

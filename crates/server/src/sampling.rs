@@ -27,8 +27,8 @@ pub(crate) struct SamplingFields {
     pub presence_penalty: Option<f32>,
     /// Subtracted for every time a token was used recently.
     pub frequency_penalty: Option<f32>,
-    /// How many of the last tokens the penalties look at.
-    pub repeat_last_n: Option<u32>,
+    /// How many of the last tokens the penalties look at; -1: all.
+    pub repeat_last_n: Option<i64>,
     /// Same seed, same answer; -1 or nothing: a new one each time.
     pub seed: Option<i64>,
     /// Texts that end the reply and are not part of it, at most 64.
@@ -59,7 +59,7 @@ impl SamplingFields {
             repeat: self.repeat_penalty.unwrap_or(default.penalties.repeat),
             presence: self.presence_penalty.unwrap_or(default.penalties.presence),
             frequency: self.frequency_penalty.unwrap_or(default.penalties.frequency),
-            last_n: self.repeat_last_n.map_or(default.penalties.last_n, |n| n as usize),
+            last_n: last_n(self.repeat_last_n)?.unwrap_or(default.penalties.last_n),
         };
         let params = SamplingParams {
             temperature: self.temperature.unwrap_or(default.temperature),
@@ -71,6 +71,17 @@ impl SamplingFields {
         };
         params.check().map_err(ApiError::from)?;
         Ok(params)
+    }
+}
+
+/// A number of tokens, -1 for all.
+fn last_n(asked: Option<i64>) -> Result<Option<usize>> {
+    match asked {
+        None => Ok(None),
+        Some(-1) => Ok(Some(usize::MAX)),
+        Some(n) => usize::try_from(n).map(Some).map_err(|_| {
+            ApiError::field("repeat_last_n", format!("repeat_last_n is {n}, but must be at least -1"))
+        }),
     }
 }
 

@@ -27,6 +27,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) enum Framing {
     /// `text/event-stream`.
     Events,
+    /// `application/x-ndjson`.
+    Lines,
 }
 
 /// The pieces that one step adds to the answer.
@@ -42,6 +44,12 @@ impl Pieces {
         if self.framing == Framing::Events {
             self.bytes.extend_from_slice(b"data: ");
         }
+        self.value(value);
+    }
+
+    /// A piece of data with an event's name.
+    pub fn push_named(&mut self, name: &str, value: &impl Serialize) {
+        self.bytes.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
         self.value(value);
     }
 
@@ -79,6 +87,7 @@ pub(crate) fn respond(running: Running, teller: impl Teller, framing: Framing) -
     let mut response = Response::new(body);
     let content_type = match framing {
         Framing::Events => "text/event-stream; charset=utf-8",
+        Framing::Lines => "application/x-ndjson",
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -379,7 +379,7 @@ impl Teller for ChatStream {
                     self.delta(index, Delta { content: Some(text), ..Delta::default() }, entry, out);
                 }
             }
-            Step::Finished { text, reason, stats } => {
+            Step::Finished { text, reason, stats, .. } => {
                 if !text.is_empty() {
                     self.delta(index, Delta { content: Some(text), ..Delta::default() }, None, out);
                 }

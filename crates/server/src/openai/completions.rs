@@ -313,7 +313,7 @@ impl Teller for TextStream {
                     self.piece(Choice { index, text, logprobs, finish_reason: None }, None, out);
                 }
             }
-            Step::Finished { text, reason, stats } => {
+            Step::Finished { text, reason, stats, .. } => {
                 self.usage.add(&stats, index.is_multiple_of(self.n));
                 let finish_reason = Some(finish_reason(reason));
                 let choice = Choice { index, text, logprobs: None, finish_reason };

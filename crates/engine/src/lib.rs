@@ -18,7 +18,7 @@ pub mod scheduler;
 mod sequence;
 mod stop;
 
-pub use constraint::TokenMask;
+pub use constraint::{Constraint, Constraints, Matcher, TokenMask};
 pub use engine::{Engine, EngineConfig};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};

@@ -6,6 +6,7 @@
 //! on one thread that owns the model.
 
 mod batch;
+mod constraint;
 mod engine;
 mod error;
 mod events;
@@ -18,9 +19,13 @@ pub mod scheduler;
 mod sequence;
 mod stop;
 
+pub use constraint::{Constraint, Constraints, Matcher, TokenMask};
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
-pub use events::{Event, FinishReason, Generation, Stats, TokenLogprob};
+pub use events::{Event, FinishReason, Generation, Stats};
 pub use prompt::encode_chat;
 pub use request::Request;
-pub use sampling::{PenaltyParams, Sampler, SamplingParams, uniform};
+pub use sampling::{
+    DryParams, MirostatParams, PenaltyParams, SampleInput, Sampled, Sampler, SamplerState, SamplingParams,
+    TokenLogprob, XtcParams, breaker_ids, uniform,
+};

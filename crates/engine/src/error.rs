@@ -66,6 +66,9 @@ pub enum Error {
         /// How long it waited.
         waited: std::time::Duration,
     },
+    /// Sampling has nothing to choose from.
+    #[error("no token can follow: all are banned, or the model's output is not a number")]
+    NoToken,
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,

@@ -68,6 +68,7 @@ impl SamplingFields {
             min_p: self.min_p.unwrap_or(default.min_p),
             penalties,
             seed: seed(self.seed),
+            ..default
         };
         params.check().map_err(ApiError::from)?;
         Ok(params)

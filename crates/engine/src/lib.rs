@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod pages;
 mod prompt;
+mod reply;
 mod request;
 mod sampling;
 pub mod scheduler;
@@ -23,6 +24,7 @@ pub use engine::{Engine, EngineConfig};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};
 pub use prompt::encode_chat;
+pub use reply::{ReplyDelta, ReplyFormat, ReplyParser, ToolFormat};
 pub use request::Request;
 pub use sampling::{
     DryParams, MirostatParams, PenaltyParams, SampleInput, Sampled, Sampler, SamplerState, SamplingParams,

@@ -87,6 +87,9 @@ pub fn kv(format: KvFormat) -> Bound {
         KvFormat::F32 => return Bound { max: 0.0, rms: 0.0 },
         KvFormat::F16 => 1.0 / 2048.0,
         KvFormat::BF16 => 1.0 / 256.0,
+        // Half of a 127th of the largest of 32, which is some 4 times their root mean square.
+        KvFormat::Q8_0 => 1.0 / 64.0,
+        KvFormat::Fp8 => 1.0 / 16.0,
     };
     Bound { max: 4.0 * epsilon, rms: epsilon }
 }

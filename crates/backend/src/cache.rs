@@ -9,11 +9,20 @@ pub enum KvFormat {
     F16,
     /// The upper half of an IEEE single.
     BF16,
+    /// Signed bytes, then for each 32 of them an IEEE half that they are multiplied
+    /// with: the largest of the 32 over 127.
+    Q8_0,
+    /// E4M3 (OCP 8-bit floating point), rounded to even and held within ±448. NaN is
+    /// stored as 0x7f, which reads as 480: what is NaN stays so in the residual stream.
+    Fp8,
 }
+
+/// Elements of [`KvFormat::Q8_0`] that share a scale.
+pub const KV_GROUP: usize = 32;
 
 impl KvFormat {
     /// Every format.
-    pub const ALL: &[Self] = &[Self::F32, Self::F16, Self::BF16];
+    pub const ALL: &[Self] = &[Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Fp8];
 
     /// The name used on the command line.
     pub const fn name(self) -> &'static str {
@@ -21,6 +30,8 @@ impl KvFormat {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Fp8 => "fp8",
         }
     }
 
@@ -29,6 +40,8 @@ impl KvFormat {
         match self {
             Self::F32 => 4 * dim,
             Self::F16 | Self::BF16 => 2 * dim,
+            Self::Q8_0 => dim + 2 * dim.div_ceil(KV_GROUP),
+            Self::Fp8 => dim,
         }
     }
 }

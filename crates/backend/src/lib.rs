@@ -28,7 +28,7 @@ mod step;
 pub mod support;
 mod weight;
 
-pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KvFormat};
+pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KV_GROUP, KvFormat};
 pub use cpu::{Cpu, CpuConfig, Isa, WeightLayout};
 pub use device::{Backend, Bucket, LoweredId};
 pub use error::{Error, Result};

@@ -5,7 +5,8 @@
 use gguf::Format;
 use quarrel_backend::harness::{Case, ModelShape, Random, inputs};
 use quarrel_backend::{
-    Backend, Cpu, CpuConfig, GroupConfig, Isa, LoweredId, Role, StepInputs, TokenInputs, WeightLayout,
+    Backend, Cpu, CpuConfig, GroupConfig, Isa, KvFormat, LoweredId, Role, StepInputs, TokenInputs,
+    WeightLayout,
 };
 
 /// Rows that every format's blocks divide.
@@ -18,7 +19,17 @@ const FORMATS: [Format; 6] =
 
 fn case(format: Format) -> Case {
     let groups = [None, Some(10)].map(|window| GroupConfig { n_pages: 512, page_size: 8, window });
-    SHAPE.case(&mut Random::new(7), format, groups.into())
+    let mut case = SHAPE.case(&mut Random::new(7), format, groups.into());
+    // Formats of keys and values take turns with those of weights.
+    let (k_format, v_format) = match format {
+        Format::Q4_1 => (KvFormat::Q8_0, KvFormat::Fp8),
+        Format::Q2_K => (KvFormat::Fp8, KvFormat::Q8_0),
+        _ => (KvFormat::F16, KvFormat::F16),
+    };
+    for layer in &mut case.cache.layers {
+        (layer.k_format, layer.v_format) = (k_format, v_format);
+    }
+    case
 }
 
 /// Inputs whose token ids depend on sequence and position alone. What comes

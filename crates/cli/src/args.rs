@@ -26,6 +26,8 @@ pub enum Command {
     Run(RunArgs),
     /// Talk with a model, turn by turn.
     Chat(ChatArgs),
+    /// Serve models over HTTP to clients of OpenAI's, Anthropic's and Ollama's APIs.
+    Serve(ServeArgs),
     /// Show what is in a model file and whether it can run here.
     Inspect(InspectArgs),
     /// Measure prompt and generation speed.
@@ -54,21 +56,28 @@ pub struct ModelArgs {
     /// The model: a short name, a path, hf:OWNER/REPO[:QUANT] or ollama:NAME[:TAG].
     #[arg(short, long, value_name = "MODEL", default_value = "smollm2-135m")]
     pub model: String,
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
     /// Context length in tokens [default: the model's own, at most 8192; perplexity: 512; bench: what it needs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
     /// Threads to compute with [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Instruction set to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or amx
-    /// [default: the fastest that this processor has].
+    /// Instruction set to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or amx; on
+    /// ARM neon or neon-dotprod [default: the fastest that this processor has].
     #[arg(long, value_name = "SET", value_parser = isa)]
     pub isa: Option<Isa>,
     /// Where weights are read from: mapped (the file, nothing is copied), interleaved (a copy that
     /// computes faster) or auto (interleaved where memory allows, else mapped).
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = Weights::Auto, hide_possible_values = true)]
     pub weights: Weights,
-    /// How the KV cache stores numbers: f32, f16 or bf16, or k=FORMAT,v=FORMAT.
+    /// How the KV cache stores numbers: f32, f16, bf16, q8_0 or fp8, or k=FORMAT,v=FORMAT.
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub kv: String,
     /// Quantise the weights while loading: q8_0, q4_0 or q4_k; meant for models in F32, F16 or BF16.
@@ -150,6 +159,82 @@ pub struct ChatArgs {
     pub chat_template: Option<String>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+}
+
+/// `quarrel serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A model and the name it is served under; may be given several times, also to serve one model
+    /// under several names. The first is loaded at once, others when they are asked for.
+    #[arg(short, long = "model", value_name = "MODEL[=ALIAS]", default_value = "smollm2-135m")]
+    pub models: Vec<String>,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Use this template instead of the models' own: chatml, gemma, llama2, llama3, mistral, phi3 or zephyr.
+    #[arg(long, value_name = "NAME")]
+    pub chat_template: Option<String>,
+    /// Replies that are generated side by side; each has the whole context to itself.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub parallel: u16,
+    /// Requests that may be worked on or wait at once; more are answered with status 429.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_requests: u32,
+    /// Unload a model after so many seconds without a request [default: never].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub idle_unload: Option<u64>,
+    /// Unload models, those longest unused first, when they would take more GiB together [default: never].
+    #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..1 << 20))]
+    pub memory: Option<u64>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// Who can reach the server, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// The address to listen on; any but this machine's own needs API keys.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port to listen on; 0 lets the system choose.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// API keys, one a line: KEY or NAME=KEY; QUARREL_API_KEYS adds more, separated by commas.
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Let other machines ask without a key.
+    #[arg(long)]
+    pub insecure: bool,
+    /// A name, besides localhost and addresses, by which the server may be reached; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// An origin (https://chat.example) whose pages may ask; may be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// Longest time a request may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
+    /// How long running requests may go on after Ctrl-C or SIGTERM; a second one ends them at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub drain: u64,
+    /// Certificate chain for TLS, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key for TLS, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How the log on standard error looks.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How a log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
 }
 
 /// `quarrel inspect`

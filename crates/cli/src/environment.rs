@@ -49,6 +49,11 @@ pub fn hf_endpoint() -> Option<String> {
     env::var("HF_ENDPOINT").ok().filter(|s| !s.is_empty())
 }
 
+/// API keys of the server: `QUARREL_API_KEYS`, separated by commas or line breaks.
+pub fn api_keys() -> Option<String> {
+    env::var("QUARREL_API_KEYS").ok().map(|keys| keys.replace(',', "\n"))
+}
+
 /// The Python to ask for packages: `QUARREL_PYTHON`, else `python3`.
 pub fn python() -> PathBuf {
     path("QUARREL_PYTHON").unwrap_or_else(|| "python3".into())

@@ -1,6 +1,7 @@
 //! From a model's name to something that runs.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use store::{ModelName, Resolved, Store};
 use tokenizer::Tokenizer;
 use tokenizer::template::{SpecialTokens, Template};
 
-use crate::args::ModelArgs;
+use crate::args::LoadArgs;
 use crate::environment;
 use crate::progress::PullProgress;
 
 /// Longest context that is used without being asked for.
-const DEFAULT_CONTEXT: u32 = 8192;
+pub const DEFAULT_CONTEXT: u32 = 8192;
 
 /// Rows of logits a scoring step gives: 32 MiB of them at a vocabulary of 131,072.
 const SCORED_ROWS: usize = 64;
@@ -53,7 +54,7 @@ pub fn fetch(name: &str) -> Result<Resolved> {
 }
 
 /// Refuses options that cannot be right, before anything slow begins.
-pub fn check(args: &ModelArgs) -> Result<()> {
+pub fn check(args: &LoadArgs) -> Result<()> {
     kv_formats(&args.kv)?;
     recipe(args.quantize.as_deref())?;
     Ok(())
@@ -160,24 +161,50 @@ impl Opened {
         }
     }
 
+    /// Whether the model brings a chat template.
+    pub fn has_template(&self) -> bool {
+        self.chat_template.is_some()
+    }
+
+    /// Its architecture, as the file names it.
+    pub fn architecture(&self) -> String {
+        let name = self.file.metadata.str("general.architecture");
+        name.ok().flatten().unwrap_or("unknown").to_owned()
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> u64 {
+        self.file.tensors.iter().map(|tensor| tensor.elements() as u64).sum()
+    }
+
+    /// The format that most weights have.
+    pub fn format(&self) -> String {
+        let mut counts = BTreeMap::new();
+        for tensor in self.file.tensors.iter() {
+            *counts.entry(tensor.format.name()).or_insert(0) += tensor.elements();
+        }
+        let most = counts.into_iter().max_by_key(|(_, elements)| *elements);
+        most.map_or_else(String::new, |(name, _)| name.to_owned())
+    }
+
     /// The file to load: quantised first where that was asked for.
-    fn file(&self, args: &ModelArgs) -> Result<Cow<'_, ModelFile>> {
+    fn file(&self, args: &LoadArgs) -> Result<Cow<'_, ModelFile>> {
         let Some(recipe) = recipe(args.quantize.as_deref())? else { return Ok(Cow::Borrowed(&self.file)) };
         Ok(Cow::Owned(quantize(&self.file, recipe, &[], threads(args))?))
     }
 
     /// Loads the weights for one sequence at a time.
-    pub fn load(&self, args: &ModelArgs) -> Result<LoadedModel> {
+    pub fn load(&self, args: &LoadArgs) -> Result<LoadedModel> {
         self.load_with(args, |options| options)
     }
 
     /// Loads the weights for scoring texts: many rows of logits a step.
-    pub fn load_for_scoring(&self, args: &ModelArgs) -> Result<LoadedModel> {
+    pub fn load_for_scoring(&self, args: &LoadArgs) -> Result<LoadedModel> {
         self.load_with(args, |options| LoadOptions { max_outputs: SCORED_ROWS, ..options })
     }
 
     /// Loads the weights for `n` sequences side by side, logits of each.
-    pub fn load_for_batch(&self, args: &ModelArgs, n: usize) -> Result<LoadedModel> {
+    pub fn load_for_batch(&self, args: &LoadArgs, n: usize) -> Result<LoadedModel> {
         self.load_with(args, |options| LoadOptions {
             max_batch_tokens: options.max_batch_tokens.max(n),
             max_sequences: n,
@@ -188,7 +215,7 @@ impl Opened {
 
     fn load_with(
         &self,
-        args: &ModelArgs,
+        args: &LoadArgs,
         change: impl FnOnce(LoadOptions) -> LoadOptions,
     ) -> Result<LoadedModel> {
         let file = self.file(args)?;
@@ -197,7 +224,7 @@ impl Opened {
     }
 
     /// Starts an engine on the loaded model.
-    pub fn start(&self, args: &ModelArgs) -> Result<Started> {
+    pub fn start(&self, args: &LoadArgs) -> Result<Started> {
         let loaded = self.load(args)?;
         let (device, memory) = (loaded.description(), *loaded.memory());
         let engine = Engine::start(Box::new(loaded), self.tokenizer.clone(), EngineConfig::default());
@@ -215,12 +242,12 @@ pub struct Started {
 }
 
 /// The backend that computes.
-fn backend(args: &ModelArgs) -> Result<Box<dyn Backend>> {
+fn backend(args: &LoadArgs) -> Result<Box<dyn Backend>> {
     let config = CpuConfig { threads: Some(threads(args)), isa: args.isa, weights: args.weights.into() };
     Ok(Box::new(Cpu::new(config)?))
 }
 
-fn threads(args: &ModelArgs) -> usize {
+fn threads(args: &LoadArgs) -> usize {
     args.threads.map_or_else(default_threads, usize::from)
 }
 
@@ -234,7 +261,7 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn load_options(args: &ModelArgs, file: &ModelFile) -> Result<LoadOptions> {
+fn load_options(args: &LoadArgs, file: &ModelFile) -> Result<LoadOptions> {
     let (kv_k, kv_v) = kv_formats(&args.kv)?;
     let trained = model::ModelConfig::from_file(file)?.context_length;
     let context = Some(args.ctx.unwrap_or(trained.min(DEFAULT_CONTEXT)));

@@ -5,9 +5,10 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "chat",
+    "serve",
     "inspect",
     "bench",
     "perplexity",

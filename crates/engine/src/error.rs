@@ -60,6 +60,15 @@ pub enum Error {
         /// Requests in the queue.
         waiting: usize,
     },
+    /// The request waited longer than it was allowed to.
+    #[error("the request did not start within {waited:?}; try again later")]
+    Overdue {
+        /// How long it waited.
+        waited: std::time::Duration,
+    },
+    /// Sampling has nothing to choose from.
+    #[error("no token can follow: all are banned, or the model's output is not a number")]
+    NoToken,
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::{Error, Result};
+use flume::{Receiver, RecvTimeoutError};
+
+use crate::{Error, Result, TokenLogprob};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Stats {
     pub cached_tokens: usize,
     /// Tokens generated, the end-of-text token included.
     pub generated_tokens: usize,
+    /// From submission to the first step that ran this request.
+    pub queued: Duration,
     /// From submission to the first generated token.
     pub time_to_first_token: Duration,
     /// From the first step that ran this request to the first generated token.
@@ -62,6 +65,8 @@ pub enum Event {
         id: u32,
         /// Text that can be shown: whole characters, no part of a stop text.
         text: String,
+        /// How likely it was, if that was asked for.
+        logprob: Option<TokenLogprob>,
     },
     /// The last event of a request that ran.
     Finished {
@@ -69,6 +74,8 @@ pub enum Event {
         text: String,
         /// Why it ended.
         reason: FinishReason,
+        /// The stop text that ended it.
+        stop: Option<String>,
         /// What it took.
         stats: Stats,
     },
@@ -88,6 +95,11 @@ impl Generation {
     /// still comes, with [`FinishReason::Cancelled`].
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The next event; `None` after the last.
+    pub async fn recv(&self) -> Option<Event> {
+        self.events.recv_async().await.ok()
     }
 
     /// Waits for the next event at most `timeout`; `Ok(None)` when none came in time.

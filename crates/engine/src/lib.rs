@@ -10,6 +10,7 @@ mod constraint;
 mod engine;
 mod error;
 mod events;
+pub mod metrics;
 mod pages;
 mod prompt;
 mod reply;
@@ -20,7 +21,7 @@ mod sequence;
 mod stop;
 
 pub use constraint::{Constraint, Constraints, Matcher, TokenMask};
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};
 pub use prompt::encode_chat;

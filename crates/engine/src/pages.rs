@@ -174,11 +174,17 @@ impl BlockManager {
         self.groups.iter().map(|(_, pool)| pool.borrow().available()).collect()
     }
 
+    /// Pages that sequences hold, in all groups.
+    pub fn held(&self) -> usize {
+        self.groups.iter().map(|(group, pool)| group.n_pages as usize - pool.borrow().available()).sum()
+    }
+
     /// The longest run of full pages that every group still holds for the start
     /// of `tokens`, leaving at least one token to compute. Returns the number of tokens found.
-    pub fn match_prefix(&self, tokens: &[u32]) -> (SequencePages, usize) {
+    /// Pages are found again only with the `salt` they were named with.
+    pub fn match_prefix(&self, tokens: &[u32], salt: u64) -> (SequencePages, usize) {
         let mut hashes = Vec::new();
-        let mut parent = 0;
+        let mut parent = PageHash::from(salt);
         for page in tokens[..tokens.len().saturating_sub(1)].chunks_exact(self.page_size) {
             parent = self.hash(parent, page);
             hashes.push(parent);
@@ -243,9 +249,9 @@ impl BlockManager {
 
     /// Records that the cache now holds the first `n_cached` of `tokens`: names
     /// the pages that became full, and lets go of those a window has passed.
-    pub fn commit(&self, pages: &mut SequencePages, tokens: &[u32], n_cached: usize) {
+    pub fn commit(&self, pages: &mut SequencePages, tokens: &[u32], n_cached: usize, salt: u64) {
         for i in pages.hashes.len()..n_cached / self.page_size {
-            let parent = pages.hashes.last().copied().unwrap_or(0);
+            let parent = pages.hashes.last().copied().unwrap_or(PageHash::from(salt));
             let hash = self.hash(parent, &tokens[i * self.page_size..(i + 1) * self.page_size]);
             pages.hashes.push(hash);
             for table in &pages.tables {
@@ -278,23 +284,24 @@ mod tests {
     fn pages_come_back_and_prefixes_are_found_again() {
         let manager = BlockManager::new(&[group(4, None)]);
         let tokens: Vec<u32> = (0..10).collect();
-        let (mut pages, n_cached) = manager.match_prefix(&tokens);
+        let (mut pages, n_cached) = manager.match_prefix(&tokens, 0);
         assert_eq!(n_cached, 0);
         assert!(manager.grow(&mut pages, 10));
         assert_eq!(manager.available(), [1]);
         assert!(!manager.grow(&mut pages, 17), "4 pages hold 16 tokens");
-        manager.commit(&mut pages, &tokens, 10);
+        manager.commit(&mut pages, &tokens, 10, 0);
         let first: Vec<u32> = pages.table(0).collect();
         drop(pages);
         assert_eq!(manager.available(), [4]);
 
-        let (pages, n_cached) = manager.match_prefix(&tokens);
+        let (pages, n_cached) = manager.match_prefix(&tokens, 0);
         assert_eq!(n_cached, 8);
         assert_eq!(pages.table(0).collect::<Vec<_>>(), first[..2]);
-        let (_, whole_pages) = manager.match_prefix(&tokens[..8]);
+        let (_, whole_pages) = manager.match_prefix(&tokens[..8], 0);
         assert_eq!(whole_pages, 4, "one token at least is left to compute");
-        let (_, other) = manager.match_prefix(&[0, 1, 2, 3, 9, 9, 9, 9, 9]);
+        let (_, other) = manager.match_prefix(&[0, 1, 2, 3, 9, 9, 9, 9, 9], 0);
         assert_eq!(other, 4);
+        assert_eq!(manager.match_prefix(&tokens, 1).1, 0, "another salt finds nothing");
     }
 
     #[test]
@@ -303,14 +310,14 @@ mod tests {
         let fill = |tokens: &[u32]| {
             let mut pages = SequencePages::default();
             assert!(manager.grow(&mut pages, 4));
-            manager.commit(&mut pages, tokens, 4);
+            manager.commit(&mut pages, tokens, 4, 0);
         };
         fill(&[1; 4]);
         fill(&[2; 4]);
-        assert_eq!(manager.match_prefix(&[1; 5]).1, 4);
+        assert_eq!(manager.match_prefix(&[1; 5], 0).1, 4);
         fill(&[3; 4]);
-        assert_eq!(manager.match_prefix(&[2; 5]).1, 0, "the first was used again since");
-        assert_eq!(manager.match_prefix(&[1; 5]).1, 4);
+        assert_eq!(manager.match_prefix(&[2; 5], 0).1, 0, "the first was used again since");
+        assert_eq!(manager.match_prefix(&[1; 5], 0).1, 4);
     }
 
     #[test]
@@ -319,13 +326,13 @@ mod tests {
         let tokens: Vec<u32> = (0..17).collect();
         let mut pages = SequencePages::default();
         assert!(manager.grow(&mut pages, 16));
-        manager.commit(&mut pages, &tokens, 16);
+        manager.commit(&mut pages, &tokens, 16, 0);
         // Position 16 sees 12..=16, so pages 0, 1 and 2 are passed.
         assert_eq!(manager.available(), [4, 7]);
         assert_eq!(pages.table(1).filter(|&p| p == NO_PAGE).count(), 3);
         drop(pages);
         assert_eq!(manager.available(), [8, 8]);
-        let (pages, n_cached) = manager.match_prefix(&tokens);
+        let (pages, n_cached) = manager.match_prefix(&tokens, 0);
         assert_eq!(n_cached, 16);
         assert_eq!(manager.available(), [4, 7]);
         assert_eq!(pages.freeable(1), 1);

@@ -1,8 +1,17 @@
 //! What a caller asks for, checked before it reaches the engine's thread.
 
+use std::time::Duration;
+
 use model::{CacheGroup, RunnerLimits};
 
-use crate::{Error, Result, SamplingParams};
+use crate::{Constraint, Error, Result, SamplingParams};
+
+/// Most stop texts and stop tokens of a request.
+const MAX_STOPS: usize = 64;
+/// Most bytes of a stop text.
+const MAX_STOP_BYTES: usize = 1024;
+/// Most alternatives whose log-probabilities can be asked for.
+const MAX_LOGPROBS: usize = 20;
 
 /// One generation.
 #[derive(Debug, Clone)]
@@ -15,8 +24,21 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Texts that end the generation; they are not part of the reply.
     pub stop: Vec<String>,
+    /// Tokens that end the generation, like the model's own end-of-generation tokens.
+    pub stop_ids: Vec<u32>,
     /// Go on past the model's own end-of-generation tokens.
     pub ignore_eos: bool,
+    /// The form that the reply must have.
+    pub constraint: Option<Constraint>,
+    /// Tell the log-probability of each token, and of so many likeliest ones.
+    pub logprobs: Option<usize>,
+    /// Requests with a larger one start earlier; among equals the first to come.
+    pub priority: i32,
+    /// Fail with [`Error::Overdue`] if the request has not started by then.
+    pub start_within: Option<Duration>,
+    /// What the cache holds is found again only by requests with the same salt, so
+    /// that nobody learns from timing what others have asked.
+    pub cache_salt: u64,
 }
 
 impl Request {
@@ -27,7 +49,13 @@ impl Request {
             max_tokens: None,
             sampling: SamplingParams::default(),
             stop: Vec::new(),
+            stop_ids: Vec::new(),
             ignore_eos: false,
+            constraint: None,
+            logprobs: None,
+            priority: 0,
+            start_within: None,
+            cache_salt: 0,
         }
     }
 
@@ -37,11 +65,14 @@ impl Request {
         if self.prompt.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        if let Some(&id) = self.prompt.iter().find(|&&id| id as usize >= limits.n_vocab) {
+        let mut ids = self.prompt.iter().chain(&self.stop_ids);
+        if let Some(&id) = ids.find(|&&id| id as usize >= limits.n_vocab) {
             return Err(Error::UnknownToken { id, n_vocab: limits.n_vocab });
         }
         self.sampling.check()?;
+        self.sampling.check_ids(limits.n_vocab)?;
         self.stop.retain(|s| !s.is_empty());
+        self.check_sizes()?;
         let room = context.saturating_sub(self.prompt.len());
         let max_tokens = self.max_tokens.unwrap_or(room);
         if self.max_tokens == Some(0) {
@@ -59,10 +90,24 @@ impl Request {
         }
         Ok(CheckedRequest { max_tokens, request: self })
     }
+
+    fn check_sizes(&self) -> Result<()> {
+        let longest = self.stop.iter().map(String::len).max().unwrap_or(0);
+        for (name, found, most, range) in [
+            ("the number of stops", self.stop.len() + self.stop_ids.len(), MAX_STOPS, "at most 64"),
+            ("the length of a stop", longest, MAX_STOP_BYTES, "at most 1024 bytes"),
+            ("logprobs", self.logprobs.unwrap_or(0), MAX_LOGPROBS, "from 0 to 20"),
+        ] {
+            if found > most {
+                return Err(Error::Parameter { name, value: found.to_string(), range });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A request that the engine can run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CheckedRequest {
     /// The caller's request.
     pub request: Request,
@@ -84,6 +129,12 @@ mod tests {
         assert!(matches!(check(Request::new(vec![])), Err(Error::EmptyPrompt)));
         assert!(matches!(check(Request::new(vec![10])), Err(Error::UnknownToken { id: 10, .. })));
         assert!(matches!(check(Request::new(vec![1; 8])), Err(Error::ContextExceeded { prompt: 8, .. })));
+        let stops = Request { stop: vec!["x".into(); 65], ..Request::new(vec![1]) };
+        assert!(matches!(check(stops), Err(Error::Parameter { name: "the number of stops", .. })));
+        let stop_ids = Request { stop_ids: vec![10], ..Request::new(vec![1]) };
+        assert!(matches!(check(stop_ids), Err(Error::UnknownToken { id: 10, .. })));
+        let logprobs = Request { logprobs: Some(21), ..Request::new(vec![1]) };
+        assert!(matches!(check(logprobs), Err(Error::Parameter { name: "logprobs", .. })));
         let none = Request { max_tokens: Some(0), ..Request::new(vec![1; 3]) };
         assert!(matches!(check(none), Err(Error::Parameter { name: "max_tokens", .. })));
         let long = Request { max_tokens: Some(6), ..Request::new(vec![1; 3]) };

@@ -2,16 +2,17 @@
 //! function of what is known, without clock, device or I/O.
 //!
 //! The rules: sequences that generate always run, prompts fill what is left of
-//! the token budget in order of arrival; a sequence that finds no page takes
-//! them from the newest one; the oldest one therefore always makes progress.
+//! the token budget in the order of the queue (by priority, then by arrival); a
+//! sequence that finds no page takes them from the last one in the queue; the
+//! first one therefore always makes progress.
 
-/// Names a sequence; smaller arrived earlier.
+/// Names a sequence.
 pub type SequenceId = u64;
 
 /// What the scheduler knows of one sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceState {
-    /// Order of arrival.
+    /// Its name.
     pub id: SequenceId,
     /// Whether it takes part already, or still waits.
     pub running: bool,
@@ -45,13 +46,13 @@ pub struct Budget {
 /// The decision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScheduledBatch {
-    /// Sequences in order of arrival, and how many of their next tokens run.
+    /// Sequences in the order of the queue, and how many of their next tokens run.
     pub rows: Vec<(SequenceId, usize)>,
     /// Sequences that lose all their pages and wait again.
     pub preempted: Vec<SequenceId>,
 }
 
-/// Decides the next step. `sequences` are in order of arrival.
+/// Decides the next step. `sequences` are in the order of the queue.
 pub fn schedule(sequences: &[SequenceState], mut budget: Budget) -> ScheduledBatch {
     let mut batch = ScheduledBatch::default();
     let running: Vec<&SequenceState> = sequences.iter().filter(|s| s.running).collect();
@@ -63,7 +64,7 @@ pub fn schedule(sequences: &[SequenceState], mut budget: Budget) -> ScheduledBat
         }
         let mut rows = fitting_rows(sequence, &budget);
         while rows == 0 && budget.tokens > 0 && budget.sequences > 0 {
-            let Some(victim) = newest_victim(&running, sequence.id, &batch) else { break };
+            let Some(victim) = last_victim(&running, sequence.id, &batch) else { break };
             preempt(victim, &mut batch, &mut budget);
             if victim.id == sequence.id {
                 break;
@@ -75,7 +76,8 @@ pub fn schedule(sequences: &[SequenceState], mut budget: Budget) -> ScheduledBat
     if batch.preempted.is_empty() {
         admit(sequences, &mut batch, &mut budget);
     }
-    batch.rows.sort_unstable();
+    let place = |id| sequences.iter().position(|s| s.id == id);
+    batch.rows.sort_by_cached_key(|(id, _)| place(*id));
     batch
 }
 
@@ -110,16 +112,17 @@ fn fitting_rows(sequence: &SequenceState, budget: &Budget) -> usize {
     end.saturating_sub(sequence.n_cached)
 }
 
-/// Who gives way for `asking`: the newest, which may be itself, unless it is alone.
-fn newest_victim<'a>(
+/// Who gives way for `asking`: the last in the queue, which may be itself, unless it is alone.
+fn last_victim<'a>(
     running: &[&'a SequenceState],
     asking: SequenceId,
     batch: &ScheduledBatch,
 ) -> Option<&'a SequenceState> {
     let mut left = running.iter().filter(|s| !batch.preempted.contains(&s.id));
-    let newest = left.next_back()?;
+    let last = left.next_back()?;
     let alone = left.next().is_none();
-    (newest.id >= asking && !(alone && newest.id == asking)).then_some(*newest)
+    // Who was preempted does not ask, so `asking` is the last one or before it.
+    (!(alone && last.id == asking)).then_some(*last)
 }
 
 fn preempt(victim: &SequenceState, batch: &mut ScheduledBatch, budget: &mut Budget) {
@@ -194,6 +197,15 @@ mod tests {
         assert_eq!(batch.preempted, [2]);
         let alone = schedule(&all[..1], budget(10, 0));
         assert_eq!(alone, ScheduledBatch::default(), "alone, it has nobody to take pages from");
+    }
+
+    #[test]
+    fn the_order_of_the_queue_counts_not_the_names() {
+        let all = [sequence(9, true, 8, 9, 2), sequence(1, true, 8, 9, 2), sequence(5, false, 0, 1, 0)];
+        let batch = schedule(&all, budget(10, 0));
+        assert_eq!((batch.rows, batch.preempted), (vec![(9, 1)], vec![1]));
+        let batch = schedule(&[all[2].clone(), all[0].clone()], budget(10, 5));
+        assert_eq!(batch.rows, [(5, 1), (9, 1)]);
     }
 
     #[test]

@@ -3,17 +3,20 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
+use flume::{Sender, TrySendError};
 use model::Role;
 use tokenizer::{Decode, Detokenizer, Tokenizer};
 
+use crate::constraint::Matcher;
+use crate::metrics::Metrics;
 use crate::pages::{BlockManager, SequencePages};
 use crate::request::CheckedRequest;
+use crate::sampling::{Sampled, SamplerState};
 use crate::scheduler::{SequenceId, SequenceState};
 use crate::stop::StopMatcher;
-use crate::{Event, FinishReason, SamplingParams, Stats};
+use crate::{Error, Event, FinishReason, SamplingParams, Stats};
 
 /// A request's state between steps.
 pub(crate) struct Sequence {
@@ -26,11 +29,21 @@ pub(crate) struct Sequence {
     pub n_cached: usize,
     pub pages: SequencePages,
     pub sampling: SamplingParams,
+    pub sampler_state: SamplerState,
+    /// Follows the form that the reply must have.
+    pub matcher: Option<Matcher>,
+    pub logprobs: Option<usize>,
+    pub priority: i32,
+    /// Another reply to the same prompt, which computes it for both.
+    pub follows: Option<SequenceId>,
+    start_within: Option<Duration>,
+    cache_salt: u64,
     max_tokens: usize,
+    stop_ids: Vec<u32>,
     ignore_eos: bool,
     detokenizer: Detokenizer<Arc<Tokenizer>>,
     stop: StopMatcher,
-    events: SyncSender<Event>,
+    events: Sender<Event>,
     cancelled: Arc<AtomicBool>,
     /// Events the caller has had no room for yet.
     unsent: VecDeque<Event>,
@@ -51,7 +64,7 @@ impl Sequence {
         id: SequenceId,
         checked: CheckedRequest,
         tokenizer: &Arc<Tokenizer>,
-        events: SyncSender<Event>,
+        events: Sender<Event>,
         cancelled: Arc<AtomicBool>,
         submitted: Instant,
     ) -> Self {
@@ -64,7 +77,15 @@ impl Sequence {
             n_cached: 0,
             pages: SequencePages::default(),
             sampling: request.sampling,
+            sampler_state: SamplerState::default(),
+            matcher: None,
+            logprobs: request.logprobs,
+            priority: request.priority,
+            follows: None,
+            start_within: request.start_within,
+            cache_salt: request.cache_salt,
             max_tokens,
+            stop_ids: request.stop_ids,
             ignore_eos: request.ignore_eos,
             detokenizer: Detokenizer::new(tokenizer.clone(), Decode::default()),
             stop: StopMatcher::new(request.stop),
@@ -78,13 +99,12 @@ impl Sequence {
 
     /// What the scheduler needs to know.
     pub fn state(&self, n_groups: usize) -> SequenceState {
-        let prompt_left = self.n_cached < self.n_prompt;
         SequenceState {
             id: self.id,
             running: self.running,
             n_cached: self.n_cached,
             n_tokens: self.tokens.len(),
-            chunk_end: if prompt_left { self.n_prompt } else { self.tokens.len() },
+            chunk_end: if self.is_prefilling() { self.n_prompt } else { self.tokens.len() },
             pages: (0..n_groups).map(|g| self.pages.len(g)).collect(),
             freeable: (0..n_groups).map(|g| self.pages.freeable(g)).collect(),
         }
@@ -92,14 +112,32 @@ impl Sequence {
 
     /// The role of the next tokens to run.
     pub fn role(&self) -> Role {
-        if self.n_cached < self.n_prompt { Role::Prompt } else { Role::Generated }
+        if self.is_prefilling() { Role::Prompt } else { Role::Generated }
     }
 
     /// Takes what the prefix cache holds for this sequence, if it has nothing yet.
     pub fn find_prefix(&mut self, manager: &BlockManager) {
         if self.n_cached == 0 && self.pages.len(0) == 0 {
-            (self.pages, self.n_cached) = manager.match_prefix(&self.tokens);
+            (self.pages, self.n_cached) = manager.match_prefix(&self.tokens, self.cache_salt);
         }
+    }
+
+    /// Notes that `n_rows` more tokens are in the cache.
+    pub fn advance(&mut self, n_rows: usize, manager: &BlockManager) {
+        self.n_cached += n_rows;
+        manager.commit(&mut self.pages, &self.tokens, self.n_cached, self.cache_salt);
+    }
+
+    /// Whether the prompt is not all in the cache.
+    pub fn is_prefilling(&self) -> bool {
+        self.n_cached < self.n_prompt
+    }
+
+    /// That the request has waited for longer than it was to wait, if so.
+    pub fn overdue(&self) -> Option<Error> {
+        let waited = self.times.submitted.elapsed();
+        let is_late = self.times.started.is_none() && self.start_within.is_some_and(|most| waited > most);
+        is_late.then_some(Error::Overdue { waited })
     }
 
     /// Gives all pages back; the sequence will be computed again from the start.
@@ -119,20 +157,29 @@ impl Sequence {
     }
 
     /// Takes a sampled token: text, stop conditions, events. Returns whether the sequence is over.
-    pub fn push_token(&mut self, id: u32, tokenizer: &Tokenizer) -> bool {
-        let now = Instant::now();
-        self.times.first_token.get_or_insert(now);
-        self.times.last_token = Some(now);
+    pub fn push_token(
+        &mut self,
+        Sampled { id, logprob }: Sampled,
+        tokenizer: &Tokenizer,
+        metrics: &Metrics,
+    ) -> bool {
         self.tokens.push(id);
-        if !self.ignore_eos && tokenizer.is_eog(id) {
+        self.note_time(metrics);
+        if self.stop_ids.contains(&id) {
+            self.finish(FinishReason::Stop);
+            return true;
+        }
+        // What a grammar ends has ended.
+        let may_go_on = self.ignore_eos && self.matcher.is_none();
+        if !may_go_on && tokenizer.is_eog(id) {
             self.finish(FinishReason::EndOfText);
             return true;
         }
         let piece = self.detokenizer.push(id);
-        let (text, hit) = self.stop.push(&piece);
-        self.send(Event::Token { id, text });
-        if hit {
-            self.end(String::new(), FinishReason::Stop);
+        let (text, stop) = self.stop.push(&piece);
+        self.send(Event::Token { id, text, logprob });
+        if stop.is_some() {
+            self.end(String::new(), FinishReason::Stop, stop);
         } else if self.n_generated() >= self.max_tokens {
             self.finish(FinishReason::Length);
         } else {
@@ -141,19 +188,31 @@ impl Sequence {
         true
     }
 
+    /// Notes that a token came now.
+    fn note_time(&mut self, metrics: &Metrics) {
+        let now = Instant::now();
+        match self.times.last_token.replace(now) {
+            Some(last) => metrics.next_token(now - last),
+            None => {
+                self.times.first_token = Some(now);
+                metrics.first_token(&self.stats());
+            }
+        }
+    }
+
     /// Ends the sequence, showing what was held back.
     pub fn finish(&mut self, reason: FinishReason) {
         let rest = self.detokenizer.finish();
-        let (mut text, hit) = self.stop.push(&rest);
-        if !hit {
+        let (mut text, stop) = self.stop.push(&rest);
+        if stop.is_none() {
             text.push_str(&self.stop.finish());
         }
-        self.end(text, reason);
+        self.end(text, reason, stop);
     }
 
-    fn end(&mut self, text: String, reason: FinishReason) {
+    fn end(&mut self, text: String, reason: FinishReason, stop: Option<String>) {
         let stats = self.stats();
-        self.send(Event::Finished { text, reason, stats });
+        self.send(Event::Finished { text, reason, stop, stats });
     }
 
     /// Queues an event behind those that still wait.
@@ -198,6 +257,7 @@ impl Sequence {
             prompt_tokens: self.n_prompt,
             cached_tokens: self.cached_tokens,
             generated_tokens: self.n_generated(),
+            queued: since(Some(t.submitted), t.started),
             time_to_first_token: since(Some(t.submitted), t.first_token),
             prefill: since(t.started, t.first_token),
             decode: since(t.first_token, t.last_token),

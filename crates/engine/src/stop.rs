@@ -13,17 +13,18 @@ impl StopMatcher {
         Self { stops, held: String::new() }
     }
 
-    /// Adds text. Returns what may be shown, and whether a stop text was met,
-    /// in which case the rest is discarded.
-    pub fn push(&mut self, text: &str) -> (String, bool) {
+    /// Adds text. Returns what may be shown, and the stop text that was met, if
+    /// one was, in which case the rest is discarded.
+    pub fn push(&mut self, text: &str) -> (String, Option<String>) {
         self.held.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)));
+        if let Some((at, stop)) = found.min_by_key(|(at, _)| *at) {
             self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
+            return (std::mem::take(&mut self.held), Some(stop.clone()));
         }
         let keep = self.stops.iter().map(|stop| suffix_starting(&self.held, stop)).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - keep);
-        (std::mem::replace(&mut self.held, rest), false)
+        (std::mem::replace(&mut self.held, rest), None)
     }
 
     /// What is still held back, now that nothing follows.
@@ -52,7 +53,7 @@ mod tests {
         for piece in pieces {
             let (text, hit) = matcher.push(piece);
             shown += &text;
-            if hit {
+            if hit.is_some() {
                 return (shown, true);
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{N_VOCAB, Parrot, continuation, tokenizer};
 use model::{CacheGroup, RunnerLimits};
 use quarrel_engine::{
-    Engine, EngineConfig, Error, Event, FinishReason, Generation, Request, SamplingParams, Stats,
+    Constraint, Engine, EngineConfig, Error, Event, FinishReason, Generation, Request, SamplingParams, Stats,
 };
 
 const LIMITS: RunnerLimits = RunnerLimits {
@@ -41,11 +41,11 @@ fn read(generation: Generation) -> Reply {
     let (mut ids, mut shown) = (Vec::new(), String::new());
     for event in generation {
         match event {
-            Event::Token { id, text } => {
+            Event::Token { id, text, .. } => {
                 ids.push(id);
                 shown += &text;
             }
-            Event::Finished { text, reason, stats } => {
+            Event::Finished { text, reason, stats, .. } => {
                 return Reply { ids, text: shown + &text, reason, stats };
             }
             Event::Failed(error) => panic!("{error}"),
@@ -157,8 +157,99 @@ fn a_failed_step_fails_its_requests_and_the_next_one_works() {
 #[test]
 fn more_requests_than_the_engine_takes_are_refused() {
     let parrot = Parrot::new(vec![full(600)], RunnerLimits { max_context: 2048, ..LIMITS });
-    let engine = Engine::start(Box::new(parrot), tokenizer(), EngineConfig { max_requests: 1 });
+    let engine = Engine::start(
+        Box::new(parrot),
+        tokenizer(),
+        EngineConfig { max_requests: 1, ..EngineConfig::default() },
+    );
     let unread = engine.submit(request(prompt(1, 5), 2000)).unwrap();
     assert!(matches!(engine.submit(request(prompt(1, 5), 5)), Err(Error::Busy { waiting: 1 })));
     drop(unread);
+}
+
+#[test]
+fn several_replies_compute_their_prompt_once() {
+    let engine = engine(vec![full(64)]);
+    let prompt = prompt(4, 22);
+    let sampling =
+        SamplingParams { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplingParams::default() };
+    let request = Request { sampling, ..request(prompt, 8) };
+    let alone = read(engine.submit(Request { cache_salt: 9, ..request.clone() }).unwrap());
+    let replies: Vec<_> = engine.submit_choices(request, 3).unwrap().into_iter().map(read).collect();
+    assert_eq!(replies[0].ids, alone.ids, "the first reply is the one that a single request gets");
+    assert_ne!(replies[1].ids, replies[0].ids);
+    assert_ne!(replies[1].ids, replies[2].ids);
+    let cached: Vec<_> = replies.iter().map(|reply| reply.stats.cached_tokens).collect();
+    assert_eq!(cached, [0, 20, 20], "another salt has found nothing, the other replies five pages");
+}
+
+#[test]
+fn a_larger_priority_starts_first() {
+    let limits = RunnerLimits { max_sequences: 1, max_context: 512, ..LIMITS };
+    let parrot = Parrot::new(vec![full(300)], limits);
+    let engine = Engine::start(Box::new(parrot), tokenizer(), EngineConfig::default());
+    let first = engine.submit(request(prompt(1, 5), 400)).unwrap();
+    let [low, high] = [0, 1].map(|priority| Request { priority, ..request(prompt(2, 5), 100) });
+    let low = engine.submit(low).unwrap();
+    let high = engine.submit(high).unwrap();
+    let (high, low) = (read(high), read(low));
+    read(first);
+    assert!(high.stats.queued < low.stats.queued, "{:?} {:?}", high.stats, low.stats);
+}
+
+#[test]
+fn who_waits_too_long_is_told() {
+    let limits = RunnerLimits { max_sequences: 1, max_context: 4096, ..LIMITS };
+    let engine =
+        Engine::start(Box::new(Parrot::new(vec![full(2000)], limits)), tokenizer(), EngineConfig::default());
+    let first = engine.submit(request(prompt(1, 5), 4000)).unwrap();
+    let late = Request { start_within: Some(Duration::ZERO), ..request(prompt(2, 5), 1) };
+    let last = engine.submit(late).unwrap().last();
+    assert!(matches!(last, Some(Event::Failed(Error::Overdue { .. }))), "{last:?}");
+    drop(first);
+}
+
+#[test]
+fn a_stop_token_and_log_probabilities() {
+    let engine = engine(vec![full(16)]);
+    let prompt = prompt(5, 4);
+    let expected = continuation(&prompt, 6, usize::MAX);
+    let stop = Request { stop_ids: vec![expected[3]], logprobs: Some(2), ..request(prompt, 20) };
+    let mut ids = Vec::new();
+    for event in engine.submit(stop).unwrap() {
+        match event {
+            Event::Token { id, logprob, .. } => {
+                let logprob = logprob.expect("it was asked for");
+                assert_eq!((logprob.top.len(), logprob.top[0]), (2, (id, logprob.logprob)));
+                ids.push(id);
+            }
+            Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Stop),
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(ids, expected[..3]);
+}
+
+#[test]
+fn a_constrained_reply_has_its_form_and_ends() {
+    let engine = engine(vec![full(64)]);
+    let constraint = Constraint::regex("(<3><5>){2,3}").unwrap();
+    let request = Request { constraint: Some(constraint), ignore_eos: true, ..request(prompt(4, 6), 20) };
+    for generation in engine.submit_choices(request, 2).unwrap() {
+        let reply = read(generation);
+        assert_eq!(reply.reason, FinishReason::EndOfText, "{}", reply.text);
+        assert!(["<3><5><3><5>", "<3><5><3><5><3><5>"].contains(&reply.text.as_str()), "{}", reply.text);
+    }
+}
+
+#[test]
+fn when_every_token_is_banned_the_request_fails() {
+    let engine = engine(vec![full(16)]);
+    let mut banned = request(prompt(1, 5), 5);
+    banned.sampling.logit_bias = (0..N_VOCAB as u32).map(|id| (id, f32::NEG_INFINITY)).collect();
+    let last = engine.submit(banned).unwrap().last();
+    assert!(matches!(last, Some(Event::Failed(Error::NoToken))), "{last:?}");
+    let mut unknown = request(prompt(1, 5), 5);
+    unknown.sampling.logit_bias = vec![(N_VOCAB as u32, 1.0)];
+    assert!(matches!(engine.submit(unknown), Err(Error::UnknownToken { .. })));
 }

@@ -18,6 +18,9 @@ pub fn run() -> Result<()> {
     cargo(&["test", "--workspace", "--locked"])?;
     apple()?;
     cargo(&["xtask", "kernels"])?;
+    if cfg!(not(target_arch = "aarch64")) {
+        cargo(&["xtask", "arm", "--quick", "--install"])?;
+    }
     licences()
 }
 

@@ -70,6 +70,14 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A model could not be generated.
+    #[error("{}: {source}", path.display())]
+    Generate {
+        /// The file to be written.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<model::Error>,
+    },
     /// Options that leave nothing to do.
     #[error("{0}")]
     Usage(&'static str),

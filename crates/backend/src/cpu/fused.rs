@@ -95,7 +95,7 @@ impl<'a, B: Block, S: Simd> Products<'a, B, S> {
             for (g, dot) in dots.iter_mut().take(B::GROUPS).enumerate() {
                 let x = &x[g * B::GROUP / 32 * BLOCK_WORDS..][..BLOCK_WORDS];
                 let minus_sum = if B::GROUP == 32 { x[9] } else { x[11 + g % 2] };
-                *dot = S::splat_u32(minus_sum << bias.shift);
+                *dot = S::start(minus_sum, bias);
             }
         }
         let zeros = [S::splat(0.0); block::MAX_GROUPS];
@@ -106,11 +106,9 @@ impl<'a, B: Block, S: Simd> Products<'a, B, S> {
 impl<B: Block, S: Simd> Sink<S> for Products<'_, B, S> {
     #[inline(always)]
     fn columns(&mut self, at: usize, w: [S::U32; 4]) {
-        let x = &self.x[at / 8 * BLOCK_WORDS + at % 8..][..4];
+        let x = self.x[at / 8 * BLOCK_WORDS + at % 8..].first_chunk().expect("a block's words are whole");
         let dot = &mut self.dots[at * 4 / B::GROUP];
-        for i in 0..4 {
-            *dot = S::add_dot(*dot, w[i], x[i], self.bias);
-        }
+        *dot = S::add_dots(*dot, w, x, self.bias);
     }
 
     #[inline(always)]

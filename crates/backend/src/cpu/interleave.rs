@@ -14,7 +14,7 @@ use memmap2::MmapMut;
 use super::shared::Shared;
 use super::simd::{Kernel, LANES, Order, Rows, Simd, dispatch};
 use super::{Isa, Pool};
-use crate::{Error, Memory, Result, Weight};
+use crate::{Error, Memory, Result, Weight, WeightId};
 
 /// A weight whose panels are interleaved.
 #[derive(Debug)]
@@ -121,6 +121,58 @@ impl Interleaved {
     }
 }
 
+/// Weights that are interleaved a part at a time, in the order of their numbers.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// The last first.
+    ids: Vec<WeightId>,
+    /// Of these.
+    bytes: u64,
+    /// Taken for each row of a step.
+    share: u64,
+}
+
+impl Pending {
+    /// Rows until all is taken. Copying a weight takes about as long as decoding
+    /// a few tokens from it, and decoding from the mapped file is slower.
+    const ROWS: u64 = 8;
+
+    /// What is taken at least, so that memory comes in whole huge pages.
+    const LEAST: u64 = 64 << 20;
+
+    /// Adds weights that are to be interleaved, if they are not there.
+    pub fn add(&mut self, ids: impl Iterator<Item = WeightId>, weights: &[Weight]) {
+        self.ids.extend(ids);
+        self.ids.sort_unstable_by(|a, b| b.cmp(a));
+        self.ids.dedup();
+        self.bytes = self.ids.iter().map(|&id| size(id, weights)).sum();
+        self.share = (self.bytes / Self::ROWS).max(Self::LEAST);
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the share of a step of `rows`: whole weights, so a little more.
+    pub fn take(&mut self, rows: usize, weights: &[Weight]) -> Vec<WeightId> {
+        let share = self.share.saturating_mul(rows as u64);
+        let mut taken = (Vec::new(), 0);
+        while taken.1 < share
+            && let Some(id) = self.ids.pop()
+        {
+            taken.0.push(id);
+            taken.1 += size(id, weights);
+        }
+        self.bytes -= taken.1;
+        taken.0
+    }
+}
+
+fn size(id: WeightId, weights: &[Weight]) -> u64 {
+    weights[id.0 as usize].bytes().len() as u64
+}
+
 fn panel_bytes(weight: &Weight) -> usize {
     LANES * weight.row_bytes()
 }
@@ -214,5 +266,56 @@ fn halves(rows: &Rows, at: usize, out: &mut [u8]) {
     for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
         // SAFETY: the rows have two bytes there.
         *out = unsafe { rows.at(i, at).cast::<[u8; 2]>().read() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{Cpu, CpuConfig, WeightLayout};
+    use crate::harness::{ModelShape, Random, inputs};
+    use crate::{Backend, Bucket, GroupConfig};
+
+    const SHAPE: ModelShape = ModelShape {
+        n_layers: 2,
+        n_embd: 64,
+        n_ff: 96,
+        n_vocab: 97,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 16,
+    };
+
+    /// The bits of the logits of each of a few steps, and the weights still pending after each.
+    fn steps(weights: WeightLayout, share: u64) -> Vec<(Vec<u32>, usize)> {
+        let group = GroupConfig { n_pages: 64, page_size: 8, window: None };
+        let case = SHAPE.case(&mut Random::new(3), Format::Q4_0, vec![group]);
+        let mut cpu = Cpu::new(CpuConfig { threads: Some(2), isa: None, weights }).unwrap();
+        cpu.load(case.weights.clone()).unwrap();
+        cpu.create_cache(&case.cache).unwrap();
+        let bucket = Bucket { tokens: 8, sequences: 1, outputs: 1, max_pages: 64 };
+        let lowered = cpu.lower(&case.step, bucket).unwrap();
+        cpu.pending.share = share;
+        let mut logits = Vec::new();
+        let mut step = |&(n_rows, n_context)| {
+            cpu.run(lowered, &inputs(&case.cache, &[(n_rows, n_context)])).unwrap();
+            cpu.read(lowered, case.compare[0], &mut logits).unwrap();
+            (logits.iter().map(|x| x.to_bits()).collect(), cpu.pending.ids.len())
+        };
+        [(1, 1), (3, 4), (1, 5), (8, 13), (1, 14)].iter().map(&mut step).collect()
+    }
+
+    #[test]
+    fn bits_are_the_same_while_weights_are_being_interleaved() {
+        let mapped = steps(WeightLayout::Mapped, 0);
+        // A byte, or eight, take the weight that they are part of: one before each step.
+        let part = steps(WeightLayout::Auto, 1);
+        // Seven maps a layer, and the head.
+        assert_eq!(part.iter().map(|step| step.1).collect::<Vec<_>>(), [14, 13, 12, 11, 10]);
+        let whole = steps(WeightLayout::Auto, u64::MAX);
+        assert_eq!(whole.iter().map(|step| step.1).collect::<Vec<_>>(), [0; 5]);
+        for (i, step) in mapped.iter().enumerate() {
+            assert!(step.0 == part[i].0 && step.0 == whole[i].0, "step {i}");
+        }
     }
 }

@@ -23,6 +23,12 @@ pub enum Isa {
     /// The same and AMX with bf16 tiles (2023 and later): prompts are multiplied in tiles.
     #[cfg(target_arch = "x86_64")]
     Amx,
+    /// NEON, which every 64-bit ARM processor has.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// The same and dot products of bytes (2018 and later; Apple M1, Neoverse N1, Raspberry Pi 5).
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
 }
 
 impl Isa {
@@ -39,6 +45,10 @@ impl Isa {
         Self::Avx512Bf16,
         #[cfg(target_arch = "x86_64")]
         Self::Amx,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        #[cfg(target_arch = "aarch64")]
+        Self::NeonDotprod,
     ];
 
     /// The name people know.
@@ -55,6 +65,10 @@ impl Isa {
             Self::Avx512Bf16 => "AVX-512 BF16",
             #[cfg(target_arch = "x86_64")]
             Self::Amx => "AMX",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => "NEON dotprod",
         }
     }
 
@@ -72,6 +86,10 @@ impl Isa {
             Self::Avx512Bf16 => "avx512-bf16",
             #[cfg(target_arch = "x86_64")]
             Self::Amx => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => "neon-dotprod",
         }
     }
 
@@ -116,6 +134,12 @@ impl Isa {
             Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
             Self::Amx => Self::Avx512Bf16.is_available() && super::amx::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => {
+                Self::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
         }
     }
 

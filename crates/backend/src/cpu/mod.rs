@@ -19,9 +19,9 @@ mod pool;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod simd;
+pub(crate) mod stored;
 pub(crate) mod tile;
 mod unpack;
-pub(crate) mod widen;
 
 pub use isa::Isa;
 pub use pool::Pool;
@@ -33,7 +33,7 @@ use crate::kernels::rope_store::RopeStore;
 use crate::reference::check_formats;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Op, Plan, Result, Step};
 use crate::{StepInputs, Weight, WeightId};
-use interleave::Interleaved;
+use interleave::{Interleaved, Pending};
 use run::{Angles, RowOrder, Run, Sizes};
 use shared::{Bump, Shared};
 
@@ -51,12 +51,14 @@ pub struct CpuConfig {
 /// How weights of linear maps lie in memory. Results are the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WeightLayout {
-    /// Interleaved where there is memory for it, else mapped.
+    /// Interleaved where there is memory for it, else mapped. They are copied
+    /// a part before each of the first steps, so that the first token does not
+    /// wait for all of them.
     #[default]
     Auto,
     /// As in the file, which stays mapped: nothing is copied.
     Mapped,
-    /// Copied once, while steps are lowered, into panels of sixteen rows; the
+    /// Copied, all while steps are lowered, into panels of sixteen rows; the
     /// mapped file's memory is given back.
     Interleaved,
 }
@@ -69,6 +71,8 @@ pub struct Cpu {
     layout: WeightLayout,
     /// Weights of linear maps in a layout that loads faster, where there is memory.
     interleaved: Vec<Option<Interleaved>>,
+    /// What is to be interleaved before the next steps.
+    pending: Pending,
     /// F32 weights of one row, aligned.
     vectors: Vec<Option<Box<[f32]>>>,
     cache: HostCache,
@@ -130,6 +134,7 @@ impl Cpu {
             weights: Vec::new(),
             layout: config.weights,
             interleaved: Vec::new(),
+            pending: Pending::default(),
             vectors: Vec::new(),
             cache: HostCache::default(),
             lowered: Vec::new(),
@@ -156,29 +161,53 @@ impl Cpu {
         lowered.ok_or_else(|| Error::Step(format!("no step was lowered as {}", id.0)))
     }
 
-    /// Interleaves the weights of the step's linear maps, as far as the layout asks for it.
-    fn interleave(&mut self, step: &Step) -> Result<()> {
-        let wanted = |id: WeightId| -> bool {
+    /// Interleaves the weights of the step's linear maps, as far as the layout
+    /// asks for it: now, or as [`WeightLayout::Auto`] does.
+    fn plan_layout(&mut self, step: &Step) -> Result<()> {
+        let wanted = |id: &WeightId| -> bool {
             let i = id.0 as usize;
-            self.layout != WeightLayout::Mapped
-                && self.interleaved[i].is_none()
-                && Interleaved::takes(&self.weights[i])
+            self.interleaved[i].is_none() && Interleaved::takes(&self.weights[i])
         };
-        let mut ids: Vec<WeightId> =
-            step.ops().iter().flat_map(linear_weights).filter(|&id| wanted(id)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let weights = ids.iter().map(|id| &self.weights[id.0 as usize]);
-        let bytes: u64 = weights.clone().map(|weight| weight.bytes().len() as u64).sum();
-        // The mapped file's memory is given back weight by weight, so that no
-        // more than the largest is held twice.
-        let fits = || Memory::now().is_none_or(|memory| bytes <= memory.available / 10 * 9);
-        if ids.is_empty() || self.layout == WeightLayout::Auto && !fits() {
+        let ids = || step.ops().iter().flat_map(linear_weights).filter(wanted);
+        match self.layout {
+            WeightLayout::Mapped => Ok(()),
+            WeightLayout::Interleaved => {
+                let mut ids: Vec<WeightId> = ids().collect();
+                ids.sort_unstable();
+                ids.dedup();
+                self.interleave(&ids)
+            }
+            WeightLayout::Auto => {
+                self.pending.add(ids(), &self.weights);
+                // The mapped file's memory is given back weight by weight, so that no
+                // more than the largest is held twice.
+                let fits = |memory: Memory| self.pending.bytes() <= memory.available / 10 * 9;
+                if !Memory::now().is_none_or(fits) {
+                    self.pending = Pending::default();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Interleaves a part of what is pending, before a step of `rows`.
+    fn interleave_part(&mut self, rows: usize) -> Result<()> {
+        let ids = self.pending.take(rows, &self.weights);
+        match self.interleave(&ids) {
+            // There was memory for it when the step was lowered, and all works without.
+            Err(Error::OutOfMemory { .. }) => self.pending = Pending::default(),
+            done => done?,
+        }
+        Ok(())
+    }
+
+    fn interleave(&mut self, ids: &[WeightId]) -> Result<()> {
+        if ids.is_empty() {
             return Ok(());
         }
-        let weights: Vec<&Weight> = weights.collect();
+        let weights: Vec<&Weight> = ids.iter().map(|id| &self.weights[id.0 as usize]).collect();
         let interleaved = Interleaved::new(&weights, self.isa, &mut self.pool)?;
-        for (id, interleaved) in ids.into_iter().zip(interleaved) {
+        for (id, interleaved) in ids.iter().zip(interleaved) {
             self.interleaved[id.0 as usize] = Some(interleaved);
         }
         Ok(())
@@ -233,6 +262,7 @@ impl Backend for Cpu {
         };
         self.vectors = weights.iter().map(vector).collect::<Result<_>>()?;
         self.interleaved = weights.iter().map(|_| None).collect();
+        self.pending = Pending::default();
         self.weights = weights;
         Ok(())
     }
@@ -248,7 +278,7 @@ impl Backend for Cpu {
 
     fn lower(&mut self, step: &Step, bucket: Bucket) -> Result<LoweredId> {
         step.check(&self.weights, self.cache.config())?;
-        self.interleave(step)?;
+        self.plan_layout(step)?;
         let plan = Plan::new(step, bucket)?;
         let scratch = self.scratch_bytes(step, bucket);
         if plan.bytes() > self.arena.len() {
@@ -275,6 +305,7 @@ impl Backend for Cpu {
 
     fn run(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
         self.get(id)?.limits.check(inputs, self.cache.config())?;
+        self.interleave_part(inputs.tokens.len())?;
         let lowered = &self.lowered[id.0 as usize];
         let (tokens, outputs) = (inputs.tokens.len(), inputs.outputs.len());
         let (cache, layers) = self.cache.split();

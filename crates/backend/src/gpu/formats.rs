@@ -2,6 +2,7 @@
 
 use gguf::Format;
 
+use crate::KvFormat;
 use crate::support::{Stored, Support, absent};
 
 /// The name a format has in the names of kernels, or why there are none.
@@ -45,6 +46,19 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
     }
 }
 
+/// The name a format of keys and values has in the names of kernels, or why there are none.
+///
+/// # Errors
+/// The reason.
+pub(crate) fn kv_kernel_name(format: KvFormat) -> Result<&'static str, &'static str> {
+    match format {
+        KvFormat::F32 | KvFormat::F16 | KvFormat::BF16 => Ok(format.name()),
+        KvFormat::Q8_0 | KvFormat::Fp8 => {
+            Err("its GPU kernels are not written yet; use the CPU backend, or f16 keys and values")
+        }
+    }
+}
+
 /// What the GPU backends have kernels for.
 pub fn support(op: &'static str, stored: Stored) -> Support {
     match (op, stored) {
@@ -53,7 +67,10 @@ pub fn support(op: &'static str, stored: Stored) -> Support {
             Ok(_) => Support::Yes,
             Err(reason) => absent(reason),
         },
-        (_, Stored::Kv(_)) => Support::Yes,
+        (_, Stored::Kv(format)) => match kv_kernel_name(format) {
+            Ok(_) => Support::Yes,
+            Err(reason) => absent(reason),
+        },
     }
 }
 

@@ -14,7 +14,7 @@
 //! of `WEIGHT_FORMATS` there, its name in `formats.rs`.
 
 pub(crate) mod args;
-mod formats;
+pub(crate) mod formats;
 pub(crate) mod inputs;
 pub(crate) mod linear;
 pub(crate) mod lower;

@@ -1,7 +1,6 @@
 //! The KV cache in host memory.
 
-use half::{bf16, f16};
-
+use super::kv_format::decode;
 use super::{Memory, ZeroedBytes};
 use crate::{CacheConfig, CacheLayerConfig, CacheLayerId, Error, KvFormat, Result};
 
@@ -112,11 +111,16 @@ impl HostCache {
 fn layer_bytes(config: &CacheConfig, layer: &CacheLayerConfig) -> (u128, u128) {
     let group = &config.groups[layer.group];
     let heads = u128::from(group.n_pages) * u128::from(group.page_size) * layer.n_kv_heads as u128;
-    let bytes = |format: KvFormat, dim| heads * (dim as u128 * format.bytes(1) as u128);
+    let bytes = |format: KvFormat, dim| heads * format.bytes(dim) as u128;
     (bytes(layer.k_format, layer.k_dim), bytes(layer.v_format, layer.v_dim))
 }
 
 impl HostLayer {
+    /// The first position that the row at `position` sees.
+    pub fn oldest(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
+    }
+
     /// Which head vector `slot` (`page * page_size + offset`) of `kv_head` is.
     pub fn vector(&self, slot: usize, kv_head: usize) -> usize {
         let (page, offset) = (slot / self.page_size, slot % self.page_size);
@@ -127,14 +131,14 @@ impl HostLayer {
     pub fn key(&self, slot: usize, kv_head: usize) -> Vec<f32> {
         let bytes = self.config.k_format.bytes(self.config.k_dim);
         let at = self.vector(slot, kv_head) * bytes;
-        decode(self.config.k_format, &self.k.as_slice()[at..at + bytes])
+        decode(self.config.k_format, self.config.k_dim, &self.k.as_slice()[at..at + bytes])
     }
 
     /// The value at `slot`.
     pub fn value(&self, slot: usize, kv_head: usize) -> Vec<f32> {
         let bytes = self.config.v_format.bytes(self.config.v_dim);
         let at = self.vector(slot, kv_head) * bytes;
-        decode(self.config.v_format, &self.v.as_slice()[at..at + bytes])
+        decode(self.config.v_format, self.config.v_dim, &self.v.as_slice()[at..at + bytes])
     }
 
     /// Stores a head's key and value at `slot`.
@@ -145,38 +149,5 @@ impl HostLayer {
         k.encode(key, &mut self.k.as_mut_slice()[at * bytes..][..bytes]);
         let bytes = v.bytes(value.len());
         v.encode(value, &mut self.v.as_mut_slice()[at * bytes..][..bytes]);
-    }
-}
-
-impl KvFormat {
-    /// Rounds `values` to the format, little-endian.
-    ///
-    /// # Panics
-    /// When `out` has not exactly the bytes that the values take.
-    pub fn encode(self, values: &[f32], out: &mut [u8]) {
-        assert_eq!(out.len(), self.bytes(values.len()), "the caller sizes the output");
-        match self {
-            Self::F32 => each(values, out, f32::to_le_bytes),
-            Self::F16 => each(values, out, |x| f16::from_f32(x).to_le_bytes()),
-            Self::BF16 => each(values, out, |x| bf16::from_f32(x).to_le_bytes()),
-        }
-    }
-}
-
-fn each<const N: usize>(values: &[f32], out: &mut [u8], encode: impl Fn(f32) -> [u8; N]) {
-    for (x, out) in values.iter().zip(out.chunks_exact_mut(N)) {
-        out.copy_from_slice(&encode(*x));
-    }
-}
-
-/// The values of stored elements.
-fn decode(format: KvFormat, bytes: &[u8]) -> Vec<f32> {
-    let two = |pair: &[u8]| [pair[0], pair[1]];
-    match format {
-        KvFormat::F32 => {
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
-        KvFormat::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes(two(b)).to_f32()).collect(),
-        KvFormat::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(two(b)).to_f32()).collect(),
     }
 }

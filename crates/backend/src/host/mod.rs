@@ -2,6 +2,7 @@
 
 mod cache;
 mod inputs;
+mod kv_format;
 mod memory;
 
 pub use cache::{HostCache, HostLayer};

@@ -20,7 +20,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         batch: args.batch.into(),
         repetitions: args.repetitions as usize,
     };
-    let mut model_args = args.model.clone();
+    let mut model_args = args.model.load.clone();
     if model_args.ctx.is_none() {
         model_args.ctx = Some(u32::try_from(workload.context())?);
     }
@@ -33,22 +33,18 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     Ok(output::show(&table(args, &opened, &device, &measured))?)
 }
 
-fn parameters(opened: &Opened) -> u64 {
-    opened.file.tensors.iter().map(|t| t.elements() as u64).sum()
-}
-
 fn as_json(args: &BenchArgs, opened: &Opened, device: &str, measured: &Figures) -> Value {
     json!({
         "model": opened.name,
         "device": device,
         "bytes": opened.file.tensor_bytes(),
-        "parameters": parameters(opened),
+        "parameters": opened.parameters(),
         "prompt": args.prompt,
         "gen": args.r#gen,
         "depth": args.depth,
         "batch": args.batch,
         "repetitions": args.repetitions,
-        "kv": args.model.kv,
+        "kv": args.model.load.kv,
         "prefill_tok_s": measured.prefill.map(|m| m.mean),
         "prefill_sd": measured.prefill.map(|m| m.sd),
         "decode_tok_s": measured.decode.map(|m| m.mean),
@@ -58,7 +54,7 @@ fn as_json(args: &BenchArgs, opened: &Opened, device: &str, measured: &Figures) 
 
 fn table(args: &BenchArgs, opened: &Opened, device: &str, measured: &Figures) -> String {
     let size = format!("{:.2} MiB", opened.file.tensor_bytes() as f64 / (1 << 20) as f64);
-    let parameters = format!("{:.2} M", parameters(opened) as f64 / 1e6);
+    let parameters = format!("{:.2} M", opened.parameters() as f64 / 1e6);
     let mut text = format!("{device}\n\n");
     text += "| model | size | params | test | tokens/s |\n| --- | ---: | ---: | --- | ---: |\n";
     let batch = if args.batch > 1 { format!(" x{}", args.batch) } else { String::new() };

@@ -32,11 +32,11 @@ A line that ends in \\ goes on; \"\"\" begins and ends several lines. Ctrl-C int
 /// Talks until the user leaves.
 pub fn run(args: ChatArgs) -> Result<()> {
     generate::check(&args.sampling)?;
-    loading::check(&args.model)?;
+    loading::check(&args.model.load)?;
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let template = opened.template(args.chat_template.as_deref())?;
-    let Started { engine, device, memory } = opened.start(&args.model)?;
+    let Started { engine, device, memory } = opened.start(&args.model.load)?;
     output::show(&format!(
         "{} · {device} · context {} tokens · {} of weights, up to {} of KV cache, {} of scratch\n\
          /help lists the commands.\n",

@@ -46,7 +46,7 @@ pub fn request(args: &SamplingArgs, prompt: Vec<u32>, turn: u64) -> Request {
             ..SamplingParams::default()
         },
         stop: args.stop.clone(),
-        ignore_eos: false,
+        ..Request::new(Vec::new())
     }
 }
 
@@ -64,7 +64,7 @@ pub fn stream(engine: &Engine, request: Request, mut show: impl FnMut(&str) -> R
                 show(&text)?;
                 all += &text;
             }
-            Some(Event::Finished { text, reason, stats }) => {
+            Some(Event::Finished { text, reason, stats, .. }) => {
                 show(&text)?;
                 return Ok(Reply { text: all + &text, reason, stats });
             }

@@ -12,6 +12,7 @@ mod pull;
 mod quantize;
 mod rm;
 mod run;
+mod serve;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(args),
         Command::Chat(args) => done(chat::run(args)),
+        Command::Serve(args) => done(serve::run(args)),
         Command::Inspect(args) => done(inspect::run(&args)),
         Command::Bench(args) => done(bench::run(&args)),
         Command::Perplexity(args) => perplexity::run(&args),

@@ -19,8 +19,8 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&args.file)
         .with_context(|| format!("cannot read {} as UTF-8 text", args.file.display()))?;
     let opened = loading::open(&args.model.model)?;
-    let context = args.model.ctx.unwrap_or(DEFAULT_CONTEXT);
-    let model_args = crate::args::ModelArgs { ctx: Some(context), ..args.model.clone() };
+    let context = args.model.load.ctx.unwrap_or(DEFAULT_CONTEXT);
+    let model_args = crate::args::LoadArgs { ctx: Some(context), ..args.model.load.clone() };
     let mut runner = opened.load_for_scoring(&model_args)?;
     let tokenizer = &opened.tokenizer;
     let tokens = tokenizer.encode(&text, Encode { add_special: true, parse_special: false });

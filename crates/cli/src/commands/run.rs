@@ -19,12 +19,12 @@ use crate::{interrupt, output};
 pub fn run(args: RunArgs) -> Result<ExitCode> {
     let start = Instant::now();
     generate::check(&args.sampling)?;
-    loading::check(&args.model)?;
+    loading::check(&args.model.load)?;
     let text = read_prompt(args.prompt.as_deref())?;
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let prompt = encode(&opened, &args, text)?;
-    let Started { engine, device, .. } = opened.start(&args.model)?;
+    let Started { engine, device, .. } = opened.start(&args.model.load)?;
     let before = start.elapsed();
     let request = generate::request(&args.sampling, prompt, 0);
     let reply = generate::stream(&engine, request, |text| {

@@ -7,6 +7,7 @@
 
 mod hf;
 mod random;
+mod shapes;
 mod tensors;
 mod variants;
 mod vocabulary;
@@ -15,6 +16,7 @@ use gguf::{Bytes, Metadata, ModelFile, Writer};
 
 pub use hf::tiny_hf;
 use random::Random;
+pub use shapes::{ShapeOptions, shape_names, write_shape};
 use variants::{VARIANTS, Variant};
 
 /// Names of the tiny models: an architecture, often with what is special.
@@ -68,7 +70,7 @@ fn metadata(variant: &Variant) -> Metadata {
     set("attention.key_length", variant.head_dim);
     set("attention.value_length", variant.head_dim);
     set("rope.dimension_count", variant.rope_dims);
-    set("vocab_size", vocabulary::N_VOCAB);
+    set("vocab_size", variant.n_vocab);
     if let Some(experts) = &variant.experts {
         set("expert_count", experts.n);
         set("expert_used_count", experts.used);
@@ -81,6 +83,6 @@ fn metadata(variant: &Variant) -> Metadata {
     for (suffix, value) in variant.keys {
         metadata.insert(format!("{arch}.{suffix}"), value.to_value());
     }
-    vocabulary::insert(&mut metadata);
+    vocabulary::insert(&mut metadata, variant.n_vocab);
     metadata
 }

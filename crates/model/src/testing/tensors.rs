@@ -1,11 +1,10 @@
-//! The tensors of a tiny model and how their values are drawn.
+//! The tensors of a model and how their values are drawn.
 
 use gguf::Format;
 use gguf::tensor::TensorInfo;
 
 use super::random::Random;
 use super::variants::{Biases, Variant};
-use super::vocabulary::N_VOCAB;
 
 /// A tensor to be filled.
 pub(super) struct Tensor {
@@ -26,14 +25,22 @@ enum Fill {
 }
 
 impl Tensor {
+    /// The range of a matrix's values, which are uniform around zero; `None` for vectors.
+    pub fn matrix_range(&self) -> Option<f32> {
+        match self.fill {
+            Fill::Matrix { gain } => Some(gain * (3.0 / self.info.shape[0] as f32).sqrt()),
+            Fill::Norm | Fill::Bias | Fill::Factors => None,
+        }
+    }
+
     /// Its values in order.
     pub fn values<'a>(&'a self, random: &'a mut Random) -> impl Iterator<Item = f32> + 'a {
         let n: u64 = self.info.shape.iter().product();
-        let cols = self.info.shape[0] as f32;
+        let range = self.matrix_range().unwrap_or(1.0);
         (0..n).map(move |_| {
             let x = random.signed();
             match self.fill {
-                Fill::Matrix { gain } => x * gain * (3.0 / cols).sqrt(),
+                Fill::Matrix { .. } => x * range,
                 Fill::Norm => 1.0 + 0.3 * x,
                 Fill::Bias => 0.3 * x,
                 Fill::Factors => 2.0 + x,
@@ -67,10 +74,10 @@ pub(super) fn list(variant: &Variant) -> Vec<Tensor> {
     let mut list = List(vec![]);
     // Embeddings of size one whatever the width; tied ones are the output too.
     let gain = if variant.tied { 1.0 } else { (variant.n_embd as f32).sqrt() };
-    list.push("token_embd.weight".into(), &[variant.n_embd, N_VOCAB], Fill::Matrix { gain });
+    list.push("token_embd.weight".into(), &[variant.n_embd, variant.n_vocab], Fill::Matrix { gain });
     list.norm("output_norm", variant.n_embd);
     if !variant.tied {
-        list.push("output.weight".into(), &[variant.n_embd, N_VOCAB], Fill::Matrix { gain: 1.0 });
+        list.push("output.weight".into(), &[variant.n_embd, variant.n_vocab], Fill::Matrix { gain: 1.0 });
     }
     for name in variant.factors {
         list.push((*name).to_owned(), &[variant.rope_dims / 2], Fill::Factors);

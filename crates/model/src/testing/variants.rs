@@ -4,12 +4,17 @@
 
 use gguf::{Array, Value};
 
-/// One tiny model.
+use super::vocabulary::N_VOCAB;
+
+/// One model.
+#[derive(Clone, Copy)]
 pub(super) struct Variant {
     pub name: &'static str,
     pub architecture: &'static str,
     pub n_layers: usize,
     pub context_length: usize,
+    /// At least [`N_VOCAB`].
+    pub n_vocab: usize,
     pub n_embd: usize,
     pub n_ff: usize,
     pub n_heads: usize,
@@ -38,6 +43,7 @@ pub(super) enum Biases {
     All,
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct Experts {
     pub n: usize,
     pub used: usize,
@@ -45,6 +51,7 @@ pub(super) struct Experts {
 }
 
 /// A metadata value that can stand in a constant.
+#[derive(Clone, Copy)]
 pub(super) enum Key {
     U32(u32),
     F32(f32),
@@ -53,8 +60,8 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub fn to_value(&self) -> Value {
-        match *self {
+    pub fn to_value(self) -> Value {
+        match self {
             Self::U32(x) => x.into(),
             Self::F32(x) => x.into(),
             Self::Str(x) => x.into(),
@@ -63,11 +70,12 @@ impl Key {
     }
 }
 
-const PLAIN: Variant = Variant {
+pub(super) const PLAIN: Variant = Variant {
     name: "llama",
     architecture: "llama",
     n_layers: 2,
     context_length: 128,
+    n_vocab: N_VOCAB,
     n_embd: 64,
     n_ff: 96,
     n_heads: 4,

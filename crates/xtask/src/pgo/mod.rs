@@ -41,19 +41,7 @@ const TEXT: &str = "wikitext-2-test.txt";
 /// Missing LLVM tools, a build or a command that fails.
 pub fn run(args: &Args) -> Result<()> {
     let root = workspace::root()?;
-    let dir = root.join("target/pgo");
-    let toolchain = Toolchain::find(&root)?;
-    let fixtures = fixtures::fetch(&[SMOLLM2, TEXT])?;
-
-    let raw = dir.join("raw");
-    empty(&raw)?;
-    let flag = format!("-Cprofile-generate={}", raw.display());
-    let counting = build(&root, &dir.join("counting"), &toolchain.host, &flag)?;
-    load::run(&counting, &fixtures.join(SMOLLM2), &fixtures.join(TEXT), &dir.join("models"), &args.isa)?;
-
-    let profile = toolchain.merge(&raw, &dir)?;
-    let flag = format!("-Cprofile-use={}", profile.display());
-    let profiled = build(&root, &dir.join("profiled"), &toolchain.host, &flag)?;
+    let profiled = profiled(&root, &args.isa)?;
     println!("built {}", profiled.binary.display());
     if args.skip_report {
         return Ok(());
@@ -61,6 +49,25 @@ pub fn run(args: &Args) -> Result<()> {
     let plain = Quarrel::release(&root, false)?;
     let files = models::make(&root, &plain, &args.models)?;
     report::run(&profiled, &plain, &args.models, &files, args.rounds)
+}
+
+/// Builds, profiles and builds again, below `target/pgo`.
+///
+/// # Errors
+/// Missing LLVM tools, a build or a command that fails.
+pub fn profiled(root: &Path, isas: &[String]) -> Result<Quarrel> {
+    let dir = root.join("target/pgo");
+    let toolchain = Toolchain::find(root)?;
+    let fixtures = fixtures::fetch(&[SMOLLM2, TEXT])?;
+    let raw = dir.join("raw");
+    empty(&raw)?;
+    let flag = format!("-Cprofile-generate={}", raw.display());
+    let counting = build(root, &dir.join("counting"), &toolchain.host, &flag)?;
+    load::run(&counting, &fixtures.join(SMOLLM2), &fixtures.join(TEXT), &dir.join("models"), isas)?;
+
+    let profile = toolchain.merge(&raw, &dir)?;
+    let flag = format!("-Cprofile-use={}", profile.display());
+    build(root, &dir.join("profiled"), &toolchain.host, &flag)
 }
 
 /// The parts of the compiler's toolchain that profiles need.

@@ -87,6 +87,27 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> Floats {
+        // SAFETY: the array has sixteen bytes; `run` requires AVX2.
+        unsafe {
+            let bytes = _mm_loadu_si128(x.as_ptr().cast());
+            let high = _mm_unpackhi_epi64(bytes, bytes);
+            (_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)))
+        }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(x: &[u8; LANES]) -> Floats {
+        // SAFETY: the array has sixteen bytes; `run` requires AVX2 and F16C.
+        unsafe {
+            let halves = e4m3_halves(x);
+            let (low, high) = (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            let scale = _mm256_set1_ps(256.0);
+            (_mm256_mul_ps(_mm256_cvtph_ps(low), scale), _mm256_mul_ps(_mm256_cvtph_ps(high), scale))
+        }
+    }
+
+    #[inline(always)]
     fn store_f16(x: Floats, out: &mut [u8; 2 * LANES]) {
         // SAFETY: the array has 32 bytes; `run` requires F16C.
         unsafe {
@@ -247,27 +268,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn add_dot(sum: Integers, w: Integers, x: u32, bias: Bias) -> Integers {
-        // SAFETY: `run` requires AVX2.
-        unsafe {
-            let x = _mm256_set1_epi32(x as i32);
-            (add_dot8(sum.0, w.0, x, bias), add_dot8(sum.1, w.1, x, bias))
+    fn add_dots(mut sum: Integers, w: [Integers; 4], x: &[u32; 4], bias: Bias) -> Integers {
+        for i in 0..4 {
+            // SAFETY: `run` requires AVX2.
+            sum = unsafe {
+                let x = _mm256_set1_epi32(x[i] as i32);
+                (add_dot8(sum.0, w[i].0, x, bias), add_dot8(sum.1, w[i].1, x, bias))
+            };
         }
-    }
-
-    #[inline(always)]
-    fn add_bf16_pairs<const T: usize>(sums: &mut [Floats; T], w: Integers, x: &[u32]) {
-        let low = Self::from_bits(Self::shl::<16>(w));
-        let high = Self::from_bits(Self::and(w, Self::splat_u32(0xffff_0000)));
-        let x = &x[..T];
-        for t in 0..T {
-            sums[t] = Self::mul_add(low, Self::splat(f32::from_bits(x[t] << 16)), sums[t]);
-            sums[t] = Self::mul_add(high, Self::splat(f32::from_bits(x[t] & 0xffff_0000)), sums[t]);
-        }
+        sum
     }
 }
 
-/// As [`Simd::add_dot`], of eight lanes.
+/// A step of [`Simd::add_dots`], of eight lanes.
 ///
 /// # Safety
 /// The processor has AVX2.
@@ -498,5 +511,19 @@ pub(super) unsafe fn sum8(x: __m256) -> f32 {
         let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
         let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
         _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+    }
+}
+
+/// The halves that are a 256th of sixteen E4M3 numbers: the same fields in other places.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub unsafe fn e4m3_halves(x: &[u8; LANES]) -> __m256i {
+    // SAFETY: the array has sixteen bytes; the caller's promise.
+    unsafe {
+        // The sign is in all upper bits, and after the shift in two: one is the exponent's.
+        let words = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast())));
+        _mm256_andnot_si256(_mm256_set1_epi16(0x4000), words)
     }
 }

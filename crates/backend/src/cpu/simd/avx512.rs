@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{four_words, largest8, sum8, xmm};
-use super::{Bias, Kernel, LANES, Rows, Simd, Words};
+use super::avx2::{e4m3_halves, four_words, largest8, sum8, xmm};
+use super::{Bias, Kernel, LANES, Rows, Simd, Words, add_in_two_steps};
 
 /// AVX-512 F, BW, VL, DQ and VNNI; with `BF16` also AVX-512 BF16. Only [`run`]
 /// and [`run_bf16`] use it, on processors that have them.
@@ -57,6 +57,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
         }
+    }
+
+    #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> __m512 {
+        // SAFETY: the array has sixteen bytes; `run` requires AVX-512.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(x: &[u8; LANES]) -> __m512 {
+        // SAFETY: the array has sixteen bytes; `run` requires AVX-512, which includes AVX2.
+        unsafe { _mm512_mul_ps(_mm512_cvtph_ps(e4m3_halves(x)), _mm512_set1_ps(256.0)) }
     }
 
     #[inline(always)]
@@ -316,33 +328,30 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn add_dot(sum: __m512i, w: __m512i, x: u32, _: Bias) -> __m512i {
-        // SAFETY: `run` requires AVX-512 with VNNI.
-        unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x as i32)) }
+    fn add_dots(mut sum: __m512i, w: [__m512i; 4], x: &[u32; 4], _: Bias) -> __m512i {
+        for i in 0..4 {
+            // SAFETY: `run` requires AVX-512 with VNNI.
+            sum = unsafe { _mm512_dpbusd_epi32(sum, w[i], _mm512_set1_epi32(x[i] as i32)) };
+        }
+        sum
     }
 
     #[inline(always)]
     fn add_bf16_pairs<const T: usize>(sums: &mut [__m512; T], w: __m512i, x: &[u32]) {
-        let x = &x[..T];
-        if BF16 {
-            for t in 0..T {
-                // SAFETY: `run_bf16` requires AVX-512 BF16; any bits are pairs of bf16.
-                unsafe {
-                    let x = _mm512_set1_epi32(x[t] as i32);
-                    sums[t] = _mm512_dpbf16_ps(
-                        sums[t],
-                        std::mem::transmute::<__m512i, __m512bh>(w),
-                        std::mem::transmute::<__m512i, __m512bh>(x),
-                    );
-                }
-            }
-            return;
+        if !BF16 {
+            return add_in_two_steps::<Self, T>(sums, w, x);
         }
-        let low = Self::from_bits(Self::shl::<16>(w));
-        let high = Self::from_bits(Self::and(w, Self::splat_u32(0xffff_0000)));
+        let x = &x[..T];
         for t in 0..T {
-            sums[t] = Self::mul_add(low, Self::splat(f32::from_bits(x[t] << 16)), sums[t]);
-            sums[t] = Self::mul_add(high, Self::splat(f32::from_bits(x[t] & 0xffff_0000)), sums[t]);
+            // SAFETY: `run_bf16` requires AVX-512 BF16; any bits are pairs of bf16.
+            unsafe {
+                let x = _mm512_set1_epi32(x[t] as i32);
+                sums[t] = _mm512_dpbf16_ps(
+                    sums[t],
+                    std::mem::transmute::<__m512i, __m512bh>(w),
+                    std::mem::transmute::<__m512i, __m512bh>(x),
+                );
+            }
         }
     }
 }

@@ -10,6 +10,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::Isa;
@@ -189,6 +191,26 @@ pub trait Simd: Copy {
     fn load_f16(x: &[u8; 2 * LANES]) -> Self::F32;
     /// Sixteen bfloats, little-endian.
     fn load_bf16(x: &[u8; 2 * LANES]) -> Self::F32;
+    /// Sixteen signed bytes.
+    #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> Self::F32 {
+        let mut floats = [0.0; LANES];
+        for (float, &byte) in floats.iter_mut().zip(x) {
+            *float = f32::from(byte as i8);
+        }
+        Self::load(&floats)
+    }
+    /// Sixteen numbers as [`crate::KvFormat::Fp8`] stores them.
+    #[inline(always)]
+    fn load_e4m3(x: &[u8; LANES]) -> Self::F32 {
+        // The fields of an IEEE half, whose exponent is biased by 8 more.
+        let mut halves = [0; LANES];
+        for (half, &byte) in halves.iter_mut().zip(x) {
+            let byte = u32::from(byte);
+            *half = (byte & 0x80) << 8 | (byte & 0x7f) << 7;
+        }
+        Self::mul(Self::from_f16(Self::load_u32(&halves)), Self::splat(256.0))
+    }
     /// Writes the lanes as halves, little-endian, ties to even.
     fn store_f16(x: Self::F32, out: &mut [u8; 2 * LANES]);
     /// Writes the lanes.
@@ -282,12 +304,34 @@ pub trait Simd: Copy {
         bias: Bias,
     ) -> [Self::F32; T];
 
-    /// Each lane plus the exact dot product of its bytes of `w` with those of `x`,
-    /// from which the same as in [`Simd::dots`] is to be taken.
-    fn add_dot(sum: Self::U32, w: Self::U32, x: u32, bias: Bias) -> Self::U32;
+    /// What [`Simd::add_dots`] starts from to give what [`Simd::dots`] does with
+    /// `BIASED`: `minus_sum` is minus the sum of all activations' bytes.
+    #[inline(always)]
+    fn start(minus_sum: u32, bias: Bias) -> Self::U32 {
+        Self::splat_u32(minus_sum << bias.shift)
+    }
 
-    /// `sums[t] += ` the products of both bf16 of each lane of `w` with both of `x[t]`.
-    fn add_bf16_pairs<const T: usize>(sums: &mut [Self::F32; T], w: Self::U32, x: &[u32]);
+    /// Each lane plus the exact dot products of its bytes of each `w` with those
+    /// of its word of `x`; without an offset from a [`Simd::start`] on.
+    fn add_dots(sum: Self::U32, w: [Self::U32; 4], x: &[u32; 4], bias: Bias) -> Self::U32;
+
+    /// `sums[t] += ` the products of both bf16 of each lane of `w` with both of
+    /// `x[t]`: here one after the other, as f32.
+    #[inline(always)]
+    fn add_bf16_pairs<const T: usize>(sums: &mut [Self::F32; T], w: Self::U32, x: &[u32]) {
+        add_in_two_steps::<Self, T>(sums, w, x);
+    }
+}
+
+/// As [`Simd::add_bf16_pairs`], without an instruction for it.
+#[inline(always)]
+fn add_in_two_steps<S: Simd, const T: usize>(sums: &mut [S::F32; T], w: S::U32, x: &[u32]) {
+    let low = S::from_bits(S::shl::<16>(w));
+    let high = S::from_bits(S::and(w, S::splat_u32(0xffff_0000)));
+    for (sum, x) in sums.iter_mut().zip(&x[..T]) {
+        *sum = S::mul_add(low, S::splat(f32::from_bits(x << 16)), *sum);
+        *sum = S::mul_add(high, S::splat(f32::from_bits(x & 0xffff_0000)), *sum);
+    }
 }
 
 /// A piece of work written over [`Simd`]. Implementations of `run` must be
@@ -316,5 +360,14 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 | Isa::Amx => unsafe { avx512::run_bf16(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { neon::run(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => unsafe { neon::run_dotprod(kernel) },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,20 +226,14 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn add_dot(sum: Words, w: Words, x: u32, _: Bias) -> Words {
-        let x = x.to_le_bytes().map(|x| i32::from(x as i8));
-        zip(sum, w, |sum, w| {
-            let w = w.to_le_bytes().map(i32::from);
-            (sum as i32 + w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3]) as u32
-        })
-    }
-
-    #[inline(always)]
-    fn add_bf16_pairs<const T: usize>(sums: &mut [Self::F32; T], w: Words, x: &[u32]) {
-        let (low, high) = (Self::from_bits(Self::shl::<16>(w)), Self::from_bits(map(w, |w| w & 0xffff_0000)));
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum = Self::mul_add(low, Self::splat(f32::from_bits(x << 16)), *sum);
-            *sum = Self::mul_add(high, Self::splat(f32::from_bits(x & 0xffff_0000)), *sum);
+    fn add_dots(mut sum: Words, w: [Words; 4], x: &[u32; 4], _: Bias) -> Words {
+        for (w, x) in w.into_iter().zip(x) {
+            let x = x.to_le_bytes().map(|x| i32::from(x as i8));
+            sum = zip(sum, w, |sum, w| {
+                let w = w.to_le_bytes().map(i32::from);
+                (sum as i32 + w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3]) as u32
+            });
         }
+        sum
     }
 }

@@ -16,6 +16,7 @@ use crate::cpu::math::{exp_lanes, softcap};
 use crate::cpu::run::Sizes;
 use crate::cpu::shared::{Bump, Shared};
 use crate::cpu::simd::{Kernel, LANES, Rows, Simd, Words};
+use crate::cpu::stored::{Bf16, F16, F32, Fp8, Q8_0, Stored};
 use crate::host::HostLayer;
 use crate::{CacheLayerConfig, Isa, KvFormat};
 
@@ -243,14 +244,16 @@ impl AttendTiles<'_> {
                 out.fill([0; LANES]);
                 continue;
             }
-            place.prefetch(position + first + BLOCK, stored, size);
+            place.prefetch(position + first + BLOCK, LANES, stored, size);
             let keys = place.sixteen(position + first, there, (stored, size), room);
             for (row, key) in keys.chunks_exact(size).take(LANES).enumerate() {
                 for t in 0..k_tiles {
                     let out = &mut out[t * TILE_ROWS + row];
                     if row < there {
-                        let (a, b) =
-                            (sixteen::<S>(k_format, key, 2 * t), sixteen::<S>(k_format, key, 2 * t + 1));
+                        let (a, b) = (
+                            sixteen::<S>(k_format, key, k_dim, 2 * t),
+                            sixteen::<S>(k_format, key, k_dim, 2 * t + 1),
+                        );
                         S::store_u32(S::pack_bf16(a, b), out);
                     } else {
                         *out = [0; LANES];
@@ -277,15 +280,15 @@ impl AttendTiles<'_> {
                 out.fill([0; LANES]);
                 continue;
             }
-            place.prefetch(position + first + BLOCK, stored, size);
+            place.prefetch(position + first + BLOCK, LANES, stored, size);
             let values = place.sixteen(position + first, there, (stored, size), room);
             let pairs = values[..LANES * size].chunks_exact(2 * size);
             for (i, (pair, out)) in pairs.zip(out.chunks_exact_mut(v_tiles)).enumerate() {
                 let (low, high) = pair.split_at(size);
                 let zero = S::splat(0.0);
                 for (c, out) in out.iter_mut().enumerate() {
-                    let low = if 2 * i < there { sixteen::<S>(v_format, low, c) } else { zero };
-                    let high = if 2 * i + 1 < there { sixteen::<S>(v_format, high, c) } else { zero };
+                    let low = if 2 * i < there { sixteen::<S>(v_format, low, v_dim, c) } else { zero };
+                    let high = if 2 * i + 1 < there { sixteen::<S>(v_format, high, v_dim, c) } else { zero };
                     S::store_u32(S::pair_bf16(low, high), out);
                 }
             }
@@ -443,7 +446,7 @@ impl Seen {
         for (i, (last, first)) in last.iter_mut().zip(&mut first).enumerate() {
             let position = queries.position(tile * LANES + i) as u32;
             *last = position;
-            *first = layer.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            *first = layer.oldest(position as usize) as u32;
         }
         Self { last, first }
     }
@@ -460,9 +463,8 @@ impl Seen {
     fn mask(&self, position: usize) -> Words {
         let position = position as u32;
         let mut mask = [0; LANES];
-        for i in 0..LANES {
-            let seen = (self.first[i] <= position) & (position <= self.last[i]);
-            mask[i] = u32::from(seen).wrapping_neg();
+        for ((mask, first), last) in mask.iter_mut().zip(self.first).zip(self.last) {
+            *mask = u32::from((first <= position) & (position <= last)).wrapping_neg();
         }
         mask
     }
@@ -485,29 +487,26 @@ fn quarters(rows: &mut [Row; 2 * TILE_ROWS]) -> [[*mut f32; 2]; 2] {
 
 /// Elements `16 * c` and the following of a stored vector, zero beyond its end.
 #[inline(always)]
-fn sixteen<S: Simd>(format: KvFormat, stored: &[u8], c: usize) -> S::F32 {
+fn sixteen<S: Simd>(format: KvFormat, stored: &[u8], dim: usize, c: usize) -> S::F32 {
     match format {
-        KvFormat::F32 => {
-            let words = nth_chunk::<{ 4 * LANES }>(stored, c);
-            S::from_bits(S::load_u32(&bytemuck::pod_read_unaligned(&words)))
-        }
-        KvFormat::F16 => S::load_f16(&nth_chunk(stored, c)),
-        KvFormat::BF16 => S::load_bf16(&nth_chunk(stored, c)),
+        KvFormat::F32 => sixteen_of::<S, F32>(stored, dim, c),
+        KvFormat::F16 => sixteen_of::<S, F16>(stored, dim, c),
+        KvFormat::BF16 => sixteen_of::<S, Bf16>(stored, dim, c),
+        KvFormat::Q8_0 => sixteen_of::<S, Q8_0>(stored, dim, c),
+        KvFormat::Fp8 => sixteen_of::<S, Fp8>(stored, dim, c),
     }
 }
 
-/// Bytes `c * N` and the following, zero beyond the end.
 #[inline(always)]
-fn nth_chunk<const N: usize>(bytes: &[u8], c: usize) -> [u8; N] {
-    let (whole, rest) = bytes.as_chunks::<N>();
-    if let Some(chunk) = whole.get(c) {
-        return *chunk;
+fn sixteen_of<S: Simd, K: Stored>(stored: &[u8], dim: usize, c: usize) -> S::F32 {
+    let x = K::vector(stored, dim);
+    if c < dim / LANES {
+        K::load::<S>(x, c)
+    } else if c * LANES < dim {
+        K::load_rest::<S>(x)
+    } else {
+        S::splat(0.0)
     }
-    let mut chunk = [0; N];
-    if c == whole.len() {
-        chunk[..rest.len()].copy_from_slice(rest);
-    }
-    chunk
 }
 
 /// Turns words round: word `i` from `at` bytes of each of sixteen rows is `out[i]`,

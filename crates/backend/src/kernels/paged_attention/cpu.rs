@@ -1,5 +1,7 @@
-//! `paged_attention` on the CPU: tasks of a few rows of one sequence and one
-//! key/value head, each walking the positions once, block by block.
+//! `paged_attention` on the CPU. Generated rows have [a file of their own](super::generated).
+//!
+//! Prompts are cut into tasks of a few rows of one sequence and one key/value
+//! head, each walking the positions once, block by block.
 //!
 //! Keys and values of a block are widened to panels, as weights are: scores are
 //! products of keys with a tile of queries, a position a lane, and results are
@@ -9,21 +11,20 @@
 //! each query, and what a query does not see has no share. So its result does
 //! not depend on the rows it shares a task with.
 
+use std::ops::Range;
+
 use super::PagedAttention;
-use crate::NO_PAGE;
-#[cfg(target_arch = "x86_64")]
-use crate::Role;
-use crate::SequenceInputs;
+use super::generated::{self, Generated};
 use crate::cpu::activations::TILE;
 use crate::cpu::math::{exp, exp_lanes, softcap};
 use crate::cpu::panel::{halves, singles};
 use crate::cpu::run::{Matrix, Run, Sizes};
 use crate::cpu::shared::{Bump, Shared};
 use crate::cpu::simd::{Kernel, LANES, Rows, Simd, dispatch};
+use crate::cpu::stored::widen;
 use crate::cpu::tile::floats;
-use crate::cpu::widen::widen;
 use crate::host::HostLayer;
-use crate::{CacheLayerConfig, KvFormat};
+use crate::{CacheLayerConfig, KvFormat, NO_PAGE, Role, SequenceInputs};
 
 /// Rows that share a task, and so the widening of keys and values.
 pub(super) const ROWS: usize = 32;
@@ -40,12 +41,15 @@ pub(crate) struct Scratch<'s> {
     values: Shared<'s, [f32; LANES]>,
     /// Sixteen keys or values as they are stored.
     stored: Shared<'s, u8>,
+    /// Sixteen keys as floats: `[key, k_panels]`.
+    wide: Shared<'s, [f32; LANES]>,
     /// Tiles of queries, multiplied by the scale: `[k_dim, rows of the tile]`.
     queries: Shared<'s, u32>,
     /// Of each query, `[v_dim]` rounded up.
     sums: Shared<'s, [f32; LANES]>,
     /// Of each query: running maximum and total.
     totals: Shared<'s, f32>,
+    generated: generated::Scratch<'s>,
     #[cfg(target_arch = "x86_64")]
     tiles: super::amx::Scratch<'s>,
 }
@@ -59,9 +63,11 @@ impl PagedAttention {
             keys: bump.take(each(BLOCK / LANES * layer.k_dim)),
             values: bump.take(each(layer.v_dim.div_ceil(LANES) * BLOCK)),
             stored: bump.take(each(stored_bytes(layer))),
+            wide: bump.take(each(layer.k_dim.next_multiple_of(LANES))),
             queries: bump.take(each(n_queries * layer.k_dim)),
             sums: bump.take(each(n_queries * layer.v_dim.div_ceil(LANES))),
             totals: bump.take(each(n_queries * 2)),
+            generated: generated::Scratch::take(bump, sizes, layer, self.n_heads),
             #[cfg(target_arch = "x86_64")]
             tiles: super::amx::Scratch::take(bump, sizes, layer, n_queries),
         }
@@ -72,7 +78,10 @@ impl PagedAttention {
         let (q, out, isa) = (run.matrix(self.q), run.matrix(self.out), run.isa);
         let layer = &run.layers[self.cache.0 as usize];
         let (group, sequences) = (&run.inputs.groups[layer.config.group], &run.inputs.sequences);
-        let n_blocks: usize = sequences.iter().map(|s| (s.n_rows as usize).div_ceil(ROWS)).sum();
+        let generated =
+            Generated { op: self, isa, layer, group, sequences, q, out, scratch: scratch.generated };
+        generated.run(run.pool);
+        let n_blocks: usize = sequences.iter().map(n_blocks).sum();
         let n_kv_heads = layer.config.n_kv_heads;
         let heads = self.n_heads / n_kv_heads;
         run.pool.for_each_range(n_blocks * n_kv_heads, 1, |thread, tasks| {
@@ -83,8 +92,7 @@ impl PagedAttention {
                 let table = &group.block_tables[sequence * group.max_pages..][..group.max_pages];
                 let room = Room::new(scratch, thread, heads, layer);
                 #[cfg(target_arch = "x86_64")]
-                let tiles = (isa.has_tiles() && sequences[sequence].role == Role::Prompt)
-                    .then(|| scratch.tiles.room(thread));
+                let tiles = isa.has_tiles().then(|| scratch.tiles.room(thread));
                 let queries = Queries { first_row, first_position: first, n_rows, kv_head, heads };
                 let attend = Attend { op: self, layer, table, queries, q, out, room };
                 #[cfg(target_arch = "x86_64")]
@@ -103,13 +111,21 @@ fn stored_bytes(layer: &CacheLayerConfig) -> usize {
     LANES * layer.k_format.bytes(layer.k_dim).max(layer.v_format.bytes(layer.v_dim))
 }
 
-/// Block `block` of all sequences' rows: its sequence, its first row in the
+/// Blocks of a prompt's rows.
+fn n_blocks(sequence: &SequenceInputs) -> usize {
+    match sequence.role {
+        Role::Prompt => (sequence.n_rows as usize).div_ceil(ROWS),
+        Role::Generated => 0,
+    }
+}
+
+/// Block `block` of all prompts' rows: its sequence, its first row in the
 /// step, that row's position, and its number of rows.
 fn find_block(sequences: &[SequenceInputs], mut block: usize) -> (usize, usize, usize, usize) {
     let mut row = 0;
     for (i, sequence) in sequences.iter().enumerate() {
         let n_rows = sequence.n_rows as usize;
-        let n_blocks = n_rows.div_ceil(ROWS);
+        let n_blocks = n_blocks(sequence);
         if block < n_blocks {
             let start = block * ROWS;
             let position = sequence.n_context as usize - n_rows + start;
@@ -152,6 +168,7 @@ pub(super) struct Room<'a> {
     keys: &'a mut [[f32; LANES]],
     values: &'a mut [[f32; LANES]],
     pub stored: &'a mut [u8],
+    wide: &'a mut [[f32; LANES]],
     queries: &'a mut [u32],
     sums: &'a mut [[f32; LANES]],
     totals: &'a mut [f32],
@@ -169,6 +186,7 @@ impl<'a> Room<'a> {
             values: floats(scratch.values, v_panels * BLOCK),
             // SAFETY: as above.
             stored: unsafe { scratch.stored.write(thread * n_stored, n_stored) },
+            wide: floats(scratch.wide, k_dim.next_multiple_of(LANES)),
             // SAFETY: as above.
             queries: unsafe { scratch.queries.write(thread * n_queries * k_dim, n_queries * k_dim) },
             sums: floats(scratch.sums, n_queries * v_panels),
@@ -223,7 +241,7 @@ impl Attend<'_> {
     /// The first position that the row at `position` sees.
     #[inline(always)]
     pub fn oldest(&self, position: usize) -> usize {
-        self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
+        self.layer.oldest(position)
     }
 
     /// Packs the queries, and resets sums and totals.
@@ -266,8 +284,8 @@ impl Attend<'_> {
         for first in (0..n).step_by(LANES) {
             let (at, n) = (position + first, LANES.min(n - first));
             let place = Place::of(self);
-            place.prefetch(at + BLOCK, k, k_size);
-            place.prefetch(at + BLOCK, v, v_size);
+            place.prefetch(at + BLOCK, LANES, k, k_size);
+            place.prefetch(at + BLOCK, LANES, v, v_size);
             let keys = place.sixteen(at, n, (k, k_size), self.room.stored);
             let rows = Rows::new(keys.as_ptr(), k_size);
             let out = &mut self.room.keys[first / LANES * k_dim..][..k_dim];
@@ -275,9 +293,21 @@ impl Attend<'_> {
                 KvFormat::F32 => singles::<S>(&rows, 0..k_dim, out),
                 KvFormat::F16 => halves::<S, false>(&rows, 0..k_dim, out),
                 KvFormat::BF16 => halves::<S, true>(&rows, 0..k_dim, out),
+                KvFormat::Q8_0 | KvFormat::Fp8 => {
+                    let panels = k_dim.div_ceil(LANES);
+                    widen::<S>(k_format, &keys[..LANES * k_size], k_dim, [1, panels], self.room.wide);
+                    let rows = Rows::new(self.room.wide.as_ptr().cast(), panels * size_of::<[f32; LANES]>());
+                    singles::<S>(&rows, 0..k_dim, out);
+                }
             }
             let values = place.sixteen(at, n, (v, v_size), self.room.stored);
-            widen::<S>(v_format, &values[..LANES * v_size], v_dim, BLOCK, &mut self.room.values[first..]);
+            widen::<S>(
+                v_format,
+                &values[..LANES * v_size],
+                v_dim,
+                [BLOCK, 1],
+                &mut self.room.values[first..],
+            );
         }
     }
 
@@ -348,10 +378,11 @@ impl Attend<'_> {
 }
 
 /// Where a key/value head's vectors of one sequence lie.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    layer: &'a HostLayer,
-    table: &'a [u32],
-    kv_head: usize,
+    pub layer: &'a HostLayer,
+    pub table: &'a [u32],
+    pub kv_head: usize,
 }
 
 impl<'a> Place<'a> {
@@ -398,30 +429,45 @@ impl<'a> Place<'a> {
         room
     }
 
-    /// Asks for the sixteen vectors from `position` on, if they are in one page:
-    /// pages are short and lie anywhere, so that processors do not foresee them.
+    /// The numbers of the vectors at `positions`, page by page.
     #[inline(always)]
-    pub fn prefetch(&self, position: usize, stored: &[u8], size: usize) {
+    pub fn runs(self, positions: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let mut at = positions.start;
+        std::iter::from_fn(move || {
+            if at == positions.end {
+                return None;
+            }
+            let n = (self.layer.page_size - at % self.layer.page_size).min(positions.end - at);
+            let first = self.vector(at).expect("inputs were checked: pages that rows see are there");
+            at += n;
+            Some(first..first + n)
+        })
+    }
+
+    /// Asks for the `n` vectors from `position` on, if they are in one page: pages
+    /// are short and lie anywhere, so that processors do not foresee them.
+    #[inline(always)]
+    pub fn prefetch(&self, position: usize, n: usize, stored: &[u8], size: usize) {
         #[cfg(target_arch = "x86_64")]
         if let Some(vector) = self.vector(position) {
             let start = stored.as_ptr().wrapping_add(vector * size);
-            for line in (0..LANES * size).step_by(64) {
+            for line in (0..n * size).step_by(64) {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
                 // SAFETY: prefetching has no effect that could be seen, whatever the address.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast()) };
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (position, stored, size);
+        let _ = (position, n, stored, size);
     }
 }
 
 /// Turns scores into shares relative to a running maximum, which with the total
 /// is updated; gives what earlier sums shrink by. Scores outside `seen` get no share.
 #[inline(always)]
-fn share<S: Simd>(
-    scores: &mut [f32; BLOCK],
-    seen: std::ops::Range<usize>,
+pub(super) fn share<S: Simd>(
+    scores: &mut [f32],
+    seen: Range<usize>,
     cap: Option<f32>,
     [max, total]: &mut [f32; 2],
 ) -> f32 {

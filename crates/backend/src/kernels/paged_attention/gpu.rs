@@ -2,6 +2,7 @@
 
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
+use crate::gpu::formats::kv_kernel_name;
 use crate::gpu::inputs::Layout;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::PAGED_ATTENTION;
@@ -24,6 +25,9 @@ impl PagedAttention {
             let what = format!("{} keys with {} values", layer.k_format.name(), layer.v_format.name());
             return Err(absent(what, "only equal formats have kernels; give keys and values the same"));
         }
+        let name = kv_kernel_name(layer.k_format);
+        let name =
+            name.map_err(|reason| absent(format!("{} keys and values", layer.k_format.name()), reason))?;
         let (_, block_tables_at) = lowering.layout.groups[layer.group];
         let args = AttentionArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
@@ -43,7 +47,7 @@ impl PagedAttention {
         let grid = Grid { x: args.n_heads, rows: Rows::Tokens, rows_each: 1, threads: THREADS };
         let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
         let buffers = [lowering.buffer(self.q), keys, values, lowering.buffer(self.out)];
-        let entry = format!("paged_attention_{}", layer.k_format.name());
+        let entry = format!("paged_attention_{name}");
         lowering.launch(&PAGED_ATTENTION, entry, grid, args, &buffers);
         Ok(())
     }

@@ -3,7 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod cpu;
+mod generated;
 mod gpu;
 mod op;
+mod split;
 
 pub use op::*;

@@ -99,7 +99,7 @@ impl PagedAttention {
     /// Head ratios, odd dimensions, KV formats, windows that leave pages behind,
     /// soft-caps; prefill in chunks, then decode of several sequences together.
     pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
-        use KvFormat::{BF16, F16, F32};
+        use KvFormat::{BF16, F16, F32, Fp8, Q8_0};
         let shape = |n_heads, n_kv_heads, dims, formats, page_size, window, softcap| Shape {
             n_heads,
             n_kv_heads,
@@ -117,6 +117,10 @@ impl PagedAttention {
             shape(6, 2, [33, 17], [F32, F16], 16, Some(7), Some(1.5)),
             shape(4, 2, [256, 256], [F16, BF16], 64, Some(64), None),
             shape(2, 1, [96, 64], [BF16, F32], 4, None, None),
+            shape(9, 3, [64, 64], [Q8_0, Q8_0], 16, None, None),
+            shape(9, 3, [64, 64], [Fp8, Fp8], 16, Some(20), None),
+            shape(4, 2, [128, 80], [Q8_0, Fp8], 32, None, None),
+            shape(3, 1, [33, 17], [Fp8, Q8_0], 8, None, Some(2.0)),
         ]
         .into_iter()
         .map(|shape| Self::case(random, shape))

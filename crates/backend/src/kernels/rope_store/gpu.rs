@@ -2,6 +2,7 @@
 
 use super::{RopePairs, RopeStore};
 use crate::gpu::args::RopeStoreArgs;
+use crate::gpu::formats::kv_kernel_name;
 use crate::gpu::inputs::Layout;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::ROPE_STORE;
@@ -10,6 +11,10 @@ use crate::{Result, Rows};
 impl RopeStore {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let (layer, group) = lowering.cache(self.cache);
+        for format in [layer.k_format, layer.v_format] {
+            let absent = |reason| lowering.absent("rope_store", format.name().to_owned(), reason);
+            kv_kernel_name(format).map_err(absent)?;
+        }
         let (slots_at, _) = lowering.layout.groups[layer.group];
         let (q, k, v) = (lowering.buffer(self.q), lowering.buffer(self.k), lowering.buffer(self.v));
         let args = RopeStoreArgs {

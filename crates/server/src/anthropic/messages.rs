@@ -1,0 +1,63 @@
+//! `/v1/messages` and `/v1/messages/count_tokens`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::stop_reason;
+use super::stream::MessageStream;
+use super::types::{MessageAnswer, MessageUsage, MessagesRequest, TextBlock};
+use crate::auth::Caller;
+use crate::error::{ApiError, Result};
+use crate::fields::Fields;
+use crate::ids;
+use crate::state::{Ask, Server};
+use crate::stream::{Framing, respond};
+
+/// Continues a conversation.
+#[utoipa::path(post, path = "/v1/messages", tag = "Anthropic", request_body = MessagesRequest,
+    responses((status = 200, body = MessageAnswer), (status = 400, body = Value)))]
+pub(crate) async fn create(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Fields(request): Fields<MessagesRequest>,
+) -> Result<Response> {
+    let streams = request.stream.unwrap_or(false);
+    let name = request.model.clone();
+    let ask = move |model: &_| Ok(vec![Ask { request: request.request(model)?, n: 1 }]);
+    let mut running = server.start(&caller, name.as_deref(), ask).await?;
+    let mut answer = MessageAnswer {
+        id: ids::unique("msg"),
+        kind: "message",
+        role: "assistant",
+        model: running.lease.name.clone(),
+        content: Vec::new(),
+        stop_reason: None,
+        stop_sequence: None,
+        usage: MessageUsage { input_tokens: running.prompts.iter().sum(), ..MessageUsage::default() },
+    };
+    if streams {
+        return Ok(respond(running, MessageStream::new(answer), Framing::Events));
+    }
+    let reply = running.collect().await?.pop().ok_or_else(ApiError::internal)?;
+    answer.stop_reason = Some(stop_reason(reply.reason, reply.stop.as_ref()));
+    answer.usage = MessageUsage::from(&reply.stats);
+    answer.content.push(TextBlock::new(reply.text));
+    answer.stop_sequence = reply.stop;
+    Ok(Json(answer).into_response())
+}
+
+/// How many tokens a conversation is.
+#[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "Anthropic", request_body = MessagesRequest,
+    responses((status = 200, body = Value), (status = 400, body = Value)))]
+pub(crate) async fn count_tokens(
+    State(server): State<Arc<Server>>,
+    Fields(request): Fields<MessagesRequest>,
+) -> Result<Json<Value>> {
+    let admitted = server.admit(request.model.as_deref()).await?;
+    let n = server.compute(&admitted.lease, move |model| Ok(request.encode(model)?.len())).await?;
+    Ok(Json(json!({"input_tokens": n})))
+}

@@ -1,0 +1,176 @@
+//! API keys: who asks, compared in constant time.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use crate::error::{ApiError, Result};
+use crate::state::Server;
+
+/// Paths that need no key: is it alive, and the page that asks for the key.
+const PUBLIC: [&str; 4] = ["/", "/health", "/health/live", "/health/ready"];
+
+/// The API keys. Only their hashes are kept, so that all comparisons are of
+/// equal length and no dump of memory shows a key for long.
+#[derive(Default)]
+pub struct Keys {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    name: Arc<str>,
+    hash: [u8; 32],
+}
+
+/// Why a list of keys was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// A key that could be guessed or mistyped.
+    #[error("API key {line}: a key has at least {SHORTEST} visible ASCII characters")]
+    Weak {
+        /// Its line in the list, from 1.
+        line: usize,
+    },
+}
+
+/// Fewest characters of a key.
+const SHORTEST: usize = 8;
+
+impl Keys {
+    /// Reads a list: a key a line, or `NAME=KEY`; empty lines and lines that
+    /// begin with `#` do not count. Keys without a name are `key1`, `key2`, … by line.
+    ///
+    /// # Errors
+    /// [`KeysError::Weak`].
+    pub fn parse(text: &str) -> Result<Self, KeysError> {
+        let mut keys = Vec::new();
+        for (i, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, key) = match line.split_once('=') {
+                // Base64 may end in `=`, which names nothing.
+                Some((name, key)) if !key.trim_matches('=').is_empty() => (name.trim().into(), key.trim()),
+                _ => (format!("key{}", i + 1).into(), line),
+            };
+            if key.len() < SHORTEST || !key.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(KeysError::Weak { line: i + 1 });
+            }
+            keys.push(Key { name, hash: Sha256::digest(key).into() });
+        }
+        Ok(Self { keys })
+    }
+
+    /// Both lists.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.keys.extend(other.keys);
+        self
+    }
+
+    /// Whether nobody needs a key.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whose key this is. Every key is looked at, whichever fits.
+    fn find(&self, given: &str) -> Option<Caller> {
+        let given: [u8; 32] = Sha256::digest(given).into();
+        let (mut found, mut index) = (Choice::from(0), 0u64);
+        for (i, key) in self.keys.iter().enumerate() {
+            let equal = key.hash.ct_eq(&given);
+            index.conditional_assign(&(i as u64), equal);
+            found |= equal;
+        }
+        bool::from(found).then(|| self.keys[index as usize].caller())
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|key| &key.name)).finish()
+    }
+}
+
+impl Key {
+    fn caller(&self) -> Caller {
+        let salt = self.hash[..8].try_into().map_or(1, u64::from_le_bytes);
+        Caller { name: Some(self.name.clone()), salt: salt.max(1) }
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The key's name; `None` when no keys are in use.
+    pub name: Option<Arc<str>>,
+    /// Prompts are found again in the cache only under the same salt, so that
+    /// how fast an answer comes tells nothing of what others asked.
+    pub salt: u64,
+}
+
+/// Lets those pass who have a key, and notes who they are.
+pub async fn require_key(
+    State(server): State<Arc<Server>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response> {
+    let keys = &server.config.keys;
+    let caller = if keys.is_empty() {
+        Caller::default()
+    } else {
+        match key_of(request.headers()).and_then(|key| keys.find(key)) {
+            Some(caller) => caller,
+            None if PUBLIC.contains(&request.uri().path()) => Caller::default(),
+            None => return Err(no_key()),
+        }
+    };
+    if let Some(name) = &caller.name {
+        tracing::Span::current().record("key", &**name);
+    }
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+fn no_key() -> ApiError {
+    let message = "an API key is needed: `Authorization: Bearer KEY` or `x-api-key: KEY`";
+    ApiError { code: Some("invalid_api_key"), ..ApiError::new(StatusCode::UNAUTHORIZED, message) }
+}
+
+/// The key as OpenAI's clients send it, or as Anthropic's do.
+fn key_of(headers: &HeaderMap) -> Option<&str> {
+    if let Some(key) = headers.get("x-api-key") {
+        return key.to_str().ok();
+    }
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_key_and_its_name() {
+        let keys = Keys::parse("# ours\nalice=correct-horse\n\nbattery-staple==\n").expect("two keys");
+        let name = |key| keys.find(key).and_then(|caller| caller.name).map(|name| name.to_string());
+        assert_eq!(name("correct-horse").as_deref(), Some("alice"));
+        assert_eq!(name("battery-staple==").as_deref(), Some("key4"));
+        assert_eq!(name("correct-hors"), None);
+        assert_eq!(name(""), None);
+        let salts: Vec<_> = keys.keys.iter().map(|key| key.caller().salt).collect();
+        assert_ne!(salts[0], salts[1]);
+    }
+
+    #[test]
+    fn weak_keys_are_refused() {
+        assert_eq!(Keys::parse("ok-ok-ok-ok\nshort").err(), Some(KeysError::Weak { line: 2 }));
+        assert_eq!(Keys::parse("a=with spaces in it").err(), Some(KeysError::Weak { line: 1 }));
+        assert!(Keys::parse("").is_ok_and(|keys| keys.is_empty()));
+    }
+}

@@ -1,0 +1,7 @@
+//! Ollama's API: `/api/…`.
+
+pub(crate) mod chat;
+pub(crate) mod generate;
+pub(crate) mod models;
+pub(crate) mod options;
+mod stream;

@@ -13,6 +13,7 @@ mod events;
 pub mod metrics;
 mod pages;
 mod prompt;
+mod reply;
 mod request;
 mod sampling;
 pub mod scheduler;
@@ -24,6 +25,7 @@ pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};
 pub use prompt::encode_chat;
+pub use reply::{ReplyDelta, ReplyFormat, ReplyParser, ToolFormat};
 pub use request::Request;
 pub use sampling::{
     DryParams, MirostatParams, PenaltyParams, SampleInput, Sampled, Sampler, SamplerState, SamplingParams,

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Constraints {
 }
 
 impl Constraints {
-    /// For a model whose logits are `[n_vocab]`. Takes some 0.1 s for 50,000 tokens.
+    /// For a model whose logits are `[n_vocab]`. Builds the trie: 0.2 s for 50,000 tokens, 0.8 s for 262,000.
     ///
     /// # Errors
     /// [`Error::Constraint`] if the vocabulary is too large.

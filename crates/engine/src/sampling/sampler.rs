@@ -67,13 +67,6 @@ impl Sampler {
         let logprob = input.logprobs.map(|k| logprob_of(input.logits, id, k));
         Some(Sampled { id, logprob })
     }
-
-    /// The next token, for a caller that keeps no state and constrains nothing;
-    /// token 0 when none can follow.
-    pub fn sample(&mut self, logits: &[f32], params: &SamplingParams, history: &[u32], position: u64) -> u32 {
-        let input = SampleInput { logits, params, history, position, mask: None, logprobs: None };
-        self.choose(&input, &mut SamplerState::default()).map_or(0, |sampled| sampled.id)
-    }
 }
 
 fn draw(

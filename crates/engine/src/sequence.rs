@@ -180,6 +180,8 @@ impl Sequence {
         self.send(Event::Token { id, text, logprob });
         if stop.is_some() {
             self.end(String::new(), FinishReason::Stop, stop);
+        } else if self.matcher.as_ref().is_some_and(Matcher::is_finished) {
+            self.finish(FinishReason::EndOfText);
         } else if self.n_generated() >= self.max_tokens {
             self.finish(FinishReason::Length);
         } else {

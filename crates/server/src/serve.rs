@@ -141,17 +141,17 @@ impl Bound {
         drop(listener);
         let now = *shutdown.borrow() == Some(Shutdown::Now);
         let _ = drain.send(true);
-        let drained = graceful.shutdown();
-        tokio::pin!(drained);
-        if !now {
-            tokio::select! {
-                () = &mut drained => {}
-                () = tokio::time::sleep(drain_time) => {}
-                _ = shutdown.wait_for(|asked| *asked == Some(Shutdown::Now)) => {}
-            }
+        let mut drained = std::pin::pin!(graceful.shutdown());
+        let finished = !now
+            && tokio::select! {
+                () = &mut drained => true,
+                () = tokio::time::sleep(drain_time) => false,
+                _ = shutdown.wait_for(|asked| *asked == Some(Shutdown::Now)) => false,
+            };
+        if !finished {
+            let _ = stop.send(true);
+            let _ = tokio::time::timeout(FAREWELL, drained).await;
         }
-        let _ = stop.send(true);
-        let _ = tokio::time::timeout(FAREWELL, drained).await;
         connections.shutdown().await;
         chores.abort();
     }

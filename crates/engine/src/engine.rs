@@ -1,8 +1,8 @@
 //! The loop: takes requests, schedules, runs the model, samples, and tells.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use flume::{Receiver, Sender, TryRecvError};
 use model::{CacheGroup, ModelRunner, RunnerLimits};
 use tokenizer::Tokenizer;
 
+use crate::constraint::{Constraint, Constraints, Matcher};
 use crate::metrics::Metrics;
 use crate::pages::BlockManager;
 use crate::request::CheckedRequest;
-use crate::sampling::{Sampler, logprobs};
+use crate::sampling::{SampleInput, Sampled, Sampler};
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
 use crate::sequence::Sequence;
 use crate::{Error, Event, FinishReason, Generation, Request, Result, batch};
@@ -49,11 +50,15 @@ pub struct Engine {
     config: EngineConfig,
     limits: RunnerLimits,
     groups: Vec<CacheGroup>,
+    tokenizer: Arc<Tokenizer>,
+    /// Made for the first request that is constrained.
+    constraints: OnceLock<Constraints>,
 }
 
 /// A request and where its replies go, one channel each.
 struct Submission {
     request: CheckedRequest,
+    matcher: Option<Matcher>,
     replies: Vec<(Sender<Event>, Arc<AtomicBool>)>,
     at: Instant,
 }
@@ -84,12 +89,21 @@ impl Engine {
         let (submissions, queue) = flume::bounded(config.max_requests.max(1));
         let counts = Arc::<Counts>::default();
         let (limits, groups) = (runner.limits(), runner.groups().to_vec());
-        let (counter, metrics) = (counts.clone(), Metrics::new(&config.name));
+        let (counter, metrics, words) = (counts.clone(), Metrics::new(&config.name), tokenizer.clone());
         let thread = std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || Loop::new(runner, tokenizer, queue, counter, metrics).run())
+            .spawn(move || Loop::new(runner, words, queue, counter, metrics).run())
             .expect("a process that has just loaded a model can start one thread");
-        Self { submissions: Some(submissions), thread: Some(thread), counts, config, limits, groups }
+        Self {
+            submissions: Some(submissions),
+            thread: Some(thread),
+            counts,
+            config,
+            limits,
+            groups,
+            tokenizer,
+            constraints: OnceLock::new(),
+        }
     }
 
     /// The model's limits.
@@ -127,6 +141,7 @@ impl Engine {
                 range: "at least 1 and within --max-requests",
             });
         }
+        let matcher = request.request.constraint.as_ref().map(|c| self.matcher(c)).transpose()?;
         let before = self.counts.in_flight.fetch_add(n, Ordering::Relaxed);
         if before + n > self.config.max_requests {
             self.counts.in_flight.fetch_sub(n, Ordering::Relaxed);
@@ -139,10 +154,22 @@ impl Engine {
             replies.push((sender, cancelled.clone()));
             generations.push(Generation { events, cancelled });
         }
-        let submission = Submission { request, replies, at: Instant::now() };
+        let submission = Submission { request, matcher, replies, at: Instant::now() };
         let submissions = self.submissions.as_ref().expect("only drop takes the sender");
         submissions.send(submission).map_err(|_| Error::Stopped)?;
         Ok(generations)
+    }
+
+    /// Follows a constraint; compiled on the caller's thread.
+    fn matcher(&self, constraint: &Constraint) -> Result<Matcher> {
+        let constraints = match self.constraints.get() {
+            Some(constraints) => constraints,
+            None => {
+                let made = Constraints::new(&self.tokenizer, self.limits.n_vocab)?;
+                self.constraints.get_or_init(|| made)
+            }
+        };
+        constraints.matcher(constraint)
     }
 }
 
@@ -241,7 +268,7 @@ impl Loop {
     }
 
     fn enter(&mut self, submission: Submission) {
-        let Submission { request, replies, at } = submission;
+        let Submission { request, matcher, replies, at } = submission;
         let first = self.next_id;
         for (events, cancelled) in replies {
             let (id, mut request) = (self.next_id, request.clone());
@@ -249,6 +276,7 @@ impl Loop {
                 request.request.sampling.seed.wrapping_add((id - first).wrapping_mul(SEED_STEP));
             let mut sequence = Sequence::new(id, request, &self.tokenizer, events, cancelled, at);
             sequence.follows = (id > first).then_some(first);
+            sequence.matcher = matcher.as_ref().map(Matcher::fork);
             self.sequences.insert(id, sequence);
             self.next_id += 1;
         }
@@ -367,16 +395,39 @@ impl Loop {
                 continue;
             }
             let row = logits.next().expect("each sequence that reached its last token asked for logits");
-            let position = sequence.tokens.len() as u64;
-            let token = self.sampler.sample(row, &sequence.sampling, &sequence.tokens, position);
-            let logprob = sequence.logprobs.map(|k| logprobs(row, token, k));
-            if sequence.push_token(token, logprob, &self.tokenizer, &self.metrics) {
-                finished.push(id);
+            match Self::choose(&mut self.sampler, sequence, row) {
+                Ok(sampled) => {
+                    if sequence.push_token(sampled, &self.tokenizer, &self.metrics) {
+                        finished.push(id);
+                    }
+                }
+                Err(error) => {
+                    sequence.send(Event::Failed(error));
+                    finished.push(id);
+                }
             }
         }
         self.metrics.step(rows.iter().map(|(_, n)| n).sum(), rows.len(), start.elapsed());
         finished.into_iter().for_each(|id| self.remove(id));
         Ok(())
+    }
+
+    /// The next token of a sequence, whose `logits` are `[n_vocab]`.
+    fn choose(sampler: &mut Sampler, sequence: &mut Sequence, logits: &[f32]) -> Result<Sampled> {
+        let mask = sequence.matcher.as_mut().map(Matcher::mask).transpose()?;
+        let input = SampleInput {
+            logits,
+            params: &sequence.sampling,
+            history: &sequence.tokens,
+            position: sequence.tokens.len() as u64,
+            mask,
+            logprobs: sequence.logprobs,
+        };
+        let sampled = sampler.choose(&input, &mut sequence.sampler_state).ok_or(Error::NoToken)?;
+        if let Some(matcher) = &mut sequence.matcher {
+            matcher.accept(sampled.id)?;
+        }
+        Ok(sampled)
     }
 
     /// Ends the requests of a step that failed; the first hears the error itself.

@@ -41,6 +41,9 @@ pub enum Error {
         /// What would be accepted.
         range: &'static str,
     },
+    /// A constraint on the output cannot be met, compiled or followed: what, and where.
+    #[error("output constraint: {0}")]
+    Constraint(String),
     /// The request can never be served with this cache.
     #[error(
         "the request needs {needed} cache pages of a group that has {total}; lower its length or raise --ctx"
@@ -63,6 +66,9 @@ pub enum Error {
         /// How long it waited.
         waited: std::time::Duration,
     },
+    /// Sampling has nothing to choose from.
+    #[error("no token can follow: all are banned, or the model's output is not a number")]
+    NoToken,
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError};
 
-use crate::{Error, Result};
+use crate::{Error, Result, TokenLogprob};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +54,6 @@ impl Stats {
 
 fn rate(tokens: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
-}
-
-/// How likely a token was: natural logarithms of probabilities, before anything that
-/// sampling does to them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenLogprob {
-    /// Of the token itself.
-    pub logprob: f32,
-    /// The likeliest tokens, likeliest first, as many as were asked for.
-    pub top: Vec<(u32, f32)>,
 }
 
 /// One thing that happened to a request.

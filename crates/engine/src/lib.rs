@@ -6,21 +6,28 @@
 //! on one thread that owns the model.
 
 mod batch;
+mod constraint;
 mod engine;
 mod error;
 mod events;
 pub mod metrics;
 mod pages;
 mod prompt;
+mod reply;
 mod request;
 mod sampling;
 pub mod scheduler;
 mod sequence;
 mod stop;
 
+pub use constraint::{Constraint, Constraints, Matcher, TokenMask};
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
-pub use events::{Event, FinishReason, Generation, Stats, TokenLogprob};
+pub use events::{Event, FinishReason, Generation, Stats};
 pub use prompt::encode_chat;
+pub use reply::{ReplyDelta, ReplyFormat, ReplyParser, ToolFormat};
 pub use request::Request;
-pub use sampling::{PenaltyParams, Sampler, SamplingParams, uniform};
+pub use sampling::{
+    DryParams, MirostatParams, PenaltyParams, SampleInput, Sampled, Sampler, SamplerState, SamplingParams,
+    TokenLogprob, XtcParams, breaker_ids, uniform,
+};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{CacheGroup, RunnerLimits};
 
-use crate::{Error, Result, SamplingParams};
+use crate::{Constraint, Error, Result, SamplingParams};
 
 /// Most stop texts and stop tokens of a request.
 const MAX_STOPS: usize = 64;
@@ -28,6 +28,8 @@ pub struct Request {
     pub stop_ids: Vec<u32>,
     /// Go on past the model's own end-of-generation tokens.
     pub ignore_eos: bool,
+    /// The form that the reply must have.
+    pub constraint: Option<Constraint>,
     /// Tell the log-probability of each token, and of so many likeliest ones.
     pub logprobs: Option<usize>,
     /// Requests with a larger one start earlier; among equals the first to come.
@@ -49,6 +51,7 @@ impl Request {
             stop: Vec::new(),
             stop_ids: Vec::new(),
             ignore_eos: false,
+            constraint: None,
             logprobs: None,
             priority: 0,
             start_within: None,
@@ -67,6 +70,7 @@ impl Request {
             return Err(Error::UnknownToken { id, n_vocab: limits.n_vocab });
         }
         self.sampling.check()?;
+        self.sampling.check_ids(limits.n_vocab)?;
         self.stop.retain(|s| !s.is_empty());
         self.check_sizes()?;
         let room = context.saturating_sub(self.prompt.len());

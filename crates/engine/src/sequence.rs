@@ -9,12 +9,14 @@ use flume::{Sender, TrySendError};
 use model::Role;
 use tokenizer::{Decode, Detokenizer, Tokenizer};
 
+use crate::constraint::Matcher;
 use crate::metrics::Metrics;
 use crate::pages::{BlockManager, SequencePages};
 use crate::request::CheckedRequest;
+use crate::sampling::{Sampled, SamplerState};
 use crate::scheduler::{SequenceId, SequenceState};
 use crate::stop::StopMatcher;
-use crate::{Error, Event, FinishReason, SamplingParams, Stats, TokenLogprob};
+use crate::{Error, Event, FinishReason, SamplingParams, Stats};
 
 /// A request's state between steps.
 pub(crate) struct Sequence {
@@ -27,6 +29,9 @@ pub(crate) struct Sequence {
     pub n_cached: usize,
     pub pages: SequencePages,
     pub sampling: SamplingParams,
+    pub sampler_state: SamplerState,
+    /// Follows the form that the reply must have.
+    pub matcher: Option<Matcher>,
     pub logprobs: Option<usize>,
     pub priority: i32,
     /// Another reply to the same prompt, which computes it for both.
@@ -72,6 +77,8 @@ impl Sequence {
             n_cached: 0,
             pages: SequencePages::default(),
             sampling: request.sampling,
+            sampler_state: SamplerState::default(),
+            matcher: None,
             logprobs: request.logprobs,
             priority: request.priority,
             follows: None,
@@ -152,8 +159,7 @@ impl Sequence {
     /// Takes a sampled token: text, stop conditions, events. Returns whether the sequence is over.
     pub fn push_token(
         &mut self,
-        id: u32,
-        logprob: Option<TokenLogprob>,
+        Sampled { id, logprob }: Sampled,
         tokenizer: &Tokenizer,
         metrics: &Metrics,
     ) -> bool {
@@ -163,7 +169,9 @@ impl Sequence {
             self.finish(FinishReason::Stop);
             return true;
         }
-        if !self.ignore_eos && tokenizer.is_eog(id) {
+        // What a grammar ends has ended.
+        let may_go_on = self.ignore_eos && self.matcher.is_none();
+        if !may_go_on && tokenizer.is_eog(id) {
             self.finish(FinishReason::EndOfText);
             return true;
         }
@@ -172,6 +180,8 @@ impl Sequence {
         self.send(Event::Token { id, text, logprob });
         if stop.is_some() {
             self.end(String::new(), FinishReason::Stop, stop);
+        } else if self.matcher.as_ref().is_some_and(Matcher::is_finished) {
+            self.finish(FinishReason::EndOfText);
         } else if self.n_generated() >= self.max_tokens {
             self.finish(FinishReason::Length);
         } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{N_VOCAB, Parrot, continuation, tokenizer};
 use model::{CacheGroup, RunnerLimits};
 use quarrel_engine::{
-    Engine, EngineConfig, Error, Event, FinishReason, Generation, Request, SamplingParams, Stats,
+    Constraint, Engine, EngineConfig, Error, Event, FinishReason, Generation, Request, SamplingParams, Stats,
 };
 
 const LIMITS: RunnerLimits = RunnerLimits {
@@ -228,4 +228,28 @@ fn a_stop_token_and_log_probabilities() {
         }
     }
     assert_eq!(ids, expected[..3]);
+}
+
+#[test]
+fn a_constrained_reply_has_its_form_and_ends() {
+    let engine = engine(vec![full(64)]);
+    let constraint = Constraint::regex("(<3><5>){2,3}").unwrap();
+    let request = Request { constraint: Some(constraint), ignore_eos: true, ..request(prompt(4, 6), 20) };
+    for generation in engine.submit_choices(request, 2).unwrap() {
+        let reply = read(generation);
+        assert_eq!(reply.reason, FinishReason::EndOfText, "{}", reply.text);
+        assert!(["<3><5><3><5>", "<3><5><3><5><3><5>"].contains(&reply.text.as_str()), "{}", reply.text);
+    }
+}
+
+#[test]
+fn when_every_token_is_banned_the_request_fails() {
+    let engine = engine(vec![full(16)]);
+    let mut banned = request(prompt(1, 5), 5);
+    banned.sampling.logit_bias = (0..N_VOCAB as u32).map(|id| (id, f32::NEG_INFINITY)).collect();
+    let last = engine.submit(banned).unwrap().last();
+    assert!(matches!(last, Some(Event::Failed(Error::NoToken))), "{last:?}");
+    let mut unknown = request(prompt(1, 5), 5);
+    unknown.sampling.logit_bias = vec![(N_VOCAB as u32, 1.0)];
+    assert!(matches!(engine.submit(unknown), Err(Error::UnknownToken { .. })));
 }

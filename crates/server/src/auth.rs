@@ -126,7 +126,7 @@ pub async fn require_key(
     } else {
         match key_of(request.headers()).and_then(|key| keys.find(key)) {
             Some(caller) => caller,
-            None if PUBLIC.contains(&request.uri().path()) => Caller::default(),
+            None if is_public(request.uri().path()) => Caller::default(),
             None => return Err(no_key()),
         }
     };
@@ -135,6 +135,11 @@ pub async fn require_key(
     }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// The page and its parts hold no secrets; what they ask for needs the key.
+fn is_public(path: &str) -> bool {
+    PUBLIC.contains(&path) || path.starts_with("/assets/")
 }
 
 fn no_key() -> ApiError {

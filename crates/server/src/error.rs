@@ -157,10 +157,12 @@ impl From<engine::Error> for ApiError {
             Error::ContextExceeded { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::bad_request(message) }
             }
-            Error::EmptyPrompt | Error::UnknownToken { .. } | Error::NeverFits { .. } => {
-                Self::bad_request(message)
-            }
-            Error::Busy { .. } => Self::overloaded(),
+            Error::EmptyPrompt
+            | Error::UnknownToken { .. }
+            | Error::NeverFits { .. }
+            | Error::Constraint(_)
+            | Error::NoToken => Self::bad_request(message),
+            Error::Busy { .. } | Error::Overdue { .. } => Self::overloaded(),
             Error::Stopped => Self::stopping(),
             // A failed step may name files.
             _ => {

@@ -1,5 +1,6 @@
 //! Request bodies: JSON objects whose every field is known.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +165,15 @@ pub(crate) fn merged<A: PartialSchema, B: PartialSchema>() -> RefOr<Schema> {
             a.into()
         }
         (a, _) => a,
+    }
+}
+
+/// Two groups of fields as one, to [merge](merged) with a third.
+pub(crate) struct Both<A, B>(PhantomData<(A, B)>);
+
+impl<A: PartialSchema, B: PartialSchema> PartialSchema for Both<A, B> {
+    fn schema() -> RefOr<Schema> {
+        merged::<A, B>()
     }
 }
 

@@ -12,6 +12,7 @@ mod config;
 mod docs;
 mod error;
 mod fields;
+mod form;
 mod generation;
 mod guard;
 mod health;
@@ -28,6 +29,7 @@ mod state;
 mod stream;
 mod tls;
 mod tokens;
+mod web;
 
 pub use auth::{Keys, KeysError};
 pub use config::{Config, TlsFiles};

@@ -11,11 +11,13 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::error::ApiError;
 use crate::state::Server;
-use crate::{access, anthropic, auth, docs, guard, health, ollama, openai, tokens};
+use crate::{access, anthropic, auth, docs, guard, health, ollama, openai, tokens, web};
 
 /// All routes behind all checks.
 pub(crate) fn router(server: Arc<Server>) -> Router {
     let routes = Router::new()
+        .route("/", get(web::page))
+        .route("/assets/{name}", get(web::asset))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

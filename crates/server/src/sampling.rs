@@ -2,12 +2,22 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use engine::{PenaltyParams, Request, SamplingParams};
+use std::collections::BTreeMap;
+
+use engine::{DryParams, MirostatParams, PenaltyParams, Request, SamplingParams, XtcParams, breaker_ids};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, Result};
 use crate::fields::OneOrMany;
+use crate::registry::Model;
+
+/// Most texts that break repetitions in a request: each is looked for in all tokens.
+const MAX_BREAKERS: usize = 16;
+
+/// What repetitions do not reach across, unless a request says otherwise: as
+/// everywhere else.
+const DRY_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// The fields on sampling: OpenAI's, and those that llama.cpp's server added.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
@@ -21,6 +31,30 @@ pub(crate) struct SamplingFields {
     pub top_k: Option<u32>,
     /// Consider tokens at least so likely, relative to the likeliest.
     pub min_p: Option<f32>,
+    /// Consider tokens whose surprise is near the expected one; 1 is off.
+    pub typical_p: Option<f32>,
+    /// Strength of the penalty on long repetitions (DRY); 0 is off.
+    pub dry_multiplier: Option<f32>,
+    /// How it grows with each repeated token.
+    pub dry_base: Option<f32>,
+    /// Repetitions shorter than this cost nothing.
+    pub dry_allowed_length: Option<usize>,
+    /// How many of the last tokens are searched for repetitions; -1: all.
+    pub dry_penalty_last_n: Option<i64>,
+    /// Texts that no repetition reaches across.
+    pub dry_sequence_breakers: Option<Vec<String>>,
+    /// How often the likeliest tokens are left out (XTC); 0 is off.
+    pub xtc_probability: Option<f32>,
+    /// From which probability they are.
+    pub xtc_threshold: Option<f32>,
+    /// 2: mirostat 2 in place of the cuts; 0: off.
+    pub mirostat: Option<u32>,
+    /// The surprise it aims at, in bits a token.
+    pub mirostat_tau: Option<f32>,
+    /// How fast it follows.
+    pub mirostat_eta: Option<f32>,
+    /// Added to the logits of tokens, by id; -100 bans one.
+    pub logit_bias: Option<BTreeMap<u32, f32>>,
     /// Makes tokens that were used recently less likely; 1 is off.
     pub repeat_penalty: Option<f32>,
     /// Subtracted from the logit of every token used recently.
@@ -41,10 +75,10 @@ pub(crate) struct SamplingFields {
 
 impl SamplingFields {
     /// A request to continue `prompt`.
-    pub fn request(&self, prompt: Vec<u32>, max_tokens: Option<usize>) -> Result<Request> {
+    pub fn request(&self, model: &Model, prompt: Vec<u32>, max_tokens: Option<usize>) -> Result<Request> {
         Ok(Request {
             max_tokens,
-            sampling: self.params()?,
+            sampling: self.params(model)?,
             stop: self.stop.clone().map(Vec::from).unwrap_or_default(),
             stop_ids: self.stop_token_ids.clone().unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
@@ -53,35 +87,78 @@ impl SamplingFields {
     }
 
     /// The engine's parameters; it checks their ranges.
-    fn params(&self) -> Result<SamplingParams> {
+    fn params(&self, model: &Model) -> Result<SamplingParams> {
         let default = SamplingParams::default();
         let penalties = PenaltyParams {
             repeat: self.repeat_penalty.unwrap_or(default.penalties.repeat),
             presence: self.presence_penalty.unwrap_or(default.penalties.presence),
             frequency: self.frequency_penalty.unwrap_or(default.penalties.frequency),
-            last_n: last_n(self.repeat_last_n)?.unwrap_or(default.penalties.last_n),
+            last_n: last_n("repeat_last_n", self.repeat_last_n)?.unwrap_or(default.penalties.last_n),
         };
         let params = SamplingParams {
             temperature: self.temperature.unwrap_or(default.temperature),
             top_k: self.top_k.map_or(default.top_k, |k| k as usize),
             top_p: self.top_p.unwrap_or(default.top_p),
             min_p: self.min_p.unwrap_or(default.min_p),
+            typical_p: self.typical_p.unwrap_or(default.typical_p),
             penalties,
+            dry: self.dry(model)?,
+            xtc: XtcParams {
+                probability: self.xtc_probability.unwrap_or(default.xtc.probability),
+                threshold: self.xtc_threshold.unwrap_or(default.xtc.threshold),
+            },
+            mirostat: self.mirostat()?,
+            logit_bias: self.logit_bias.iter().flatten().map(|(&id, &bias)| (id, bias)).collect(),
             seed: seed(self.seed),
         };
         params.check().map_err(ApiError::from)?;
         Ok(params)
     }
+
+    fn dry(&self, model: &Model) -> Result<DryParams> {
+        let default = DryParams::default();
+        let multiplier = self.dry_multiplier.unwrap_or(default.multiplier);
+        let breakers = match (multiplier == 0.0, &self.dry_sequence_breakers) {
+            (true, _) => Vec::new(),
+            (false, Some(texts)) if texts.len() > MAX_BREAKERS => {
+                let message = format!("dry_sequence_breakers has more than {MAX_BREAKERS} texts");
+                return Err(ApiError::field("dry_sequence_breakers", message));
+            }
+            (false, Some(texts)) => breaker_ids(&model.tokenizer, texts),
+            (false, None) => breaker_ids(&model.tokenizer, &DRY_BREAKERS.map(str::to_owned)),
+        };
+        Ok(DryParams {
+            multiplier,
+            base: self.dry_base.unwrap_or(default.base),
+            allowed_length: self.dry_allowed_length.unwrap_or(default.allowed_length),
+            last_n: last_n("dry_penalty_last_n", self.dry_penalty_last_n)?.unwrap_or(default.last_n),
+            breakers,
+        })
+    }
+
+    fn mirostat(&self) -> Result<Option<MirostatParams>> {
+        let default = MirostatParams::default();
+        match self.mirostat {
+            None | Some(0) => Ok(None),
+            Some(2) => Ok(Some(MirostatParams {
+                tau: self.mirostat_tau.unwrap_or(default.tau),
+                eta: self.mirostat_eta.unwrap_or(default.eta),
+            })),
+            Some(n) => {
+                Err(ApiError::field("mirostat", format!("mirostat is {n}, but only 0 and 2 are known")))
+            }
+        }
+    }
 }
 
 /// A number of tokens, -1 for all.
-fn last_n(asked: Option<i64>) -> Result<Option<usize>> {
+fn last_n(name: &'static str, asked: Option<i64>) -> Result<Option<usize>> {
     match asked {
         None => Ok(None),
         Some(-1) => Ok(Some(usize::MAX)),
-        Some(n) => usize::try_from(n).map(Some).map_err(|_| {
-            ApiError::field("repeat_last_n", format!("repeat_last_n is {n}, but must be at least -1"))
-        }),
+        Some(n) => usize::try_from(n)
+            .map(Some)
+            .map_err(|_| ApiError::field(name, format!("{name} is {n}, but must be at least -1"))),
     }
 }
 

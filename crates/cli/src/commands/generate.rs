@@ -43,6 +43,7 @@ pub fn request(args: &SamplingArgs, prompt: Vec<u32>, turn: u64) -> Request {
                 ..PenaltyParams::default()
             },
             seed: seed.wrapping_add(turn),
+            ..SamplingParams::default()
         },
         stop: args.stop.clone(),
         ..Request::new(Vec::new())

@@ -1,11 +1,16 @@
 //! From logits to a token: parameters, the stages, and reproducible randomness.
 
+mod adjust;
+mod candidates;
 mod logprobs;
 mod params;
 mod rng;
 mod sampler;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use logprobs::logprobs;
-pub use params::{PenaltyParams, SamplingParams};
+pub use adjust::breaker_ids;
+pub use logprobs::TokenLogprob;
+pub use params::{DryParams, MirostatParams, PenaltyParams, SamplingParams, XtcParams};
 pub use rng::uniform;
-pub use sampler::Sampler;
+pub use sampler::{SampleInput, Sampled, Sampler, SamplerState};

@@ -162,7 +162,7 @@ impl MessagesRequest {
             stop: self.stop_sequences.clone().map(OneOrMany::Many),
             ..SamplingFields::default()
         };
-        sampling.request(self.encode(model)?, Some(max_tokens))
+        sampling.request(model, self.encode(model)?, Some(max_tokens))
     }
 }
 

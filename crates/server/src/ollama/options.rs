@@ -73,7 +73,7 @@ impl Options {
                 )
             })?),
         };
-        self.sampling.request(prompt, max_tokens)
+        self.sampling.request(model, prompt, max_tokens)
     }
 }
 

@@ -17,7 +17,8 @@ use super::usage::{Timings, Usage};
 use super::{MAX_CHOICES, StreamOptions, finish_reason};
 use crate::auth::Caller;
 use crate::error::{ApiError, Dialect, Result};
-use crate::fields::{Fields, FromFields, accept, merged, parse, take};
+use crate::fields::{Both, Fields, FromFields, accept, merged, parse, take};
+use crate::form::FormFields;
 use crate::generation::{Reply, Running, Step};
 use crate::ids;
 use crate::prompt;
@@ -44,6 +45,7 @@ const ACCEPTED: [&str; 10] = [
 #[derive(Debug, Clone)]
 pub(crate) struct ChatRequest {
     pub chat: ChatFields,
+    pub form: FormFields,
     pub sampling: SamplingFields,
 }
 
@@ -74,9 +76,6 @@ pub(crate) struct ChatFields {
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Let the model think: `none` turns it off where the template can.
     pub reasoning_effort: Option<String>,
-    /// The form of the reply; `{"type": "text"}` is any.
-    #[schema(value_type = Option<Value>)]
-    pub response_format: Option<Value>,
     /// What the model may call.
     #[schema(value_type = Option<Vec<Value>>)]
     pub tools: Option<Vec<Value>>,
@@ -89,7 +88,7 @@ pub(crate) struct ChatFields {
 
 impl PartialSchema for ChatRequest {
     fn schema() -> RefOr<Schema> {
-        merged::<ChatFields, SamplingFields>()
+        merged::<ChatFields, Both<FormFields, SamplingFields>>()
     }
 }
 
@@ -98,8 +97,8 @@ impl ToSchema for ChatRequest {}
 impl FromFields for ChatRequest {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self> {
         accept(&mut fields, &ACCEPTED);
-        let sampling = take(&mut fields)?;
-        Ok(Self { chat: parse(fields)?, sampling })
+        let (form, sampling) = (take(&mut fields)?, take(&mut fields)?);
+        Ok(Self { chat: parse(fields)?, form, sampling })
     }
 }
 
@@ -107,10 +106,11 @@ impl ChatRequest {
     /// What the engine is asked for.
     fn ask(self, model: &Model) -> Result<Ask> {
         let (n, max_tokens, logprobs) = (self.n()?, self.max_tokens()?, self.logprobs()?);
-        let Self { chat, sampling } = self;
+        let Self { chat, form, sampling } = self;
+        let constraint = form.constraint()?;
         let prompt = prompt::encode(model, &chat.input(model)?)?;
-        let request = sampling.request(prompt, max_tokens)?;
-        Ok(Ask { request: engine::Request { logprobs, ..request }, n })
+        let request = sampling.request(model, prompt, max_tokens)?;
+        Ok(Ask { request: engine::Request { logprobs, constraint, ..request }, n })
     }
 
     fn n(&self) -> Result<usize> {
@@ -169,9 +169,6 @@ impl ChatFields {
 
     /// Fails closed on what would change the reply and is not there.
     fn check_unsupported(&self) -> Result<()> {
-        if self.response_format.as_ref().is_some_and(|format| format["type"] != "text") {
-            return Err(ApiError::unsupported("response_format", "any type but `text`"));
-        }
         if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
             return Err(ApiError::unsupported("tools", "calling tools"));
         }

@@ -102,7 +102,10 @@ impl CompletionRequest {
         }
         let logprobs = text.logprobs;
         let ask = |prompt| -> Result<Ask> {
-            Ok(Ask { request: engine::Request { logprobs, ..sampling.request(prompt, max_tokens)? }, n })
+            Ok(Ask {
+                request: engine::Request { logprobs, ..sampling.request(model, prompt, max_tokens)? },
+                n,
+            })
         };
         prompts.into_iter().map(ask).collect()
     }

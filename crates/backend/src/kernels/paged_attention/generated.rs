@@ -184,7 +184,7 @@ impl<'a> Generated<'a> {
             queries: unsafe { self.scratch.queries.write(thread * n, n) },
             out: self.partial(to),
         };
-        dispatch(self.isa, attend);
+        attend.run(self.isa);
     }
 
     /// Adds what came of a later split.

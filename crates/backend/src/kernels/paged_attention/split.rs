@@ -5,13 +5,15 @@
 //! softmax of the whole split.
 #![allow(clippy::needless_range_loop, reason = "several arrays of registers are walked at once")]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::PagedAttention;
 use super::cpu::{Place, share};
 use crate::KvFormat;
+use crate::cpu::Isa;
 use crate::cpu::math::exp;
-use crate::cpu::simd::{Kernel, LANES, Simd};
+use crate::cpu::simd::{Kernel, LANES, Simd, dispatch};
 use crate::cpu::stored::{Bf16, F16, F32, Fp8, Q8_0, Stored};
 
 /// Positions of a split.
@@ -49,25 +51,33 @@ pub(super) struct Attend<'a> {
     pub out: Partial<'a>,
 }
 
-impl Kernel for Attend<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self) {
+impl Attend<'_> {
+    /// Computes the split. Scores and values are kernels of their own for each
+    /// format: in one they would take compilers minutes.
+    pub fn run(mut self, isa: Isa) {
         self.load_queries();
+        let config = &self.place.layer.config;
+        let (k_format, v_format) = (config.k_format, config.v_format);
         for first in (0..self.heads).step_by(TOGETHER) {
-            match TOGETHER.min(self.heads - first) {
-                1 => self.tile::<S, 1>(first),
-                2 => self.tile::<S, 2>(first),
-                3 => self.tile::<S, 3>(first),
-                _ => self.tile::<S, TOGETHER>(first),
+            let mut scores = [[0.0; SPLIT]; TOGETHER];
+            let (attend, scores) = (&mut self, &mut scores);
+            match k_format {
+                KvFormat::F32 => dispatch(isa, Scores::<F32>::new(attend, first, scores)),
+                KvFormat::F16 => dispatch(isa, Scores::<F16>::new(attend, first, scores)),
+                KvFormat::BF16 => dispatch(isa, Scores::<Bf16>::new(attend, first, scores)),
+                KvFormat::Q8_0 => dispatch(isa, Scores::<Q8_0>::new(attend, first, scores)),
+                KvFormat::Fp8 => dispatch(isa, Scores::<Fp8>::new(attend, first, scores)),
+            }
+            match v_format {
+                KvFormat::F32 => dispatch(isa, Values::<F32>::new(attend, first, scores)),
+                KvFormat::F16 => dispatch(isa, Values::<F16>::new(attend, first, scores)),
+                KvFormat::BF16 => dispatch(isa, Values::<Bf16>::new(attend, first, scores)),
+                KvFormat::Q8_0 => dispatch(isa, Values::<Q8_0>::new(attend, first, scores)),
+                KvFormat::Fp8 => dispatch(isa, Values::<Fp8>::new(attend, first, scores)),
             }
         }
     }
-}
 
-impl Attend<'_> {
-    #[inline(always)]
     fn load_queries(&mut self) {
         let k_dim = self.place.layer.config.k_dim;
         let q = &self.q[self.place.kv_head * self.heads * k_dim..][..self.heads * k_dim];
@@ -79,35 +89,9 @@ impl Attend<'_> {
         }
     }
 
-    /// `T` heads from `first` on.
-    #[inline(always)]
-    fn tile<S: Simd, const T: usize>(&mut self, first: usize) {
-        let config = &self.place.layer.config;
-        let mut scores = [[0.0; SPLIT]; T];
-        match config.k_format {
-            KvFormat::F32 => self.scores::<S, F32, T>(first, &mut scores),
-            KvFormat::F16 => self.scores::<S, F16, T>(first, &mut scores),
-            KvFormat::BF16 => self.scores::<S, Bf16, T>(first, &mut scores),
-            KvFormat::Q8_0 => self.scores::<S, Q8_0, T>(first, &mut scores),
-            KvFormat::Fp8 => self.scores::<S, Fp8, T>(first, &mut scores),
-        }
-        let n = self.positions.len();
-        for (scores, total) in scores.iter_mut().zip(&mut self.out.totals[first..]) {
-            *total = [f32::NEG_INFINITY, 0.0];
-            share::<S>(&mut scores[..n.next_multiple_of(LANES)], 0..n, self.op.softcap, total);
-        }
-        match config.v_format {
-            KvFormat::F32 => self.values::<S, F32, T>(first, &scores),
-            KvFormat::F16 => self.values::<S, F16, T>(first, &scores),
-            KvFormat::BF16 => self.values::<S, Bf16, T>(first, &scores),
-            KvFormat::Q8_0 => self.values::<S, Q8_0, T>(first, &scores),
-            KvFormat::Fp8 => self.values::<S, Fp8, T>(first, &scores),
-        }
-    }
-
     /// The products of all keys with the queries.
     #[inline(always)]
-    fn scores<S: Simd, K: Stored, const T: usize>(&self, first: usize, scores: &mut [[f32; SPLIT]; T]) {
+    fn scores<S: Simd, K: Stored, const T: usize>(&self, first: usize, scores: &mut [[f32; SPLIT]]) {
         let config = &self.place.layer.config;
         let (stored, size) = (self.place.layer.k.as_slice(), config.k_format.bytes(config.k_dim));
         let panels = config.k_dim.div_ceil(LANES);
@@ -140,7 +124,7 @@ impl Attend<'_> {
 
     /// The sums of all values times their shares.
     #[inline(always)]
-    fn values<S: Simd, V: Stored, const T: usize>(&mut self, first: usize, shares: &[[f32; SPLIT]; T]) {
+    fn values<S: Simd, V: Stored, const T: usize>(&mut self, first: usize, shares: &[[f32; SPLIT]]) {
         let panels = self.place.layer.config.v_dim.div_ceil(LANES);
         let whole = self.place.layer.config.v_dim / LANES;
         let mut panel = 0;
@@ -160,7 +144,7 @@ impl Attend<'_> {
         &mut self,
         first: usize,
         panel: usize,
-        shares: &[[f32; SPLIT]; T],
+        shares: &[[f32; SPLIT]],
     ) {
         let config = &self.place.layer.config;
         let (stored, size) = (self.place.layer.v.as_slice(), config.v_format.bytes(config.v_dim));
@@ -194,6 +178,70 @@ impl Attend<'_> {
             for (sum, out) in sums[t].into_iter().zip(out) {
                 S::store(sum, out);
             }
+        }
+    }
+}
+
+/// Scores and shares of up to [`TOGETHER`] heads from `first` on, with keys as `K` stores them.
+struct Scores<'a, 'p, K> {
+    attend: &'p mut Attend<'a>,
+    first: usize,
+    scores: &'p mut [[f32; SPLIT]; TOGETHER],
+    format: PhantomData<K>,
+}
+
+impl<'a, 'p, K> Scores<'a, 'p, K> {
+    fn new(attend: &'p mut Attend<'a>, first: usize, scores: &'p mut [[f32; SPLIT]; TOGETHER]) -> Self {
+        Self { attend, first, scores, format: PhantomData }
+    }
+}
+
+impl<K: Stored> Kernel for Scores<'_, '_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { attend, first, scores, .. } = self;
+        let n_heads = TOGETHER.min(attend.heads - first);
+        match n_heads {
+            1 => attend.scores::<S, K, 1>(first, scores),
+            2 => attend.scores::<S, K, 2>(first, scores),
+            3 => attend.scores::<S, K, 3>(first, scores),
+            _ => attend.scores::<S, K, TOGETHER>(first, scores),
+        }
+        let n = attend.positions.len();
+        for (scores, total) in scores.iter_mut().zip(&mut attend.out.totals[first..]).take(n_heads) {
+            *total = [f32::NEG_INFINITY, 0.0];
+            share::<S>(&mut scores[..n.next_multiple_of(LANES)], 0..n, attend.op.softcap, total);
+        }
+    }
+}
+
+/// The sums of those heads, with values as `V` stores them.
+struct Values<'a, 'p, V> {
+    attend: &'p mut Attend<'a>,
+    first: usize,
+    shares: &'p [[f32; SPLIT]; TOGETHER],
+    format: PhantomData<V>,
+}
+
+impl<'a, 'p, V> Values<'a, 'p, V> {
+    fn new(attend: &'p mut Attend<'a>, first: usize, shares: &'p [[f32; SPLIT]; TOGETHER]) -> Self {
+        Self { attend, first, shares, format: PhantomData }
+    }
+}
+
+impl<V: Stored> Kernel for Values<'_, '_, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { attend, first, shares, .. } = self;
+        match TOGETHER.min(attend.heads - first) {
+            1 => attend.values::<S, V, 1>(first, shares),
+            2 => attend.values::<S, V, 2>(first, shares),
+            3 => attend.values::<S, V, 3>(first, shares),
+            _ => attend.values::<S, V, TOGETHER>(first, shares),
         }
     }
 }

@@ -1,0 +1,160 @@
+//! Constraints over a real vocabulary. Needs `cargo xtask fixtures`.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use quarrel_engine::{Constraint, Constraints, uniform};
+use serde_json::{Value, json};
+use tokenizer::{Decode, Tokenizer};
+
+static SMOLLM2: LazyLock<(Tokenizer, Constraints)> = LazyLock::new(|| {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures/smollm2-135m.gguf");
+    let file = gguf::ModelFile::open(&path).expect("`cargo xtask fixtures` fetches the model");
+    let tokenizer = Tokenizer::from_metadata(&file.metadata).expect("the model has a tokenizer");
+    let constraints = Constraints::new(&tokenizer, tokenizer.vocab_size()).expect("the vocabulary fits");
+    (tokenizer, constraints)
+});
+
+/// Text of tokens drawn at random from the masks; after a while those that
+/// close something are preferred, so that it ends.
+fn walk(constraint: &Constraint, seed: u64) -> String {
+    let (tokenizer, constraints) = &*SMOLLM2;
+    let mut matcher = constraints.matcher(constraint).expect("it can begin");
+    let mut ids = Vec::new();
+    for step in 0..3000 {
+        let allowed: Vec<u32> = matcher.mask().expect("something may follow").ids().collect();
+        assert!(!allowed.is_empty());
+        let closes = |id: &&u32| {
+            let bytes = tokenizer.token_bytes(**id);
+            tokenizer.is_eog(**id) || matches!(bytes, b"\"" | b"}" | b"]" | b"\"}")
+        };
+        let closing: Vec<u32> = allowed.iter().filter(closes).copied().collect();
+        let from = if step > 30 && !closing.is_empty() { &closing } else { &allowed };
+        let id = from[(uniform(seed, step) * from.len() as f64) as usize];
+        matcher.accept(id).expect("the mask allows it");
+        if tokenizer.is_eog(id) {
+            let bytes = tokenizer.decode_bytes(&ids, Decode::default());
+            return String::from_utf8(bytes).expect("grammars allow UTF-8 alone");
+        }
+        ids.push(id);
+    }
+    panic!("did not end: {}", tokenizer.decode(&ids, Decode::default()));
+}
+
+#[test]
+fn random_walks_write_what_the_schema_allows() {
+    type Holds = fn(&Value) -> bool;
+    let cases: [(Value, Holds); 8] = [
+        (json!({ "type": "object" }), |v| v.is_object()),
+        (json!({ "type": "integer", "minimum": -5, "maximum": 12 }), |v| {
+            (-5..=12).contains(&v.as_i64().unwrap_or(99))
+        }),
+        (json!({ "enum": ["red", 3, null] }), |v| [json!("red"), json!(3), json!(null)].contains(v)),
+        (json!({ "type": "array", "items": { "type": "boolean" }, "minItems": 1, "maxItems": 3 }), |v| {
+            v.as_array().is_some_and(|a| (1..=3).contains(&a.len()) && a.iter().all(Value::is_boolean))
+        }),
+        (json!({ "type": "string", "pattern": "^[a-z]{2,4}$" }), |v| {
+            v.as_str()
+                .is_some_and(|s| (2..=4).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_lowercase()))
+        }),
+        (
+            json!({
+                "type": "object",
+                "properties": { "name": { "type": "string", "maxLength": 5 }, "age": { "type": "integer" } },
+                "required": ["name"],
+                "additionalProperties": false,
+            }),
+            |v| {
+                v["name"].as_str().is_some_and(|s| s.chars().count() <= 5)
+                    && v.as_object().is_some_and(|o| o.keys().all(|k| k == "name" || k == "age"))
+                    && (v["age"].is_null() || v["age"].is_number())
+            },
+        ),
+        (json!({ "anyOf": [{ "type": "null" }, { "type": "number", "maximum": 9, "minimum": 0 }] }), |v| {
+            v.is_null() || v.as_f64().is_some_and(|x| (0.0..=9.0).contains(&x))
+        }),
+        (
+            json!({
+                "$defs": { "node": {
+                    "type": "object",
+                    "properties": { "next": { "anyOf": [{ "$ref": "#/$defs/node" }, { "type": "null" }] } },
+                    "required": ["next"],
+                    "additionalProperties": false,
+                } },
+                "$ref": "#/$defs/node",
+            }),
+            |v| v.as_object().is_some_and(|o| o.len() == 1 && o.contains_key("next")),
+        ),
+    ];
+    for (schema, holds) in cases {
+        let constraint = Constraint::json_schema(&schema).expect("the schema is supported");
+        for seed in 0..25 {
+            let text = walk(&constraint, seed);
+            let value: Value = match serde_json::from_str(&text) {
+                // JSON knows numbers of any size, `serde_json` those of f64.
+                Err(e) if e.to_string().contains("out of range") => continue,
+                parsed => parsed.unwrap_or_else(|e| panic!("{schema}: {text:?}: {e}")),
+            };
+            assert!(holds(&value), "{schema}: {text}");
+        }
+    }
+}
+
+#[test]
+fn masks_of_choices_are_those_of_a_search_over_all_tokens() {
+    let (tokenizer, constraints) = &*SMOLLM2;
+    let choices = ["yes", "yes, of course", "no", "né", "\u{1F600}!"].map(String::from);
+    let constraint = Constraint::choice(&choices).expect("some choices");
+    for seed in 0..10 {
+        let mut matcher = constraints.matcher(&constraint).expect("it can begin");
+        let mut text = Vec::new();
+        for step in 0..30 {
+            let mask = matcher.mask().expect("something may follow").clone();
+            for id in 0..tokenizer.vocab_size() as u32 {
+                let longer = [&text[..], tokenizer.token_bytes(id)].concat();
+                let viable = match tokenizer.kind(id) {
+                    _ if tokenizer.is_eog(id) => choices.iter().any(|c| c.as_bytes() == text),
+                    Some(tokenizer::Kind::Control) => false,
+                    _ => {
+                        longer.len() > text.len() && choices.iter().any(|c| c.as_bytes().starts_with(&longer))
+                    }
+                };
+                assert_eq!(mask.allows(id), viable, "{:?} then {id}", String::from_utf8_lossy(&text));
+            }
+            let allowed: Vec<u32> = mask.ids().collect();
+            let id = allowed[(uniform(seed, step) * allowed.len() as f64) as usize];
+            matcher.accept(id).expect("the mask allows it");
+            if tokenizer.is_eog(id) {
+                break;
+            }
+            text.extend(tokenizer.token_bytes(id));
+        }
+        assert!(choices.iter().any(|c| c.as_bytes() == text));
+    }
+}
+
+#[test]
+fn a_schema_as_clients_send_it_is_supported() {
+    // As pydantic writes it.
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Order",
+        "description": "One order",
+        "type": "object",
+        "$defs": { "Size": { "enum": ["S", "M", "L"], "title": "Size", "type": "string" } },
+        "properties": {
+            "id": { "title": "Id", "type": "string", "format": "uuid" },
+            "size": { "$ref": "#/$defs/Size", "description": "its size" },
+            "count": { "type": "integer", "minimum": 1, "maximum": 99, "default": 1 },
+            "note": { "anyOf": [{ "type": "string", "maxLength": 20 }, { "type": "null" }], "default": null },
+        },
+        "required": ["id", "size", "count", "note"],
+        "additionalProperties": false,
+    });
+    let constraint = Constraint::json_schema(&schema).expect("the schema is supported");
+    for seed in 0..5 {
+        let value: Value = serde_json::from_str(&walk(&constraint, seed)).expect("JSON");
+        assert_eq!(value["id"].as_str().map(str::len), Some(36));
+        assert!(["S", "M", "L"].contains(&value["size"].as_str().expect("a size")));
+    }
+}

@@ -22,6 +22,7 @@ use crate::{anthropic, health, ollama, openai, tokens};
         openai::models::one,
         openai::chat::complete,
         openai::completions::complete,
+        openai::responses::create,
         anthropic::messages::create,
         anthropic::messages::count_tokens,
         ollama::chat::chat,

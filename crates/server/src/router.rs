@@ -31,6 +31,7 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/v1/models/{*model}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
         .route("/v1/messages", post(anthropic::messages::create))
         .route("/v1/messages/count_tokens", post(anthropic::messages::count_tokens))
         .route("/api/chat", post(ollama::chat::chat))

@@ -128,6 +128,46 @@ fn anthropic_messages() {
 }
 
 #[test]
+fn responses() {
+    let server = TestServer::quick();
+    let items = json!([
+        {"role": "user", "content": "Hi"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "abc"}]},
+        {"role": "developer", "content": [{"type": "input_text", "text": "Go on"}]},
+    ]);
+    let mut body =
+        json!({"input": items, "instructions": "Be brief.", "max_output_tokens": 5, "store": true});
+    let answer = server.post("/v1/responses", &body).json();
+    assert_eq!(answer["status"], "incomplete");
+    assert_eq!(answer["incomplete_details"]["reason"], "max_output_tokens");
+    assert_eq!(answer["usage"]["output_tokens"], 5);
+    body["stream"] = true.into();
+    let (events, _) = server.post("/v1/responses", &body).events();
+    let numbers: Vec<_> = events.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
+    assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
+    let text: String = events.iter().filter_map(|event| event["delta"].as_str()).collect();
+    assert_eq!(answer["output"][0]["content"][0]["text"], text);
+    let last = events.last().expect("a last event");
+    assert_eq!(last["type"], "response.incomplete");
+    assert_eq!(last["response"]["output"][0]["content"][0]["text"], text);
+    for (field, value) in [
+        ("previous_response_id", json!("resp_1")),
+        ("truncation", json!("auto")),
+        ("background", json!(true)),
+        ("nope", json!(1)),
+    ] {
+        let mut body = json!({"input": "Hi", "max_output_tokens": 5});
+        body[field] = value;
+        let refused = server.post("/v1/responses", &body);
+        assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!(field)));
+    }
+    let image =
+        json!({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "file:///x"}]}]});
+    let refused = server.post("/v1/responses", &image);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("input[0].content[0]")));
+}
+
+#[test]
 fn ollama_chat_and_generate() {
     let server = TestServer::quick();
     let body = json!({"model": "m:latest", "messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 5, "num_thread": 2}});

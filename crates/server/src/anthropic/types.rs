@@ -112,7 +112,16 @@ pub(crate) struct Block {
 }
 
 /// Fields that are accepted because nothing here depends on them.
-const ACCEPTED: [&str; 3] = ["metadata", "service_tier", "inference_geo"];
+const ACCEPTED: [&str; 8] = [
+    "metadata",
+    "service_tier",
+    "inference_geo",
+    "cache_control",
+    "speed",
+    "diagnostics",
+    "user_profile_id",
+    "workspace_id",
+];
 
 impl FromFields for MessagesRequest {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self> {

@@ -28,7 +28,7 @@ use crate::state::{Ask, Server};
 use crate::stream::{self, Framing, Pieces, Teller};
 
 /// Fields that are accepted because nothing here depends on them.
-const ACCEPTED: [&str; 10] = [
+const ACCEPTED: [&str; 11] = [
     "parallel_tool_calls",
     "user",
     "metadata",
@@ -37,6 +37,7 @@ const ACCEPTED: [&str; 10] = [
     "safety_identifier",
     "prompt_cache_key",
     "prompt_cache_retention",
+    "prompt_cache_options",
     "prediction",
     "cache_prompt",
 ];

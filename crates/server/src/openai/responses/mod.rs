@@ -1,0 +1,43 @@
+//! `/v1/responses`: OpenAI's newer way to ask, for text. Nothing is stored, so
+//! that each request holds the whole conversation.
+
+mod object;
+mod stream;
+pub(crate) mod types;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+
+use self::object::{Head, Output};
+use self::stream::ResponseStream;
+use self::types::ResponsesRequest;
+use crate::auth::Caller;
+use crate::error::{ApiError, Result};
+use crate::fields::Fields;
+use crate::state::{Ask, Server};
+use crate::stream::{Framing, respond};
+
+/// Continues a conversation.
+#[utoipa::path(post, path = "/v1/responses", tag = "OpenAI", request_body = ResponsesRequest,
+    responses((status = 200, body = Value), (status = 400, body = Value)))]
+pub(crate) async fn create(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Fields(request): Fields<ResponsesRequest>,
+) -> Result<Response> {
+    let streams = request.response.stream.unwrap_or(false);
+    let name = request.response.model.clone();
+    let mut head = Head::new(&request.response, &request.sampling);
+    let ask = move |model: &_| Ok(vec![Ask { request: request.request(model)?, n: 1 }]);
+    let mut running = server.start(&caller, name.as_deref(), ask).await?;
+    head.model.clone_from(&running.lease.name);
+    if streams {
+        return Ok(respond(running, ResponseStream::new(head), Framing::Events));
+    }
+    let reply = running.collect().await?.pop().ok_or_else(ApiError::internal)?;
+    let output = Output { text: reply.text, reason: reply.reason, stats: reply.stats };
+    Ok(Json(head.finished(&output)).into_response())
+}

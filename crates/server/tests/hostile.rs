@@ -187,7 +187,7 @@ fn keys_are_asked_for() {
     assert_eq!(get("/health", "").status, 200);
     let anthropic = get("/v1/messages", "");
     assert_eq!(anthropic.json()["error"]["type"], "authentication_error");
-    assert_eq!(get("/api/tags", "").json()["error"].is_string(), true);
+    assert!(get("/api/tags", "").json()["error"].is_string());
 }
 
 #[test]

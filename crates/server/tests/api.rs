@@ -72,7 +72,7 @@ fn stops_and_logprobs() {
     assert_eq!(choice["finish_reason"], "stop");
     let first = &choice["logprobs"]["content"][0];
     assert_eq!(first["token"], text[..1]);
-    assert_eq!(first["bytes"], json!(text.as_bytes()[..1]));
+    assert_eq!(first["bytes"], json!(&text.as_bytes()[..1]));
     assert_eq!(first["top_logprobs"].as_array().map(Vec::len), Some(2));
     assert!(first["logprob"].as_f64().is_some_and(|logprob| logprob.abs() < 1e-3), "{first}");
 }

@@ -217,9 +217,9 @@ impl AttendTiles<'_> {
             out.fill([0; LANES]);
             return;
         }
+        let (row, head) = queries.row_and_head(i);
         // SAFETY: nobody writes q while attention runs.
-        let all = unsafe { attend.q.row(queries.first_row + i / queries.heads) };
-        let head = queries.kv_head * queries.heads + i % queries.heads;
+        let all = unsafe { attend.q.row(row) };
         let scale = S::splat(attend.op.scale);
         for (x, out) in all[head * k_dim..][..k_dim].chunks(TILE_COLS).zip(out) {
             let mut whole = [0.0; TILE_COLS];

@@ -250,9 +250,9 @@ impl Attend<'_> {
         let k_dim = self.layer.config.k_dim;
         let queries = &self.queries;
         for i in 0..queries.len() {
+            let (row, head) = queries.row_and_head(i);
             // SAFETY: nobody writes q while attention runs.
-            let row = unsafe { self.q.row(queries.first_row + i / queries.heads) };
-            let head = queries.kv_head * queries.heads + i % queries.heads;
+            let row = unsafe { self.q.row(row) };
             let first = i / TILE * TILE;
             let n = TILE.min(queries.len() - first);
             let tile = &mut self.room.queries[first * k_dim..][..n * k_dim];
@@ -365,8 +365,7 @@ impl Attend<'_> {
         let sums = self.room.sums.chunks_exact(v_dim.div_ceil(LANES));
         let totals = self.room.totals.as_chunks::<2>().0;
         for (i, (sums, [_, total])) in sums.zip(totals).take(queries.len()).enumerate() {
-            let head = queries.kv_head * queries.heads + i % queries.heads;
-            let row = queries.first_row + i / queries.heads;
+            let (row, head) = queries.row_and_head(i);
             // SAFETY: only this task has these rows of this head.
             let out = unsafe { self.out.part(row, head * v_dim, v_dim) };
             let inverse = 1.0 / total;

@@ -348,7 +348,9 @@ impl Loop {
     fn ready(&mut self) -> Vec<SequenceId> {
         let prefilling: Vec<SequenceId> =
             self.sequences.values().filter(|s| s.is_prefilling()).map(|s| s.id).collect();
-        let waits = |s: &Sequence| s.follows.is_some_and(|id| prefilling.binary_search(&id).is_ok());
+        // One that runs waits for nobody: it may hold the pages that the other lacks.
+        let waits =
+            |s: &Sequence| !s.running && s.follows.is_some_and(|id| prefilling.binary_search(&id).is_ok());
         let mut ready: Vec<_> = self
             .sequences
             .iter_mut()

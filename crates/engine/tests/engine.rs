@@ -187,11 +187,15 @@ fn several_replies_compute_their_prompt_once() {
 fn a_larger_priority_starts_first() {
     let limits = RunnerLimits { max_sequences: 1, max_context: 512, ..LIMITS };
     let parrot = Parrot::new(vec![full(300)], limits);
+    let gate = parrot.gate.clone();
     let engine = Engine::start(Box::new(parrot), tokenizer(), EngineConfig::default());
-    let first = engine.submit(request(prompt(1, 5), 400)).unwrap();
+    // No step ends before all three are there.
+    let held = gate.lock().unwrap();
+    let first = engine.submit(request(prompt(1, 5), 100)).unwrap();
     let [low, high] = [0, 1].map(|priority| Request { priority, ..request(prompt(2, 5), 100) });
     let low = engine.submit(low).unwrap();
     let high = engine.submit(high).unwrap();
+    drop(held);
     let (high, low) = (read(high), read(low));
     read(first);
     assert!(high.stats.queued < low.stats.queued, "{:?} {:?}", high.stats, low.stats);

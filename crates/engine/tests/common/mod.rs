@@ -1,8 +1,8 @@
 //! A model small enough to predict by hand, behind the real runner interface.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gguf::{Array, Metadata};
 use model::{CacheGroup, ForwardBatch, ModelRunner, NO_PAGE, RunnerLimits, TokenInputs};
@@ -22,12 +22,22 @@ pub struct Parrot {
     pub steps: Arc<AtomicUsize>,
     /// Fails the step with this number.
     pub fail_at: Option<usize>,
+    /// Steps wait while somebody holds it.
+    pub gate: Arc<Mutex<()>>,
 }
 
 impl Parrot {
     pub fn new(groups: Vec<CacheGroup>, limits: RunnerLimits) -> Self {
         let slots = vec![HashMap::new(); groups.len()];
-        Self { limits, groups, slots, logits: Vec::new(), steps: Arc::default(), fail_at: None }
+        Self {
+            limits,
+            groups,
+            slots,
+            logits: Vec::new(),
+            steps: Arc::default(),
+            fail_at: None,
+            gate: Arc::default(),
+        }
     }
 }
 
@@ -58,6 +68,7 @@ impl ModelRunner for Parrot {
     }
 
     fn forward(&mut self, batch: &ForwardBatch) -> model::Result<()> {
+        drop(self.gate.lock());
         let step = self.steps.fetch_add(1, Ordering::Relaxed);
         if self.fail_at == Some(step) {
             return Err(model::Error::Tensor { name: "parrot".into(), problem: "was told to fail".into() });

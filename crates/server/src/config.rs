@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::auth::Keys;
+use crate::pulls::Pulls;
 
 /// Everything that is decided before the server starts.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub drain: Duration,
     /// Certificate chain and key, both PEM.
     pub tls: Option<TlsFiles>,
+    /// Lets callers fetch models; `None`: they may not.
+    pub pulls: Option<Pulls>,
 }
 
 /// What TLS needs, as PEM text.
@@ -51,6 +54,7 @@ impl Default for Config {
             timeout: Duration::from_secs(3600),
             drain: Duration::from_secs(30),
             tls: None,
+            pulls: None,
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::generation::Running;
 use crate::guard::Guard;
 use crate::registry::{Lease, Model, Registry};
 
+/// Models that may be fetched at once.
+const MAX_PULLS: usize = 2;
+
 /// The server.
 pub struct Server {
     pub(crate) config: Config,
@@ -25,6 +28,7 @@ pub struct Server {
     /// Turns true when no new requests should come.
     pub(crate) draining: watch::Receiver<bool>,
     places: Arc<Semaphore>,
+    pub(crate) pull_places: Arc<Semaphore>,
 }
 
 /// A place among the requests that are worked on, the model, and the time left.
@@ -57,7 +61,8 @@ impl Server {
         draining: watch::Receiver<bool>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { config, guard, registry, metrics, stopping, draining, places }
+        let pull_places = Arc::new(Semaphore::new(MAX_PULLS));
+        Self { config, guard, registry, metrics, stopping, draining, places, pull_places }
     }
 
     /// Gives the request a place and its model.

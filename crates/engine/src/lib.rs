@@ -20,11 +20,11 @@ pub mod scheduler;
 mod sequence;
 mod stop;
 
-pub use constraint::{Constraint, Constraints, Matcher, TokenMask};
+pub use constraint::{CallGrammar, Callable, Constraint, Constraints, Matcher, TokenMask};
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};
-pub use prompt::encode_chat;
+pub use prompt::{Prompt, encode_chat};
 pub use reply::{ReplyDelta, ReplyFormat, ReplyParser, ToolFormat};
 pub use request::Request;
 pub use sampling::{

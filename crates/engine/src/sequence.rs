@@ -41,6 +41,7 @@ pub(crate) struct Sequence {
     max_tokens: usize,
     stop_ids: Vec<u32>,
     ignore_eos: bool,
+    shown: Vec<u32>,
     detokenizer: Detokenizer<Arc<Tokenizer>>,
     stop: StopMatcher,
     events: Sender<Event>,
@@ -87,6 +88,7 @@ impl Sequence {
             max_tokens,
             stop_ids: request.stop_ids,
             ignore_eos: request.ignore_eos,
+            shown: request.shown,
             detokenizer: Detokenizer::new(tokenizer.clone(), Decode::default()),
             stop: StopMatcher::new(request.stop),
             events,
@@ -175,7 +177,10 @@ impl Sequence {
             self.finish(FinishReason::EndOfText);
             return true;
         }
-        let piece = self.detokenizer.push(id);
+        let piece = match self.shown.contains(&id) {
+            true => self.detokenizer.push_shown(id),
+            false => self.detokenizer.push(id),
+        };
         let (text, stop) = self.stop.push(&piece);
         self.send(Event::Token { id, text, logprob });
         if stop.is_some() {

@@ -8,6 +8,7 @@
 mod access;
 mod anthropic;
 mod auth;
+mod bias;
 mod config;
 mod docs;
 mod error;

@@ -1,6 +1,6 @@
 //! What Anthropic's clients send and get.
 
-use engine::Stats;
+use engine::{Constraint, Stats};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokenizer::template::Message;
@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 
 use crate::error::{ApiError, Result};
 use crate::fields::{FromFields, Ignored, OneOrMany, accept, parse};
-use crate::prompt;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
+use crate::{form, prompt};
 
 /// A conversation to be continued.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -53,6 +53,25 @@ pub(crate) struct MessagesRequest {
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     pub tool_choice: Option<Value>,
+    /// The form of the reply.
+    #[serde(default)]
+    pub output_config: Option<OutputConfig>,
+    /// Its form, as earlier clients send it.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub output_format: Option<Value>,
+}
+
+/// What the reply should be like.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputConfig {
+    /// `{"type": "json_schema", "schema": {…}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub format: Option<Value>,
+    #[serde(rename = "effort")]
+    _effort: Option<Ignored>,
 }
 
 /// Whether the model thinks first.
@@ -171,7 +190,24 @@ impl MessagesRequest {
             stop: self.stop_sequences.clone().map(OneOrMany::Many),
             ..SamplingFields::default()
         };
-        sampling.request(model, self.encode(model)?, Some(max_tokens))
+        let constraint = self.constraint()?;
+        let request = sampling.request(model, self.encode(model)?, Some(max_tokens))?;
+        Ok(engine::Request { constraint, ..request })
+    }
+
+    /// The form that the reply must have.
+    fn constraint(&self) -> Result<Option<Constraint>> {
+        let config = self.output_config.as_ref().and_then(|config| config.format.as_ref());
+        let (param, format) = match (config, &self.output_format) {
+            (Some(_), Some(_)) => {
+                let message = "output_config.format and output_format both ask for a form; give one";
+                return Err(ApiError::field("output_format", message));
+            }
+            (Some(format), None) => ("output_config.format", format),
+            (None, Some(format)) => ("output_format", format),
+            (None, None) => return Ok(None),
+        };
+        form::of_anthropic(param, format).map(Some)
     }
 }
 

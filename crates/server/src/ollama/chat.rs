@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 use tokenizer::template::Message;
 use utoipa::ToSchema;
 
-use super::options::{Options, check_unsupported, thinking};
+use super::options::{Options, check_images, thinking};
 use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, FromFields, Ignored, accept, parse};
-use crate::prompt;
 use crate::state::Server;
+use crate::{form, prompt};
 
 /// A conversation to be continued.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -31,7 +31,7 @@ pub(crate) struct OllamaChat {
     /// Send the reply piece by piece; true if it is not given.
     #[serde(default)]
     stream: Option<bool>,
-    /// The form of the reply; not supported yet.
+    /// The form of the reply: `json`, or a JSON schema.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     format: Option<Value>,
@@ -96,7 +96,7 @@ pub(crate) async fn chat(
     Extension(caller): Extension<Caller>,
     Fields(request): Fields<OllamaChat>,
 ) -> Result<Response> {
-    check_unsupported(request.format.as_ref(), None)?;
+    let constraint = form::of_ollama(request.format.as_ref())?;
     if request.tools.is_some_and(|tools| !tools.is_empty()) {
         return Err(ApiError::unsupported("tools", "calling tools"));
     }
@@ -108,14 +108,15 @@ pub(crate) async fn chat(
     let (options, think) = (Options::new(request.options)?, thinking(request.think.as_ref())?);
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Chat, move |model| {
-        options.request(model, prompt::conversation(model, messages, think)?)
+        let request = options.request(model, prompt::conversation(model, messages, think)?)?;
+        Ok(engine::Request { constraint, ..request })
     })
     .await
 }
 
 impl OllamaMessage {
     fn into_message(self) -> Result<Message> {
-        check_unsupported(None, self.images.as_ref())?;
+        check_images(self.images.as_ref())?;
         if self.tool_calls.is_some_and(|calls| !calls.is_empty()) {
             return Err(ApiError::unsupported("tool_calls", "calling tools"));
         }

@@ -11,13 +11,13 @@ use tokenizer::Encode;
 use tokenizer::template::Message;
 use utoipa::ToSchema;
 
-use super::options::{Options, check_unsupported, thinking};
+use super::options::{Options, check_images, thinking};
 use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, FromFields, accept, parse};
-use crate::prompt;
 use crate::state::Server;
+use crate::{form, prompt};
 
 /// A prompt to be answered.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -38,7 +38,7 @@ pub(crate) struct OllamaGenerate {
     /// Send the reply piece by piece; true if it is not given.
     #[serde(default)]
     stream: Option<bool>,
-    /// The form of the reply; not supported yet.
+    /// The form of the reply: `json`, or a JSON schema.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     format: Option<Value>,
@@ -79,7 +79,8 @@ pub(crate) async fn generate(
     Extension(caller): Extension<Caller>,
     Fields(request): Fields<OllamaGenerate>,
 ) -> Result<Response> {
-    check_unsupported(request.format.as_ref(), request.images.as_ref())?;
+    check_images(request.images.as_ref())?;
+    let constraint = form::of_ollama(request.format.as_ref())?;
     for (name, given) in [
         ("suffix", request.suffix.as_ref().is_some_and(|text| !text.is_empty())),
         ("template", request.template.as_ref().is_some_and(|text| !text.is_empty())),
@@ -107,7 +108,7 @@ pub(crate) async fn generate(
             let system = system.into_iter().map(|system| Message::new("system", system));
             prompt::conversation(model, system.chain([Message::new("user", text)]).collect(), think)?
         };
-        options.request(model, ids)
+        Ok(engine::Request { constraint, ..options.request(model, ids)? })
     })
     .await
 }

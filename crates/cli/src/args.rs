@@ -218,6 +218,9 @@ pub struct NetworkArgs {
     /// Longest time a request may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
+    /// Longest time a request may wait to start; one that would wait longer is answered with status 503.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub queue_time: u64,
     /// How long running requests may go on after Ctrl-C or SIGTERM; a second one ends them at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub drain: u64,

@@ -20,6 +20,8 @@ pub struct Config {
     pub max_body: usize,
     /// Longest time a request may take.
     pub timeout: Duration,
+    /// Longest time a request may wait to start; one that would wait longer is answered with 503.
+    pub queue_time: Duration,
     /// How long running requests may go on after a shutdown was asked for.
     pub drain: Duration,
     /// Certificate chain and key, both PEM.
@@ -52,6 +54,7 @@ impl Default for Config {
             max_requests: 64,
             max_body: 4 << 20,
             timeout: Duration::from_secs(3600),
+            queue_time: Duration::from_secs(300),
             drain: Duration::from_secs(30),
             tls: None,
             pulls: None,

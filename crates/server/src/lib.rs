@@ -21,6 +21,7 @@ mod ids;
 mod metrics;
 mod ollama;
 mod openai;
+mod pace;
 mod prompt;
 mod pulls;
 mod registry;

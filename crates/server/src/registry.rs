@@ -10,6 +10,7 @@ use tokenizer::Tokenizer;
 use tokenizer::template::{Capabilities, Template};
 
 use crate::error::{ApiError, Result};
+use crate::pace::Pace;
 
 /// A model that is in memory and runs.
 pub struct Model {
@@ -21,13 +22,26 @@ pub struct Model {
     pub template: Option<Arc<Template>>,
     /// What the template can show.
     pub capabilities: Option<Capabilities>,
+    pub(crate) pace: Pace,
 }
 
 impl Model {
     /// A running engine and its vocabulary.
     pub fn new(engine: Engine, tokenizer: Arc<Tokenizer>, template: Option<Template>) -> Self {
         let capabilities = template.as_ref().map(Template::capabilities);
-        Self { engine, tokenizer, template: template.map(Arc::new), capabilities }
+        Self { engine, tokenizer, template: template.map(Arc::new), capabilities, pace: Pace::default() }
+    }
+}
+
+impl Model {
+    /// How long a new reply would wait to start.
+    pub(crate) fn wait(&self) -> Duration {
+        self.pace.wait(self.engine.load(), self.engine.limits().max_sequences)
+    }
+
+    /// How long until a place comes free.
+    pub(crate) fn next_place(&self) -> Duration {
+        self.pace.next_place(self.engine.limits().max_sequences)
     }
 }
 
@@ -292,6 +306,11 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// How long until a place of the model comes free, as far as that is known.
+    pub(crate) fn next_place(&self) -> Duration {
+        self.slot.running().map_or(Duration::ZERO, |model| model.next_place())
+    }
+
     fn new(name: &str, slot: &Arc<Slot>) -> Self {
         let loaded = slot.running().is_some();
         Self { name: name.to_owned(), info: slot.info.clone(), loaded, slot: slot.clone() }

@@ -85,6 +85,7 @@ fn config(args: &ServeArgs) -> Result<Config> {
         allowed_origins: network.allow_origin.clone(),
         max_requests: args.max_requests as usize,
         timeout: Duration::from_secs(network.timeout),
+        queue_time: Duration::from_secs(network.queue_time),
         drain: Duration::from_secs(network.drain),
         tls,
         pulls: network.allow_pull.then(|| pulls(args)).transpose()?,

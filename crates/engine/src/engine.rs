@@ -209,6 +209,7 @@ impl Loop {
     ) -> Self {
         let limits = runner.limits();
         let manager = BlockManager::new(runner.groups());
+        metrics.pages(runner.groups().iter().map(|group| group.n_pages as usize).sum());
         Self {
             runner,
             tokenizer,

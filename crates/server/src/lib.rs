@@ -21,6 +21,8 @@ mod metrics;
 mod ollama;
 mod openai;
 mod prompt;
+mod prompted;
+mod reading;
 mod registry;
 mod router;
 mod sampling;
@@ -29,6 +31,7 @@ mod state;
 mod stream;
 mod tls;
 mod tokens;
+mod tools;
 mod web;
 
 pub use auth::{Keys, KeysError};

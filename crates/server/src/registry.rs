@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::Engine;
+use engine::{Engine, ReplyFormat};
 use tokenizer::Tokenizer;
 use tokenizer::template::{Capabilities, Template};
 
@@ -22,13 +22,17 @@ pub struct Model {
     pub template: Option<Arc<Template>>,
     /// What the template can show.
     pub capabilities: Option<Capabilities>,
+    /// How the model writes reasoning and calls of tools.
+    pub replies: ReplyFormat,
 }
 
 impl Model {
     /// A running engine and its vocabulary.
     pub fn new(engine: Engine, tokenizer: Arc<Tokenizer>, template: Option<Template>) -> Self {
         let capabilities = template.as_ref().map(Template::capabilities);
-        Self { engine, tokenizer, template: template.map(Arc::new), capabilities }
+        let replies = template.as_ref().map(|template| ReplyFormat::detect(template.source()));
+        let replies = replies.unwrap_or_default();
+        Self { engine, tokenizer, template: template.map(Arc::new), capabilities, replies }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{ApiError, Result};
 use crate::generation::Running;
 use crate::guard::Guard;
+use crate::reading::Reading;
 use crate::registry::{Lease, Model, Registry};
 
 /// The server.
@@ -41,10 +42,11 @@ pub(crate) struct Deadline {
     pub limit: Duration,
 }
 
-/// One engine request and how many replies it gets.
+/// One engine request, how many replies it gets, and how they are taken apart.
 pub(crate) struct Ask {
     pub request: engine::Request,
     pub n: usize,
+    pub reading: Reading,
 }
 
 impl Server {
@@ -96,12 +98,14 @@ impl Server {
         let asks = self.compute(&admitted.lease, build).await?;
         let mut generations = Vec::new();
         let mut prompts = Vec::new();
+        let mut reading = Reading::default();
         for mut ask in asks {
+            reading = ask.reading;
             ask.request.cache_salt = caller.salt;
             prompts.push(ask.request.prompt.len());
             generations.extend(admitted.lease.engine.submit_choices(ask.request, ask.n)?);
         }
-        let mut running = Running::new(admitted, generations, prompts, self.stopping.clone());
+        let mut running = Running::new(admitted, generations, prompts, reading, self.stopping.clone());
         running.wait_for_first().await?;
         Ok(running)
     }

@@ -16,8 +16,9 @@ use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, FromFields, accept, parse};
-use crate::prompt;
-use crate::state::Server;
+use crate::prompt::Conversation;
+use crate::reading::Reading;
+use crate::state::{Ask, Server};
 
 /// A prompt to be answered.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -101,13 +102,13 @@ pub(crate) async fn generate(
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Generate, move |model| {
         // A model without a template continues texts.
-        let ids = if raw || model.template.is_none() {
-            model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true })
-        } else {
-            let system = system.into_iter().map(|system| Message::new("system", system));
-            prompt::conversation(model, system.chain([Message::new("user", text)]).collect(), think)?
-        };
-        options.request(model, ids)
+        if raw || model.template.is_none() {
+            let ids = model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true });
+            return Ok(Ask { request: options.request(model, ids)?, n: 1, reading: Reading::default() });
+        }
+        let system = system.into_iter().map(|system| Message::new("system", system));
+        let messages = system.chain([Message::new("user", text)]).collect();
+        Conversation::of(messages, think).prepare(model)?.ask(1, None, |ids| options.request(model, ids))
     })
     .await
 }

@@ -19,6 +19,7 @@ use crate::error::{ApiError, Dialect, Result};
 use crate::fields::{Fields, FromFields, accept, merged, parse, take};
 use crate::generation::{Running, Step};
 use crate::ids;
+use crate::reading::Reading;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
 use crate::state::{Ask, Server};
@@ -105,6 +106,7 @@ impl CompletionRequest {
             Ok(Ask {
                 request: engine::Request { logprobs, ..sampling.request(model, prompt, max_tokens)? },
                 n,
+                reading: Reading::default(),
             })
         };
         prompts.into_iter().map(ask).collect()

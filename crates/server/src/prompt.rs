@@ -52,6 +52,8 @@ impl Conversation {
         let prompt = engine::encode_chat(&model.tokenizer, template(model)?, &input).map_err(refused)?;
         reading.in_reasoning = reading.format.opens_reasoning(&prompt.text);
         let calls = offered.constraint(model, &reading)?;
+        // Where the arguments of calls are promised, what stands elsewhere is none.
+        reading.format.fenced &= calls.is_none();
         let tokenizer = &model.tokenizer;
         let control =
             |mark: &&str| tokenizer.token_id(mark).filter(|&id| tokenizer.kind(id) == Some(Kind::Control));
@@ -75,7 +77,7 @@ impl Conversation {
         let mut format = model.replies;
         let shown = tools.for_template();
         let capabilities = model.capabilities;
-        let knows_tools = capabilities.is_some_and(|c| c.tools) && format.tools.is_some();
+        let knows_tools = model.knows_tools();
         if !knows_tools {
             let tools = format.tools.get_or_insert(ToolFormat::Hermes);
             let system = capabilities.is_some_and(|c| c.system);

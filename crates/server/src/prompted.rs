@@ -126,7 +126,7 @@ mod tests {
             assert!(text(&turns[3]).contains("noon") && text(&turns[3]).contains("or so"));
             assert!(turns.iter().all(|turn| turn.tool_calls.is_none() && turn.tool_call_id.is_none()));
             // The call reads as one that the model wrote.
-            let reply = ReplyFormat { reasoning: None, tools: Some(format) };
+            let reply = ReplyFormat { tools: Some(format), ..ReplyFormat::default() };
             let mut parser = ReplyParser::new(&reply, true, false);
             parser.push(&text(&turns[2]));
             parser.finish();

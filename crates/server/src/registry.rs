@@ -34,6 +34,11 @@ impl Model {
         let replies = replies.unwrap_or_default();
         Self { engine, tokenizer, template: template.map(Arc::new), capabilities, replies }
     }
+
+    /// Whether the template shows tools and how the model calls them is known.
+    pub(crate) fn knows_tools(&self) -> bool {
+        self.capabilities.is_some_and(|c| c.tools) && self.replies.tools.is_some()
+    }
 }
 
 /// What can be said of a model without loading it.

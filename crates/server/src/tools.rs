@@ -114,7 +114,8 @@ impl Tools {
             format,
             tools: self.list.iter().filter(named).map(callable).collect(),
             required,
-            parallel: self.parallel && !matches!(self.choice, Choice::Named(_)),
+            // Models that never learned to call do not know when to stop.
+            parallel: self.parallel && !matches!(self.choice, Choice::Named(_)) && model.knows_tools(),
             reasoning: reading.format.reasoning,
             in_reasoning: reading.in_reasoning,
         };

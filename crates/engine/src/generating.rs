@@ -22,6 +22,8 @@ pub(crate) struct Generating {
     max_tokens: usize,
     stop_ids: Vec<u32>,
     ignore_eos: bool,
+    /// Control tokens that are shown as text.
+    shown: Vec<u32>,
     detokenizer: Detokenizer<Arc<Tokenizer>>,
     stop: StopMatcher,
     events: Sender<Event>,
@@ -44,6 +46,7 @@ impl Generating {
             max_tokens,
             stop_ids: request.stop_ids,
             ignore_eos: request.ignore_eos,
+            shown: request.shown,
             detokenizer: Detokenizer::new(tokenizer.clone(), Decode::default()),
             stop: StopMatcher::new(request.stop),
             events,
@@ -64,7 +67,10 @@ impl Generating {
             self.finish(FinishReason::EndOfText, stats);
             return true;
         }
-        let piece = self.detokenizer.push(id);
+        let piece = match self.shown.contains(&id) {
+            true => self.detokenizer.push_shown(id),
+            false => self.detokenizer.push(id),
+        };
         let (text, stop) = self.stop.push(&piece);
         self.send(Event::Token { id, text, logprob });
         if stop.is_some() {

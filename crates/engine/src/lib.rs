@@ -24,13 +24,13 @@ mod sequence;
 mod stop;
 mod worker;
 
-pub use constraint::{Constraint, Constraints, Matcher, TokenMask};
+pub use constraint::{CallGrammar, Callable, Constraint, Constraints, Matcher, TokenMask};
 pub use embedding::{Embedding, EmbeddingRequest, PendingEmbedding};
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};
 pub use model::{EmbeddingShape, Pooling};
-pub use prompt::encode_chat;
+pub use prompt::{Prompt, encode_chat};
 pub use reply::{ReplyDelta, ReplyFormat, ReplyParser, ToolFormat};
 pub use request::Request;
 pub use sampling::{

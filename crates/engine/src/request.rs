@@ -28,6 +28,8 @@ pub struct Request {
     pub stop_ids: Vec<u32>,
     /// Go on past the model's own end-of-generation tokens.
     pub ignore_eos: bool,
+    /// Control tokens that are shown as text, such as the marks of tool calls.
+    pub shown: Vec<u32>,
     /// The form that the reply must have.
     pub constraint: Option<Constraint>,
     /// Tell the log-probability of each token, and of so many likeliest ones.
@@ -51,6 +53,7 @@ impl Request {
             stop: Vec::new(),
             stop_ids: Vec::new(),
             ignore_eos: false,
+            shown: Vec::new(),
             constraint: None,
             logprobs: None,
             priority: 0,

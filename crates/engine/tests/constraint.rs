@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use quarrel_engine::{Constraint, Constraints, uniform};
+use quarrel_engine::{
+    CallGrammar, Callable, Constraint, Constraints, ReplyDelta, ReplyFormat, ReplyParser, ToolFormat, uniform,
+};
 use serde_json::{Value, json};
 use tokenizer::{Decode, Tokenizer};
 
@@ -18,9 +20,15 @@ static SMOLLM2: LazyLock<(Tokenizer, Constraints)> = LazyLock::new(|| {
 /// Text of tokens drawn at random from the masks; after a while those that
 /// close something are preferred, so that it ends.
 fn walk(constraint: &Constraint, seed: u64) -> String {
+    continue_after(constraint, "", seed)
+}
+
+/// As [`walk`], after a given beginning.
+fn continue_after(constraint: &Constraint, beginning: &str, seed: u64) -> String {
     let (tokenizer, constraints) = &*SMOLLM2;
     let mut matcher = constraints.matcher(constraint).expect("it can begin");
-    let mut ids = Vec::new();
+    let mut ids = tokenizer.encode(beginning, tokenizer::Encode { add_special: false, parse_special: true });
+    ids.iter().for_each(|&id| matcher.accept(id).expect("the beginning is allowed"));
     for step in 0..3000 {
         let allowed: Vec<u32> = matcher.mask().expect("something may follow").ids().collect();
         assert!(!allowed.is_empty());
@@ -157,4 +165,144 @@ fn a_schema_as_clients_send_it_is_supported() {
         assert_eq!(value["id"].as_str().map(str::len), Some(36));
         assert!(["S", "M", "L"].contains(&value["size"].as_str().expect("a size")));
     }
+}
+
+fn weather_and_time() -> Vec<Callable> {
+    let city = json!({ "type": "string", "enum": ["Oslo", "Lima"] });
+    let schema = json!({
+        "type": "object", "properties": { "city": city, "days": { "$ref": "#/$defs/days" } },
+        "required": ["city"], "additionalProperties": false,
+        "$defs": { "days": { "type": "integer", "minimum": 1, "maximum": 9 } },
+    });
+    let time = Callable { name: "time".into(), arguments: Some(json!({ "additionalProperties": false })) };
+    vec![Callable { name: "get \"weather\"".into(), arguments: Some(schema) }, time]
+}
+
+const FORMATS: [ToolFormat; 5] =
+    [ToolFormat::Hermes, ToolFormat::Llama3, ToolFormat::Mistral, ToolFormat::MistralArgs, ToolFormat::Gemma];
+
+fn grammar(format: ToolFormat, required: bool) -> CallGrammar {
+    CallGrammar {
+        format,
+        tools: weather_and_time(),
+        required,
+        parallel: true,
+        reasoning: Some(("<think>", "</think>")),
+        in_reasoning: false,
+    }
+}
+
+/// Whether the matcher takes `text` token by token, and may end there.
+fn takes(constraint: &Constraint, text: &str) -> bool {
+    let (tokenizer, constraints) = &*SMOLLM2;
+    let mut matcher = constraints.matcher(constraint).expect("it can begin");
+    let ids = tokenizer.encode(text, tokenizer::Encode { add_special: false, parse_special: true });
+    ids.into_iter().all(|id| matcher.accept(id).is_ok()) && matcher.is_accepting()
+}
+
+#[test]
+fn random_walks_that_must_call_write_calls_that_the_parser_reads() {
+    for format in FORMATS {
+        let mut grammar = grammar(format, true);
+        for in_reasoning in [false, true] {
+            // Random text would not close reasoning that it may open itself.
+            grammar.reasoning = in_reasoning.then_some(("<think>", "</think>"));
+            grammar.in_reasoning = in_reasoning;
+            // A name in quotes is none where names stand bare.
+            grammar.tools[0].name =
+                if format == ToolFormat::MistralArgs { "weather" } else { "get \"weather\"" }.into();
+            let constraint = Constraint::tool_calls(&grammar, &SMOLLM2.0).expect("the grammar compiles");
+            for seed in 0..6 {
+                let text = match in_reasoning {
+                    true => continue_after(&constraint, "Hm.\n</think>\n\n", seed),
+                    false => continue_after(&constraint, "", seed),
+                };
+                let reply = ReplyFormat { reasoning: grammar.reasoning, tools: Some(format) };
+                let mut parser = ReplyParser::new(&reply, true, in_reasoning);
+                let mut deltas = parser.push(&text);
+                deltas.extend(parser.finish());
+                assert!((1..=16).contains(&parser.n_calls()), "{format:?} {text:?} {deltas:?}");
+                for delta in deltas {
+                    match delta {
+                        ReplyDelta::ToolCallStart { name, .. } => {
+                            assert!(grammar.tools.iter().any(|tool| tool.name == name), "{text:?}");
+                        }
+                        ReplyDelta::ToolCallArguments { json_fragment, .. } => {
+                            let value: Value =
+                                serde_json::from_str(&json_fragment).expect("arguments are JSON");
+                            let city = value.get("city");
+                            assert!(
+                                value == json!({})
+                                    || city == Some(&json!("Oslo"))
+                                    || city == Some(&json!("Lima")),
+                                "{text:?}"
+                            );
+                        }
+                        ReplyDelta::Reasoning(text) => {
+                            assert_eq!((in_reasoning, text.as_str()), (true, "Hm."))
+                        }
+                        other => panic!("{format:?} {text:?}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn calls_of_other_functions_and_other_arguments_are_not_taken() {
+    let hermes = Constraint::tool_calls(&grammar(ToolFormat::Hermes, true), &SMOLLM2.0).expect("it compiles");
+    let call = |text: &str| format!("<tool_call>\n{text}\n</tool_call>");
+    let time = call("{\"name\": \"time\", \"arguments\": {}}");
+    assert!(takes(&hermes, &time));
+    assert!(takes(&hermes, &format!("<think>\nWell.\n</think>\n\n{time}\n{time}")));
+    assert!(!takes(&hermes, "Hello."));
+    assert!(!takes(&hermes, &call("{\"name\": \"date\", \"arguments\": {}}")));
+    assert!(!takes(&hermes, &call("{\"name\": \"time\", \"arguments\": {\"a\": 1}}")));
+    let one = CallGrammar { parallel: false, ..grammar(ToolFormat::Hermes, true) };
+    let one = Constraint::tool_calls(&one, &SMOLLM2.0).expect("it compiles");
+    assert!(takes(&one, &time) && !takes(&one, &format!("{time}\n{time}")));
+}
+
+#[test]
+fn where_calls_are_optional_text_is_free_until_one_begins() {
+    for (format, mark, good, bad) in [
+        (
+            ToolFormat::Hermes,
+            "<tool_call>\n",
+            "{\"name\": \"time\", \"arguments\": {}}\n</tool_call>",
+            "{\"name\": \"date\"",
+        ),
+        (ToolFormat::Mistral, "[TOOL_CALLS]", "[{\"name\": \"time\", \"arguments\": {}}]", "[]"),
+        (ToolFormat::MistralArgs, "[TOOL_CALLS]", "time[ARGS]{}", "date[ARGS]{}"),
+        (ToolFormat::Gemma, "```tool_code\n", "{\"name\": \"time\", \"arguments\": {}}\n```", "print()\n```"),
+    ] {
+        let constraint = Constraint::tool_calls(&grammar(format, false), &SMOLLM2.0).expect("it compiles");
+        assert!(takes(&constraint, "Just text,\nwith < and [ and ` in it."), "{format:?}");
+        assert!(takes(&constraint, &format!("{mark}{good}")), "{format:?}");
+        assert!(takes(&constraint, &format!("Let me see.\n{mark}{good}")), "{format:?}");
+        assert!(!takes(&constraint, &format!("Let me see.\n{mark}{bad}")), "{format:?}");
+    }
+    let llama = Constraint::tool_calls(&grammar(ToolFormat::Llama3, false), &SMOLLM2.0).expect("it compiles");
+    assert!(takes(&llama, "Just {text}") && takes(&llama, "{\"name\": \"time\", \"parameters\": {}}"));
+    assert!(!takes(&llama, "{\"name\": \"date\", \"parameters\": {}}"));
+}
+
+#[test]
+fn what_cannot_be_held_to_is_refused_with_the_functions_name() {
+    let arguments = json!({ "type": "object", "propertyNames": { "pattern": "a" } });
+    for (arguments, reason) in [(arguments, "propertyNames"), (json!({ "type": "string" }), "type object")] {
+        let tools = vec![Callable { name: "f".into(), arguments: Some(arguments) }];
+        let grammar = CallGrammar { tools, ..grammar(ToolFormat::Hermes, true) };
+        let error = Constraint::tool_calls(&grammar, &SMOLLM2.0).expect_err("it is refused").to_string();
+        assert!(error.contains("of f") && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn choices_with_signs_are_taken_literally() {
+    let texts = ["<a>", "a/b", "x_y", "a'b\\"].map(String::from);
+    let choice = Constraint::choice(&texts).expect("it compiles");
+    assert!(texts.iter().all(|text| takes(&choice, text)));
+    assert!(!takes(&choice, "<a") && !takes(&choice, "a"));
 }

@@ -29,7 +29,7 @@ pub(crate) fn render(model: &Model, chat: &ChatInput) -> Result<String> {
 /// # Errors
 /// As [`render`].
 pub(crate) fn encode(model: &Model, chat: &ChatInput) -> Result<Vec<u32>> {
-    engine::encode_chat(&model.tokenizer, template(model)?, chat).map_err(refused)
+    Ok(engine::encode_chat(&model.tokenizer, template(model)?, chat).map_err(refused)?.ids)
 }
 
 /// The tokens of a conversation of plain turns.

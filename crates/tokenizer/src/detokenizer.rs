@@ -25,7 +25,16 @@ impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
     /// The text that `id` completes, which may be empty. Bytes that are not
     /// UTF-8 become U+FFFD, by the rule of [`String::from_utf8_lossy`].
     pub fn push(&mut self, id: u32) -> String {
-        let piece = self.tokenizer.piece(id, self.opts, !self.started);
+        self.push_as(id, self.opts)
+    }
+
+    /// As [`push`](Self::push), but a control token is text too.
+    pub fn push_shown(&mut self, id: u32) -> String {
+        self.push_as(id, Decode { special: true, ..self.opts })
+    }
+
+    fn push_as(&mut self, id: u32, opts: Decode) -> String {
+        let piece = self.tokenizer.piece(id, opts, !self.started);
         self.started |= self.tokenizer.begins_text(id);
         self.pending.extend_from_slice(piece);
         let mut text = String::with_capacity(self.pending.len());

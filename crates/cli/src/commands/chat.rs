@@ -219,7 +219,7 @@ impl Session {
             add_generation_prompt: true,
             ..ChatInput::default()
         };
-        let prompt = engine::encode_chat(&self.opened.tokenizer, &self.template, &input)?;
+        let prompt = engine::encode_chat(&self.opened.tokenizer, &self.template, &input)?.ids;
         interrupt::clear();
         let request = generate::request(&self.sampling, prompt, self.turn);
         self.turn += 1;

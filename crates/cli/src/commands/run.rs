@@ -70,7 +70,7 @@ fn encode(opened: &Opened, args: &RunArgs, text: String) -> Result<Vec<u32>> {
     let system = args.system.as_ref().map(|system| Message::new("system", system));
     let messages = system.into_iter().chain([Message::new("user", text)]).collect();
     let input = ChatInput { messages, add_generation_prompt: true, ..ChatInput::default() };
-    Ok(engine::encode_chat(&opened.tokenizer, &opened.template(args.chat_template.as_deref())?, &input)?)
+    Ok(engine::encode_chat(&opened.tokenizer, &opened.template(args.chat_template.as_deref())?, &input)?.ids)
 }
 
 fn as_json(model: &str, device: &str, reply: &Reply, first_token: Duration) -> serde_json::Value {

@@ -4,6 +4,7 @@
 //! the model's tokens and makes of it a [`Matcher`], which says for each token
 //! of a sequence which ones may follow. The parsing is done by `llguidance`.
 
+mod calls;
 mod compile;
 mod lark;
 mod mask;
@@ -15,6 +16,7 @@ mod spec;
 mod tests;
 mod vocabulary;
 
+pub use calls::{CallGrammar, Callable};
 pub use mask::TokenMask;
 pub use matcher::Matcher;
 pub use spec::Constraint;

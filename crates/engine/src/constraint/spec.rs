@@ -6,6 +6,9 @@ use std::sync::Arc;
 use llguidance::api::{GrammarInit, TopLevelGrammar};
 use serde_json::{Value, json};
 
+use tokenizer::Tokenizer;
+
+use super::calls::CallGrammar;
 use super::compile::{limits, on_own_stack};
 use super::{lark, schema};
 use crate::{Error, Result};
@@ -39,15 +42,7 @@ impl Constraint {
     /// [`Error::Constraint`] with the place and the keyword that is not
     /// supported, or what else is wrong or too large.
     pub fn json_schema(schema: &Value) -> Result<Self> {
-        let mut schema = schema::checked(schema)?;
-        if schema == Value::Bool(true) {
-            schema = json!({});
-        }
-        let Some(object) = schema.as_object_mut() else {
-            return Err(Error::Constraint("schema at #: no value is allowed".into()));
-        };
-        object.insert("x-guidance".into(), json!({ "whitespace_pattern": JSON_SPACE }));
-        Self::compiled(TopLevelGrammar::from_json_schema(schema), "JSON schema")
+        Self::compiled(TopLevelGrammar::from_json_schema(compilable(schema)?), "JSON schema")
     }
 
     /// Any JSON object.
@@ -104,8 +99,19 @@ impl Constraint {
             return Err(Error::Constraint(format!("choice {i} is empty")));
         }
         check_size("list of choices", texts.iter().map(String::len).sum())?;
-        let options: Vec<String> = texts.iter().map(|text| escape(text)).collect();
+        let options: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
         Self::compiled(TopLevelGrammar::from_regex(&options.join("|")), "choice")
+    }
+
+    /// A reply that calls functions as `calls` says.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`] with the function and what its schema asks for.
+    pub fn tool_calls(calls: &CallGrammar, tokenizer: &Tokenizer) -> Result<Self> {
+        let grammar = TopLevelGrammar::from_lark(calls.lark(tokenizer)?);
+        // Control tokens can only be looked up when the tokens are known.
+        Self::compiled(grammar.clone(), "tool calls")?;
+        Ok(Self { grammar: Arc::new(GrammarInit::Serialized(grammar)), kind: "tool calls" })
     }
 
     fn compiled(grammar: TopLevelGrammar, kind: &'static str) -> Result<Self> {
@@ -113,6 +119,22 @@ impl Constraint {
         let (grammar, lexer) = on_own_stack(|| init.to_internal(None, limits()))?;
         Ok(Self { grammar: Arc::new(GrammarInit::Internal(grammar, lexer)), kind })
     }
+}
+
+/// `schema` as the compiler takes it.
+///
+/// # Errors
+/// [`Error::Constraint`] with the place and what is not supported.
+pub(super) fn compilable(schema: &Value) -> Result<Value> {
+    let mut schema = schema::checked(schema)?;
+    if schema == Value::Bool(true) {
+        schema = json!({});
+    }
+    let Some(object) = schema.as_object_mut() else {
+        return Err(Error::Constraint("schema at #: no value is allowed".into()));
+    };
+    object.insert("x-guidance".into(), json!({ "whitespace_pattern": JSON_SPACE }));
+    Ok(schema)
 }
 
 fn check_size(what: &str, bytes: usize) -> Result<()> {
@@ -128,10 +150,11 @@ pub(super) fn hides_text(pattern: &str) -> bool {
 }
 
 /// A regular expression that matches `text` and nothing else.
-fn escape(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_ascii_punctuation() && c != '/' && c != '"' && c != '\'' {
+        // Only these: an escaped `<` is a boundary of words.
+        if "\\.+*?()|[]{}^$#&-~".contains(c) {
             pattern.push('\\');
         }
         pattern.push(c);

@@ -16,8 +16,10 @@ pub enum ToolFormat {
     Hermes,
     /// `{"name": …, "parameters": …}` as the whole reply, or after `<|python_tag|>`: Llama 3.
     Llama3,
-    /// `[TOOL_CALLS][{"name": …, "arguments": …}, …]` or `[TOOL_CALLS]name[ARGS]{…}`: Mistral.
+    /// `[TOOL_CALLS][{"name": …, "arguments": …}, …]`: Mistral.
     Mistral,
+    /// `[TOOL_CALLS]name[ARGS]{…}`: Mistral since its 11th tokenizer.
+    MistralArgs,
     /// A fenced block, ```` ```tool_code ```` or ```` ```json ````, with a call as JSON: Gemma.
     Gemma,
 }
@@ -39,6 +41,7 @@ impl ReplyFormat {
         let tagged = has("<tool_call>") && !has("<function=") && !has("<arg_key>");
         let tools = match () {
             () if tagged => Some(ToolFormat::Hermes),
+            () if has("[TOOL_CALLS]") && has("[ARGS]") => Some(ToolFormat::MistralArgs),
             () if has("[TOOL_CALLS]") => Some(ToolFormat::Mistral),
             () if has("<|python_tag|>") => Some(ToolFormat::Llama3),
             () if has("<|start_header_id|>") && has("ipython") => Some(ToolFormat::Llama3),
@@ -48,6 +51,19 @@ impl ReplyFormat {
         Self { reasoning: REASONING.into_iter().find(|(open, close)| has(close) || has(open)), tools }
     }
 
+    /// Texts that mark parts of a reply. Where the vocabulary has one as a control
+    /// token, that token must be shown as text: [`Request::shown`](crate::Request::shown).
+    pub fn marks(&self) -> Vec<&'static str> {
+        let mut marks: Vec<_> = self.reasoning.into_iter().flat_map(|(open, close)| [open, close]).collect();
+        marks.extend(match self.tools {
+            None | Some(ToolFormat::Gemma) => &[][..],
+            Some(ToolFormat::Hermes) => &["<tool_call>", "</tool_call>"],
+            Some(ToolFormat::Llama3) => &["<|python_tag|>"],
+            Some(ToolFormat::Mistral | ToolFormat::MistralArgs) => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
+        });
+        marks
+    }
+
     /// Whether `prompt` ends with open reasoning, so that the reply begins within it.
     pub fn opens_reasoning(&self, prompt: &str) -> bool {
         self.reasoning.is_some_and(|(open, _)| prompt.trim_end().ends_with(open))
@@ -55,12 +71,31 @@ impl ReplyFormat {
 }
 
 impl ToolFormat {
+    /// What comes before a call as JSON, or before a list of them.
+    pub fn opening(self) -> &'static str {
+        match self {
+            Self::Hermes => "<tool_call>\n",
+            Self::Llama3 => "",
+            Self::Mistral | Self::MistralArgs => "[TOOL_CALLS]",
+            Self::Gemma => "```tool_code\n",
+        }
+    }
+
+    /// What comes after it.
+    pub fn closing(self) -> &'static str {
+        match self {
+            Self::Hermes => "\n</tool_call>",
+            Self::Gemma => "\n```",
+            Self::Llama3 | Self::Mistral | Self::MistralArgs => "",
+        }
+    }
+
     /// Texts that begin a call anywhere in a reply.
-    pub(super) fn markers(self) -> &'static [&'static str] {
+    pub(crate) fn markers(self) -> &'static [&'static str] {
         match self {
             Self::Hermes => &["<tool_call>"],
             Self::Llama3 => &["<|python_tag|>"],
-            Self::Mistral => &["[TOOL_CALLS]"],
+            Self::Mistral | Self::MistralArgs => &["[TOOL_CALLS]"],
             Self::Gemma => &["```tool_code\n", "```json\n"],
         }
     }
@@ -70,13 +105,13 @@ impl ToolFormat {
         match self {
             Self::Hermes => "</tool_call>",
             Self::Llama3 => ";",
-            Self::Mistral => "",
+            Self::Mistral | Self::MistralArgs => "",
             Self::Gemma => "```",
         }
     }
 
     /// Whether a reply that begins with `{` may be a call.
-    pub(super) fn is_bare(self) -> bool {
+    pub(crate) fn is_bare(self) -> bool {
         self == Self::Llama3
     }
 }

@@ -151,7 +151,7 @@ impl ReplyParser {
 
     fn call(&mut self, begun: String, mut scanner: Scanner, end: bool) -> bool {
         let read = match self.tools {
-            Some(ToolFormat::Mistral) => calls::mistral(&self.text, &mut scanner),
+            Some(ToolFormat::Mistral | ToolFormat::MistralArgs) => calls::mistral(&self.text, &mut scanner),
             _ => calls::json(&self.text, &mut scanner),
         };
         match read {

@@ -161,6 +161,8 @@ impl From<engine::Error> for ApiError {
             | Error::UnknownToken { .. }
             | Error::NeverFits { .. }
             | Error::Constraint(_)
+            | Error::NoEmbeddings
+            | Error::NotFinite
             | Error::NoToken => Self::bad_request(message),
             Error::Busy { .. } | Error::Overdue { .. } => Self::overloaded(),
             Error::Stopped => Self::stopping(),

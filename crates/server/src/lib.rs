@@ -10,6 +10,7 @@ mod anthropic;
 mod auth;
 mod config;
 mod docs;
+mod embedding;
 mod error;
 mod fields;
 mod form;

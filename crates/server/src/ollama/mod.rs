@@ -1,6 +1,7 @@
 //! Ollama's API: `/api/…`.
 
 pub(crate) mod chat;
+pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod models;
 pub(crate) mod options;

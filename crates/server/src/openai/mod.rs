@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod chat;
 mod chat_stream;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;

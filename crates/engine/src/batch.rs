@@ -3,11 +3,11 @@
 use model::{ForwardBatch, GroupInputs, SequenceInputs, TokenInputs};
 
 use crate::pages::BlockManager;
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Task};
 
 /// Builds the step's inputs for `rows[i]` next tokens of `sequences[i]`, whose
 /// pages already cover them. Every sequence that reaches its last known token
-/// asks for logits.
+/// and goes on from there asks for logits.
 pub(crate) fn build<'a>(
     rows: impl Iterator<Item = (&'a Sequence, usize)> + Clone,
     manager: &BlockManager,
@@ -25,7 +25,7 @@ pub(crate) fn build<'a>(
             n_context: end as u32,
             role: sequence.role(),
         });
-        if end == sequence.tokens.len() {
+        if end == sequence.tokens.len() && matches!(sequence.task, Task::Generate(_)) {
             outputs.push(ids.len() as u32 - 1);
         }
     }

@@ -69,6 +69,12 @@ pub enum Error {
     /// Sampling has nothing to choose from.
     #[error("no token can follow: all are banned, or the model's output is not a number")]
     NoToken,
+    /// The model's hidden states hold no embedding.
+    #[error("the text has no embedding: the model's output is not a number")]
+    NotFinite,
+    /// The model gives no hidden states.
+    #[error("this model cannot embed texts: its backend keeps no hidden states")]
+    NoEmbeddings,
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,

@@ -22,7 +22,7 @@ pub enum FinishReason {
 }
 
 /// What a generation took.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Stats {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,

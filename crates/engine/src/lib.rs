@@ -2,14 +2,17 @@
 //!
 //! A [`Request`] becomes a sequence with cache pages; the scheduler picks what
 //! runs next; the model runs it; the sampler picks tokens; a [`Generation`]
-//! carries them to the caller as text. The loop in `engine.rs` ties it together
-//! on one thread that owns the model.
+//! carries them to the caller as text; an [`EmbeddingRequest`] ends with the
+//! prompt's hidden states. The loop in `worker.rs` ties it together on one
+//! thread that owns the model.
 
 mod batch;
 mod constraint;
+mod embedding;
 mod engine;
 mod error;
 mod events;
+mod generating;
 pub mod metrics;
 mod pages;
 mod prompt;
@@ -19,11 +22,14 @@ mod sampling;
 pub mod scheduler;
 mod sequence;
 mod stop;
+mod worker;
 
 pub use constraint::{CallGrammar, Callable, Constraint, Constraints, Matcher, TokenMask};
+pub use embedding::{Embedding, EmbeddingRequest, PendingEmbedding};
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, Result};
 pub use events::{Event, FinishReason, Generation, Stats};
+pub use model::{EmbeddingShape, Pooling};
 pub use prompt::{Prompt, encode_chat};
 pub use reply::{ReplyDelta, ReplyFormat, ReplyParser, ToolFormat};
 pub use request::Request;

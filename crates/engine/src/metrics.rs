@@ -98,6 +98,13 @@ impl Metrics {
         self.generated_tokens.increment(1);
     }
 
+    /// A text whose embedding is done.
+    pub fn embedded(&self, stats: &Stats) {
+        self.queue.record(stats.queued);
+        self.prompt_tokens.increment(stats.prompt_tokens as u64);
+        self.cached_tokens.increment(stats.cached_tokens as u64);
+    }
+
     /// A token after the first.
     pub fn next_token(&self, since_last: Duration) {
         self.inter_token.record(since_last);

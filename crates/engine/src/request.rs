@@ -65,13 +65,7 @@ impl Request {
     /// Checks everything that can be known beforehand and fixes `max_tokens`.
     pub(crate) fn check(mut self, limits: &RunnerLimits, groups: &[CacheGroup]) -> Result<CheckedRequest> {
         let context = limits.max_context as usize;
-        if self.prompt.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        let mut ids = self.prompt.iter().chain(&self.stop_ids);
-        if let Some(&id) = ids.find(|&&id| id as usize >= limits.n_vocab) {
-            return Err(Error::UnknownToken { id, n_vocab: limits.n_vocab });
-        }
+        check_ids(&self.prompt, &self.stop_ids, limits.n_vocab)?;
         self.sampling.check()?;
         self.sampling.check_ids(limits.n_vocab)?;
         self.stop.retain(|s| !s.is_empty());
@@ -84,13 +78,7 @@ impl Request {
         if room == 0 || max_tokens > room {
             return Err(Error::ContextExceeded { prompt: self.prompt.len(), max_tokens, context });
         }
-        for group in groups {
-            let needed = (self.prompt.len() + max_tokens).div_ceil(group.page_size as usize);
-            // A window group gives pages back as it goes; what it needs at once is bounded by one step.
-            if group.window.is_none() && needed > group.n_pages as usize {
-                return Err(Error::NeverFits { needed, total: group.n_pages as usize });
-            }
-        }
+        check_pages(self.prompt.len() + max_tokens, groups)?;
         Ok(CheckedRequest { max_tokens, request: self })
     }
 
@@ -107,6 +95,29 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// Refuses an empty prompt, and tokens that the model does not have.
+pub(crate) fn check_ids(prompt: &[u32], others: &[u32], n_vocab: usize) -> Result<()> {
+    if prompt.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    match prompt.iter().chain(others).find(|&&id| id as usize >= n_vocab) {
+        Some(&id) => Err(Error::UnknownToken { id, n_vocab }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses sequences that could never have all their pages.
+pub(crate) fn check_pages(n_tokens: usize, groups: &[CacheGroup]) -> Result<()> {
+    for group in groups {
+        let needed = n_tokens.div_ceil(group.page_size as usize);
+        // A window group gives pages back as it goes; what it needs at once is bounded by one step.
+        if group.window.is_none() && needed > group.n_pages as usize {
+            return Err(Error::NeverFits { needed, total: group.n_pages as usize });
+        }
+    }
+    Ok(())
 }
 
 /// A request that the engine can run.

@@ -1,22 +1,19 @@
 //! One request while it runs.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flume::{Sender, TrySendError};
 use model::Role;
-use tokenizer::{Decode, Detokenizer, Tokenizer};
+use tokenizer::Tokenizer;
 
-use crate::constraint::Matcher;
+use crate::embedding::Pooler;
+use crate::generating::Generating;
 use crate::metrics::Metrics;
 use crate::pages::{BlockManager, SequencePages};
-use crate::request::CheckedRequest;
-use crate::sampling::{Sampled, SamplerState};
+use crate::sampling::Sampled;
 use crate::scheduler::{SequenceId, SequenceState};
-use crate::stop::StopMatcher;
-use crate::{Error, Event, FinishReason, SamplingParams, Stats};
+use crate::{Error, Event, FinishReason, Stats};
 
 /// A request's state between steps.
 pub(crate) struct Sequence {
@@ -28,28 +25,33 @@ pub(crate) struct Sequence {
     /// Tokens whose keys and values are in the cache.
     pub n_cached: usize,
     pub pages: SequencePages,
-    pub sampling: SamplingParams,
-    pub sampler_state: SamplerState,
-    /// Follows the form that the reply must have.
-    pub matcher: Option<Matcher>,
-    pub logprobs: Option<usize>,
     pub priority: i32,
     /// Another reply to the same prompt, which computes it for both.
     pub follows: Option<SequenceId>,
+    pub task: Task,
     start_within: Option<Duration>,
     cache_salt: u64,
-    max_tokens: usize,
-    stop_ids: Vec<u32>,
-    ignore_eos: bool,
-    shown: Vec<u32>,
-    detokenizer: Detokenizer<Arc<Tokenizer>>,
-    stop: StopMatcher,
-    events: Sender<Event>,
     cancelled: Arc<AtomicBool>,
-    /// Events the caller has had no room for yet.
-    unsent: VecDeque<Event>,
     times: Times,
     cached_tokens: usize,
+}
+
+/// What the model's results are for.
+pub(crate) enum Task {
+    /// Tokens that follow the prompt.
+    Generate(Box<Generating>),
+    /// The prompt's embedding.
+    Embed(Pooler),
+}
+
+/// What a sequence starts from, whatever it is for.
+pub(crate) struct Start {
+    pub prompt: Vec<u32>,
+    pub priority: i32,
+    pub start_within: Option<Duration>,
+    pub cache_salt: u64,
+    pub cancelled: Arc<AtomicBool>,
+    pub submitted: Instant,
 }
 
 /// When things happened.
@@ -61,40 +63,21 @@ struct Times {
 }
 
 impl Sequence {
-    pub fn new(
-        id: SequenceId,
-        checked: CheckedRequest,
-        tokenizer: &Arc<Tokenizer>,
-        events: Sender<Event>,
-        cancelled: Arc<AtomicBool>,
-        submitted: Instant,
-    ) -> Self {
-        let CheckedRequest { request, max_tokens } = checked;
+    pub fn new(id: SequenceId, start: Start, task: Task) -> Self {
         Self {
             id,
             running: false,
-            n_prompt: request.prompt.len(),
-            tokens: request.prompt,
+            n_prompt: start.prompt.len(),
+            tokens: start.prompt,
             n_cached: 0,
             pages: SequencePages::default(),
-            sampling: request.sampling,
-            sampler_state: SamplerState::default(),
-            matcher: None,
-            logprobs: request.logprobs,
-            priority: request.priority,
+            priority: start.priority,
             follows: None,
-            start_within: request.start_within,
-            cache_salt: request.cache_salt,
-            max_tokens,
-            stop_ids: request.stop_ids,
-            ignore_eos: request.ignore_eos,
-            shown: request.shown,
-            detokenizer: Detokenizer::new(tokenizer.clone(), Decode::default()),
-            stop: StopMatcher::new(request.stop),
-            events,
-            cancelled,
-            unsent: VecDeque::new(),
-            times: Times { submitted, started: None, first_token: None, last_token: None },
+            task,
+            start_within: start.start_within,
+            cache_salt: start.cache_salt,
+            cancelled: start.cancelled,
+            times: Times { submitted: start.submitted, started: None, first_token: None, last_token: None },
             cached_tokens: 0,
         }
     }
@@ -119,6 +102,9 @@ impl Sequence {
 
     /// Takes what the prefix cache holds for this sequence, if it has nothing yet.
     pub fn find_prefix(&mut self, manager: &BlockManager) {
+        if matches!(&self.task, Task::Embed(pooler) if pooler.needs_every_row()) {
+            return;
+        }
         if self.n_cached == 0 && self.pages.len(0) == 0 {
             (self.pages, self.n_cached) = manager.match_prefix(&self.tokens, self.cache_salt);
         }
@@ -147,6 +133,9 @@ impl Sequence {
         self.pages = SequencePages::default();
         self.n_cached = 0;
         self.running = false;
+        if let Task::Embed(pooler) = &mut self.task {
+            pooler.reset();
+        }
     }
 
     /// Notes that the sequence takes part in a step.
@@ -158,41 +147,15 @@ impl Sequence {
         }
     }
 
-    /// Takes a sampled token: text, stop conditions, events. Returns whether the sequence is over.
-    pub fn push_token(
-        &mut self,
-        Sampled { id, logprob }: Sampled,
-        tokenizer: &Tokenizer,
-        metrics: &Metrics,
-    ) -> bool {
-        self.tokens.push(id);
+    /// Takes a sampled token. Returns whether the sequence is over.
+    pub fn push_token(&mut self, sampled: Sampled, tokenizer: &Tokenizer, metrics: &Metrics) -> bool {
+        self.tokens.push(sampled.id);
         self.note_time(metrics);
-        if self.stop_ids.contains(&id) {
-            self.finish(FinishReason::Stop);
-            return true;
+        let stats = self.stats();
+        match &mut self.task {
+            Task::Generate(reply) => reply.push(sampled, stats, tokenizer),
+            Task::Embed(_) => unreachable!("nothing is sampled of a text that is embedded"),
         }
-        // What a grammar ends has ended.
-        let may_go_on = self.ignore_eos && self.matcher.is_none();
-        if !may_go_on && tokenizer.is_eog(id) {
-            self.finish(FinishReason::EndOfText);
-            return true;
-        }
-        let piece = match self.shown.contains(&id) {
-            true => self.detokenizer.push_shown(id),
-            false => self.detokenizer.push(id),
-        };
-        let (text, stop) = self.stop.push(&piece);
-        self.send(Event::Token { id, text, logprob });
-        if stop.is_some() {
-            self.end(String::new(), FinishReason::Stop, stop);
-        } else if self.matcher.as_ref().is_some_and(Matcher::is_finished) {
-            self.finish(FinishReason::EndOfText);
-        } else if self.n_generated() >= self.max_tokens {
-            self.finish(FinishReason::Length);
-        } else {
-            return false;
-        }
-        true
     }
 
     /// Notes that a token came now.
@@ -207,51 +170,51 @@ impl Sequence {
         }
     }
 
-    /// Ends the sequence, showing what was held back.
-    pub fn finish(&mut self, reason: FinishReason) {
-        let rest = self.detokenizer.finish();
-        let (mut text, stop) = self.stop.push(&rest);
-        if stop.is_none() {
-            text.push_str(&self.stop.finish());
+    /// Takes hidden states of the next rows, `[n, n_embd]`; the last ones end the sequence.
+    /// Returns whether they were.
+    pub fn pool(&mut self, rows: &[f32], metrics: &Metrics) -> bool {
+        let Task::Embed(pooler) = &mut self.task else { return false };
+        pooler.add(rows);
+        if self.n_cached < self.n_prompt {
+            return false;
         }
-        self.end(text, reason, stop);
-    }
-
-    fn end(&mut self, text: String, reason: FinishReason, stop: Option<String>) {
+        self.times.first_token = Some(Instant::now());
         let stats = self.stats();
-        self.send(Event::Finished { text, reason, stop, stats });
-    }
-
-    /// Queues an event behind those that still wait.
-    pub fn send(&mut self, event: Event) {
-        self.unsent.push_back(event);
-        self.flush();
-    }
-
-    /// Sends what the caller has room for. Returns whether everything is out.
-    pub fn flush(&mut self) -> bool {
-        while let Some(event) = self.unsent.pop_front() {
-            match self.events.try_send(event) {
-                Ok(()) => {}
-                Err(TrySendError::Full(event)) => {
-                    self.unsent.push_front(event);
-                    return false;
-                }
-                Err(TrySendError::Disconnected(_)) => {
-                    self.cancelled.store(true, Ordering::Relaxed);
-                    self.unsent.clear();
-                }
-            }
+        metrics.embedded(&stats);
+        if let Task::Embed(pooler) = &self.task {
+            pooler.finish(stats);
         }
         true
     }
 
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+    /// Tells that the request was cancelled.
+    pub fn cancel(&mut self) {
+        let stats = self.stats();
+        match &mut self.task {
+            Task::Generate(reply) => reply.finish(FinishReason::Cancelled, stats),
+            // Only who no longer waits cancels, or an engine that ends, which a closed channel says.
+            Task::Embed(_) => {}
+        }
     }
 
-    fn n_generated(&self) -> usize {
-        self.tokens.len() - self.n_prompt
+    /// Tells that the request failed.
+    pub fn fail(&mut self, error: Error) {
+        match &mut self.task {
+            Task::Generate(reply) => reply.send(Event::Failed(error)),
+            Task::Embed(pooler) => pooler.answer(Err(error)),
+        }
+    }
+
+    /// Sends what the caller has room for. Returns whether everything is out.
+    pub fn flush(&mut self) -> bool {
+        match &mut self.task {
+            Task::Generate(reply) => reply.flush(),
+            Task::Embed(_) => true,
+        }
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     fn stats(&self) -> Stats {
@@ -263,7 +226,7 @@ impl Sequence {
         Stats {
             prompt_tokens: self.n_prompt,
             cached_tokens: self.cached_tokens,
-            generated_tokens: self.n_generated(),
+            generated_tokens: self.tokens.len() - self.n_prompt,
             queued: since(Some(t.submitted), t.started),
             time_to_first_token: since(Some(t.submitted), t.first_token),
             prefill: since(t.started, t.first_token),

@@ -23,6 +23,8 @@ pub struct ModelConfig {
     pub layers: Vec<LayerConfig>,
     /// What turns the last hidden state into logits.
     pub output: OutputConfig,
+    /// How a text's hidden states become its embedding, where nobody asks otherwise.
+    pub pooling: Pooling,
     /// Tensors whose values went into this configuration (rotary factors).
     pub config_tensors: Vec<&'static str>,
 }
@@ -153,6 +155,17 @@ pub enum FfnConfig {
         /// The gate's nonlinearity.
         activation: Activation,
     },
+}
+
+/// Which hidden states, behind the final norm, make a text's embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The last token's, the only one that has seen the whole text.
+    Last,
+    /// The mean over all tokens.
+    Mean,
+    /// The first token's (`cls`).
+    First,
 }
 
 /// Which matrix projects to the vocabulary.

@@ -94,6 +94,9 @@ pub enum Error {
     /// Logits were asked for before a batch ran.
     #[error("no batch has run, so there are no logits")]
     NoLogits,
+    /// Hidden states were asked for, but the last batch kept none.
+    #[error("no batch has run that keeps hidden states")]
+    NoHidden,
 }
 
 fn advice(fits: u32) -> String {

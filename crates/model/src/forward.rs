@@ -6,7 +6,7 @@ use backend::kernels::linear_add::LinearAdd;
 use backend::kernels::moe_add::MoeAdd;
 use backend::kernels::norm_linear::{NormLinear, Projection};
 use backend::kernels::paged_attention::PagedAttention;
-use backend::kernels::rms_norm::Norm;
+use backend::kernels::rms_norm::{Norm, RmsNorm};
 use backend::kernels::rope_store::{QkNorm, RopeStore};
 use backend::kernels::swiglu_linear_add::SwigluLinearAdd;
 use backend::{BufferId, CacheLayerId, Rows, Step};
@@ -14,17 +14,32 @@ use backend::{BufferId, CacheLayerId, Rows, Step};
 use crate::config::{FfnConfig, LayerConfig, ModelConfig, Positions};
 use crate::weights::{FfnWeights, LayerWeights, Linear, WeightMap};
 
-/// A step and where it leaves its result.
+/// A step and where it leaves its results.
 #[derive(Debug)]
 pub(crate) struct ForwardStep {
     pub step: Step,
     /// `[outputs, n_vocab]`
     pub logits: BufferId,
+    /// `[tokens, n_embd]`, where the step keeps them.
+    pub hidden: Option<BufferId>,
+}
+
+/// Whether a step keeps the hidden states of its rows, behind the final norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    Dropped,
+    /// Beside the logits, so that prompts to embed run in one batch with replies.
+    Kept,
 }
 
 /// Writes the step of `config` for a model loaded with a context of `context`
 /// tokens. Layer `i` uses cache layer `i`.
-pub(crate) fn write_step(config: &ModelConfig, weights: &WeightMap, context: u32) -> ForwardStep {
+pub(crate) fn write_step(
+    config: &ModelConfig,
+    weights: &WeightMap,
+    context: u32,
+    hidden: Hidden,
+) -> ForwardStep {
     let mut writer = Writer { step: Step::new(), context };
     let x = writer.step.buffer("x", Rows::Tokens, config.n_embd);
     writer.step.push(Embed { table: weights.token_embd, scale: config.embedding_scale, out: x });
@@ -33,16 +48,22 @@ pub(crate) fn write_step(config: &ModelConfig, weights: &WeightMap, context: u32
         writer.attention(layer, weights, x, cache);
         writer.ffn(layer, weights, x);
     }
+    let norm = Norm { weight: weights.output_norm, eps: config.output.norm_eps };
+    let hidden = (hidden == Hidden::Kept).then(|| {
+        let out = writer.step.buffer("hidden", Rows::Tokens, config.n_embd);
+        writer.step.push(RmsNorm { x, norm, out });
+        out
+    });
     let logits = writer.step.buffer("logits", Rows::Outputs, config.n_vocab);
     writer.step.push(Head {
         x,
-        norm: Norm { weight: weights.output_norm, eps: config.output.norm_eps },
+        norm,
         weight: weights.output,
         scale: config.output.scale,
         softcap: config.output.softcap,
         out: logits,
     });
-    ForwardStep { step: writer.step, logits }
+    ForwardStep { step: writer.step, logits, hidden }
 }
 
 struct Writer {

@@ -26,9 +26,9 @@ pub use arch::supported_architectures;
 pub use backend::{
     GroupInputs, KvFormat, NO_PAGE, Role, SequenceInputs, StepInputs as ForwardBatch, TokenInputs,
 };
-pub use config::ModelConfig;
+pub use config::{ModelConfig, Pooling};
 pub use error::{Error, Result};
 pub use load::{LoadOptions, check, load};
 pub use loaded::LoadedModel;
 pub use memory::{MemoryPlan, PAGE_SIZE, kv_cache_bytes};
-pub use runner::{CacheGroup, ModelRunner, RunnerLimits};
+pub use runner::{CacheGroup, EmbeddingShape, ModelRunner, RunnerLimits};

@@ -4,8 +4,8 @@ use backend::{Backend, Bucket, KvFormat};
 use gguf::ModelFile;
 
 use crate::config::ModelConfig;
-use crate::forward::{self, ForwardStep};
-use crate::loaded::{LoadedModel, LoweredBucket};
+use crate::forward::{self, ForwardStep, Hidden};
+use crate::loaded::{LoadedModel, LoweredBucket, LoweredStep};
 use crate::memory::{self, CacheNeeds, MemoryPlan, PAGE_SIZE};
 use crate::{CacheGroup, Error, Result, RunnerLimits, weights};
 
@@ -144,12 +144,11 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
     let config = ModelConfig::from_file(file)?;
     let (map, weights) = weights::take(file, &config)?;
     // The rotary tables depend on the context, the buffers do not.
-    let sizes = forward::write_step(&config, &map, config.context_length).step;
+    let sizes = forward::write_step(&config, &map, config.context_length, Hidden::Kept).step;
     let max_outputs = options.max_outputs.min(options.max_batch_tokens);
     let scratch = memory::scratch(&sizes, options.max_batch_tokens, max_outputs);
     let (needs, plan) = options.plan(&config, file.tensor_bytes(), scratch)?;
     let cache = needs.config(&config, plan.context)?;
-    let forward = forward::write_step(&config, &map, plan.context);
     let limits = RunnerLimits {
         n_vocab: config.n_vocab,
         max_context: plan.context,
@@ -159,7 +158,11 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
     };
     backend.load(weights)?;
     backend.create_cache(&cache)?;
-    let buckets = lower(backend.as_mut(), &forward, &limits)?;
+    let mut step = |hidden| {
+        let forward = forward::write_step(&config, &map, plan.context, hidden);
+        lower(backend.as_mut(), forward, &limits)
+    };
+    let (step, hidden_step) = (step(Hidden::Dropped)?, step(Hidden::Kept)?);
     let groups = cache.groups.iter().map(|group| CacheGroup {
         n_pages: group.n_pages,
         page_size: group.page_size,
@@ -170,21 +173,18 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
         config,
         plan,
         backend,
-        buckets,
-        logits_buffer: forward.logits,
+        step,
+        hidden_step,
         groups: groups.collect(),
         limits,
         last: None,
         logits: Vec::new(),
+        hidden: Vec::new(),
     })
 }
 
 /// Lowers the step for batches of 1, 2, 4, … rows up to the largest.
-fn lower(
-    backend: &mut dyn Backend,
-    forward: &ForwardStep,
-    limits: &RunnerLimits,
-) -> Result<Vec<LoweredBucket>> {
+fn lower(backend: &mut dyn Backend, forward: ForwardStep, limits: &RunnerLimits) -> Result<LoweredStep> {
     let largest = limits.max_batch_tokens;
     let powers = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < largest);
     let lower = |tokens: usize| {
@@ -196,5 +196,6 @@ fn lower(
         };
         Ok(LoweredBucket { id: backend.lower(&forward.step, bucket)?, bucket })
     };
-    powers.chain([largest]).map(lower).collect()
+    let buckets = powers.chain([largest]).map(lower).collect::<Result<_>>()?;
+    Ok(LoweredStep { buckets, logits: forward.logits, hidden: forward.hidden })
 }

@@ -5,7 +5,7 @@ use gguf::ModelFile;
 
 use crate::config::ModelConfig;
 use crate::memory::MemoryPlan;
-use crate::{CacheGroup, Error, ModelRunner, Result, RunnerLimits};
+use crate::{CacheGroup, EmbeddingShape, Error, ModelRunner, Result, RunnerLimits};
 
 /// A model on a backend, ready to run; see [`crate::load`].
 pub struct LoadedModel {
@@ -13,21 +13,39 @@ pub struct LoadedModel {
     pub(crate) config: ModelConfig,
     pub(crate) plan: MemoryPlan,
     pub(crate) backend: Box<dyn Backend>,
-    /// By size, smallest first.
-    pub(crate) buckets: Vec<LoweredBucket>,
-    pub(crate) logits_buffer: BufferId,
+    pub(crate) step: LoweredStep,
+    /// The step that keeps hidden states.
+    pub(crate) hidden_step: LoweredStep,
     pub(crate) groups: Vec<CacheGroup>,
     pub(crate) limits: RunnerLimits,
     /// The step that ran last.
-    pub(crate) last: Option<LoweredId>,
+    pub(crate) last: Option<Last>,
     pub(crate) logits: Vec<f32>,
+    pub(crate) hidden: Vec<f32>,
 }
 
-/// The step, lowered for batches up to a size.
+/// A step, lowered for batches of several sizes, and where it leaves its results.
+#[derive(Debug)]
+pub(crate) struct LoweredStep {
+    /// Smallest first.
+    pub buckets: Vec<LoweredBucket>,
+    pub logits: BufferId,
+    pub hidden: Option<BufferId>,
+}
+
+/// A step, lowered for batches up to a size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoweredBucket {
     pub id: LoweredId,
     pub bucket: Bucket,
+}
+
+/// A lowered step that ran, and where it left its results.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Last {
+    id: LoweredId,
+    logits: BufferId,
+    hidden: Option<BufferId>,
 }
 
 impl LoadedModel {
@@ -41,7 +59,18 @@ impl LoadedModel {
         &self.plan
     }
 
-    fn choose(&self, batch: &StepInputs) -> Result<LoweredId> {
+    /// Runs a batch by the smallest lowered step that it fits.
+    fn run(&mut self, batch: &StepInputs, hidden: bool) -> Result<()> {
+        self.last = None;
+        let step = if hidden { &self.hidden_step } else { &self.step };
+        let last = Last { id: self.choose(step, batch)?, logits: step.logits, hidden: step.hidden };
+        self.file.check_length()?;
+        self.backend.run(last.id, batch)?;
+        self.last = Some(last);
+        Ok(())
+    }
+
+    fn choose(&self, step: &LoweredStep, batch: &StepInputs) -> Result<LoweredId> {
         let (tokens, sequences, outputs) = (batch.tokens.len(), batch.sequences.len(), batch.outputs.len());
         for (what, found, most) in [
             ("rows", tokens, self.limits.max_batch_tokens),
@@ -56,7 +85,7 @@ impl LoadedModel {
             let bucket = &lowered.bucket;
             tokens <= bucket.tokens && sequences <= bucket.sequences && outputs <= bucket.outputs
         };
-        let lowered = self.buckets.iter().find(fits).expect("the largest bucket has the limits' size");
+        let lowered = step.buckets.iter().find(fits).expect("the largest bucket has the limits' size");
         Ok(lowered.id)
     }
 }
@@ -71,18 +100,27 @@ impl ModelRunner for LoadedModel {
     }
 
     fn forward(&mut self, batch: &StepInputs) -> Result<()> {
-        self.last = None;
-        let lowered = self.choose(batch)?;
-        self.file.check_length()?;
-        self.backend.run(lowered, batch)?;
-        self.last = Some(lowered);
-        Ok(())
+        self.run(batch, false)
     }
 
     fn logits(&mut self) -> Result<&[f32]> {
         let last = self.last.ok_or(Error::NoLogits)?;
-        self.backend.read(last, self.logits_buffer, &mut self.logits)?;
+        self.backend.read(last.id, last.logits, &mut self.logits)?;
         Ok(&self.logits)
+    }
+
+    fn embedding(&self) -> Option<EmbeddingShape> {
+        Some(EmbeddingShape { n_embd: self.config.n_embd, pooling: self.config.pooling })
+    }
+
+    fn forward_hidden(&mut self, batch: &StepInputs) -> Result<()> {
+        self.run(batch, true)
+    }
+
+    fn hidden(&mut self) -> Result<&[f32]> {
+        let last = self.last.ok_or(Error::NoHidden)?;
+        self.backend.read(last.id, last.hidden.ok_or(Error::NoHidden)?, &mut self.hidden)?;
+        Ok(&self.hidden)
     }
 
     fn copy_pages(&mut self, group: usize, pages: &[(u32, u32)]) -> Result<()> {

@@ -2,6 +2,9 @@
 
 use backend::StepInputs;
 
+use crate::Error;
+use crate::config::Pooling;
+
 /// One cache group, as the engine's block manager needs to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheGroup {
@@ -28,6 +31,15 @@ pub struct RunnerLimits {
     pub max_outputs: usize,
 }
 
+/// What a model's embeddings are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddingShape {
+    /// Numbers in one.
+    pub n_embd: usize,
+    /// Which hidden states make it, where nobody asks otherwise.
+    pub pooling: Pooling,
+}
+
 /// A loaded model on some backend. One thread owns it.
 pub trait ModelRunner: Send {
     /// Batch limits and vocabulary size.
@@ -48,6 +60,28 @@ pub trait ModelRunner: Send {
     /// # Errors
     /// [`crate::Error`] when the device failed.
     fn logits(&mut self) -> crate::Result<&[f32]>;
+
+    /// What embeddings are like; `None`: the runner keeps no hidden states.
+    fn embedding(&self) -> Option<EmbeddingShape> {
+        None
+    }
+
+    /// As [`forward`](Self::forward), and keeps the hidden states of all rows besides.
+    ///
+    /// # Errors
+    /// As there; [`Error::NoHidden`] of a runner that keeps none.
+    fn forward_hidden(&mut self, _batch: &StepInputs) -> crate::Result<()> {
+        Err(Error::NoHidden)
+    }
+
+    /// Hidden states of the last batch's rows behind the final norm, `[rows, n_embd]`.
+    ///
+    /// # Errors
+    /// [`Error::NoHidden`] unless [`forward_hidden`](Self::forward_hidden) ran last;
+    /// [`Error`] when the device failed.
+    fn hidden(&mut self) -> crate::Result<&[f32]> {
+        Err(Error::NoHidden)
+    }
 
     /// Copies cache pages `(from, to)` within a group.
     ///

@@ -6,7 +6,7 @@ mod common;
 use backend::{Role, StepInputs, TokenInputs};
 use common::{OPTIONS, SEED, Sequence, batch, reference, tiny};
 use gguf::{Array, Bytes, Format, Metadata, ModelFile, TensorInfo, Value, Writer};
-use quarrel_model::{Error, LoadOptions, ModelConfig, ModelRunner as _, load, testing};
+use quarrel_model::{Error, LoadOptions, ModelConfig, ModelRunner as _, Pooling, load, testing};
 
 /// A tiny model taken apart.
 struct Parts {
@@ -360,4 +360,18 @@ fn a_file_that_shrinks_is_noticed_before_the_next_step() {
     let whole = std::fs::OpenOptions::new().write(true).open(&path).expect("the file is there");
     whole.set_len(bytes.len() as u64 / 2).expect("it can be cut");
     assert!(matches!(model.forward(&inputs), Err(Error::File(_))));
+}
+
+#[test]
+fn a_pooling_is_known_or_refused() {
+    let pooling = |found: u32| {
+        let file = Parts::of("qwen3").set("qwen3.pooling_type", found).file();
+        load(&file, reference(), &OPTIONS).map(|model| model.config().pooling)
+    };
+    for (found, meant) in [(0, Pooling::Last), (1, Pooling::Mean), (2, Pooling::First), (3, Pooling::Last)] {
+        assert_eq!(pooling(found).ok(), Some(meant));
+    }
+    for refused in [4, 5] {
+        assert!(matches!(pooling(refused), Err(Error::Config { key, .. }) if key == "qwen3.pooling_type"));
+    }
 }

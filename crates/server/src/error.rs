@@ -182,6 +182,8 @@ impl From<engine::Error> for ApiError {
             | Error::UnknownToken { .. }
             | Error::NeverFits { .. }
             | Error::Constraint(_)
+            | Error::NoEmbeddings
+            | Error::NotFinite
             | Error::NoToken => Self::bad_request(message),
             Error::Busy { .. } => Self::overloaded(),
             Error::Overdue { waited } => Self::would_wait(waited),

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use engine::Engine;
+use engine::{Engine, ReplyFormat};
 use tokenizer::Tokenizer;
 use tokenizer::template::{Capabilities, Template};
 
@@ -22,6 +22,8 @@ pub struct Model {
     pub template: Option<Arc<Template>>,
     /// What the template can show.
     pub capabilities: Option<Capabilities>,
+    /// How the model writes reasoning and calls of tools.
+    pub replies: ReplyFormat,
     pub(crate) pace: Pace,
 }
 
@@ -29,11 +31,17 @@ impl Model {
     /// A running engine and its vocabulary.
     pub fn new(engine: Engine, tokenizer: Arc<Tokenizer>, template: Option<Template>) -> Self {
         let capabilities = template.as_ref().map(Template::capabilities);
-        Self { engine, tokenizer, template: template.map(Arc::new), capabilities, pace: Pace::default() }
+        let replies = template.as_ref().map(|template| ReplyFormat::detect(template.source()));
+        let replies = replies.unwrap_or_default();
+        let template = template.map(Arc::new);
+        Self { engine, tokenizer, template, capabilities, replies, pace: Pace::default() }
     }
-}
 
-impl Model {
+    /// Whether the template shows tools and how the model calls them is known.
+    pub(crate) fn knows_tools(&self) -> bool {
+        self.capabilities.is_some_and(|c| c.tools) && self.replies.tools.is_some()
+    }
+
     /// How long a new reply would wait to start.
     pub(crate) fn wait(&self) -> Duration {
         self.pace.wait(self.engine.load(), self.engine.limits().max_sequences)

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{ApiError, Result};
 use crate::generation::Running;
 use crate::guard::Guard;
+use crate::reading::Reading;
 use crate::registry::{Lease, Model, Registry};
 
 /// Models that may be fetched at once.
@@ -45,10 +46,11 @@ pub(crate) struct Deadline {
     pub limit: Duration,
 }
 
-/// One engine request and how many replies it gets.
+/// One engine request, how many replies it gets, and how they are taken apart.
 pub(crate) struct Ask {
     pub request: engine::Request,
     pub n: usize,
+    pub reading: Reading,
 }
 
 impl Server {
@@ -104,14 +106,16 @@ impl Server {
         let patience = self.patience(&admitted)?;
         let mut generations = Vec::new();
         let mut prompts = Vec::new();
+        let mut reading = Reading::default();
         for mut ask in asks {
+            reading = ask.reading;
             ask.request.cache_salt = caller.salt;
             ask.request.start_within = Some(patience);
             prompts.push(ask.request.prompt.len());
             let submitted = admitted.lease.engine.submit_choices(ask.request, ask.n).map_err(ApiError::from);
             generations.extend(submitted.map_err(|error| error.or_retry_after(admitted.lease.next_place()))?);
         }
-        let mut running = Running::new(admitted, generations, prompts, self.stopping.clone());
+        let mut running = Running::new(admitted, generations, prompts, reading, self.stopping.clone());
         running.wait_for_first().await.map_err(|error| error.or_retry_after(running.lease.wait()))?;
         Ok(running)
     }

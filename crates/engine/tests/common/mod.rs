@@ -1,5 +1,7 @@
 //! A model small enough to predict by hand, behind the real runner interface.
 
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,7 @@ use backend::kernels::swiglu_linear_add::Activation;
 use super::rotary::{self, Rotary};
 use crate::config::{
     AttentionConfig, FfnConfig, GateUpTensors, LayerConfig, ModelConfig, Norms, OutputConfig, OutputWeight,
-    Positions, QkNorms, QkvTensors, RopeConfig, Span,
+    Pooling, Positions, QkNorms, QkvTensors, RopeConfig, Span,
 };
 use crate::source::Source;
 use crate::{Error, Result};
@@ -23,6 +23,7 @@ pub(super) struct Common<'a> {
     v_dim: usize,
     norm_eps: f32,
     n_vocab: usize,
+    pooling: Pooling,
     experts: Option<Experts>,
 }
 
@@ -71,6 +72,7 @@ impl<'a> Common<'a> {
             v_dim: dim("attention.value_length")?,
             norm_eps: eps(source)?,
             n_vocab: vocabulary(source)?,
+            pooling: pooling(source)?,
             source,
             n_heads,
             n_kv_heads,
@@ -157,6 +159,7 @@ impl<'a> Common<'a> {
                 scale: 1.0,
                 softcap: None,
             },
+            pooling: self.pooling,
             config_tensors: rotary.unwrap_or_default(),
         }
     }
@@ -202,6 +205,17 @@ fn vocabulary(source: Source<'_>) -> Result<usize> {
             Err(source.wrong("vocab_size", size, format!("differs from the {tokens} tokens listed")))
         }
         (Some(tokens), _) => Ok(tokens),
+    }
+}
+
+/// How the file wants its hidden states pooled; those made for generation do not say, or say `none`.
+fn pooling(source: Source<'_>) -> Result<Pooling> {
+    match source.u32("pooling_type")? {
+        None | Some(0 | 3) => Ok(Pooling::Last),
+        Some(1) => Ok(Pooling::Mean),
+        Some(2) => Ok(Pooling::First),
+        Some(4) => Err(source.wrong("pooling_type", 4, "is a ranking, whose head is not supported")),
+        Some(found) => Err(source.wrong("pooling_type", found, "must be from 0 to 4")),
     }
 }
 

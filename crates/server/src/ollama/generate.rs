@@ -16,8 +16,10 @@ use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, FromFields, accept, parse};
-use crate::state::Server;
-use crate::{form, prompt};
+use crate::form;
+use crate::prompt::Conversation;
+use crate::reading::Reading;
+use crate::state::{Ask, Server};
 
 /// A prompt to be answered.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -80,7 +82,7 @@ pub(crate) async fn generate(
     Fields(request): Fields<OllamaGenerate>,
 ) -> Result<Response> {
     check_images(request.images.as_ref())?;
-    let constraint = form::of_ollama(request.format.as_ref())?;
+    let form = form::of_ollama(request.format.as_ref())?;
     for (name, given) in [
         ("suffix", request.suffix.as_ref().is_some_and(|text| !text.is_empty())),
         ("template", request.template.as_ref().is_some_and(|text| !text.is_empty())),
@@ -102,13 +104,14 @@ pub(crate) async fn generate(
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Generate, move |model| {
         // A model without a template continues texts.
-        let ids = if raw || model.template.is_none() {
-            model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true })
-        } else {
-            let system = system.into_iter().map(|system| Message::new("system", system));
-            prompt::conversation(model, system.chain([Message::new("user", text)]).collect(), think)?
-        };
-        Ok(engine::Request { constraint, ..options.request(model, ids)? })
+        if raw || model.template.is_none() {
+            let ids = model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true });
+            let request = engine::Request { constraint: form, ..options.request(model, ids)? };
+            return Ok(Ask { request, n: 1, reading: Reading::default() });
+        }
+        let system = system.into_iter().map(|system| Message::new("system", system));
+        let messages = system.chain([Message::new("user", text)]).collect();
+        Conversation::of(messages, think).prepare(model)?.ask(1, form, |ids| options.request(model, ids))
     })
     .await
 }

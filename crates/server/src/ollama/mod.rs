@@ -2,6 +2,7 @@
 
 pub(crate) mod absent;
 pub(crate) mod chat;
+pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod models;
 pub(crate) mod options;

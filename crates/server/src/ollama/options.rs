@@ -55,15 +55,20 @@ impl Options {
         Ok(Self { lengths, sampling: parse(options).map_err(within)? })
     }
 
-    /// A request to continue `prompt`.
-    pub fn request(&self, model: &Model, prompt: Vec<u32>) -> Result<engine::Request> {
-        let Lengths { num_predict, num_ctx } = self.lengths;
+    /// Refuses a longer context than the model is served with.
+    pub fn check_context(&self, model: &Model) -> Result<()> {
         let context = u64::from(model.engine.limits().max_context);
-        if num_ctx.is_some_and(|wanted| wanted > context) {
+        if self.lengths.num_ctx.is_some_and(|wanted| wanted > context) {
             let message = format!("options.num_ctx is more than the context of {context} tokens served here");
             return Err(ApiError::field("options.num_ctx", message));
         }
-        let max_tokens = match num_predict {
+        Ok(())
+    }
+
+    /// A request to continue `prompt`.
+    pub fn request(&self, model: &Model, prompt: Vec<u32>) -> Result<engine::Request> {
+        self.check_context(model)?;
+        let max_tokens = match self.lengths.num_predict {
             // Ollama's words for: until the model ends, or the context is full.
             None | Some(-1 | -2) => None,
             Some(n) => Some(usize::try_from(n).map_err(|_| {

@@ -20,6 +20,7 @@ use crate::fields::{Both, Fields, FromFields, accept, merged, parse, take};
 use crate::form::FormFields;
 use crate::generation::{Running, Step};
 use crate::ids;
+use crate::reading::Reading;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
 use crate::state::{Ask, Server};
@@ -106,7 +107,8 @@ impl CompletionRequest {
         let logprobs = text.logprobs;
         let ask = |prompt| -> Result<Ask> {
             let request = sampling.request(model, prompt, max_tokens)?;
-            Ok(Ask { request: engine::Request { logprobs, constraint: constraint.clone(), ..request }, n })
+            let request = engine::Request { logprobs, constraint: constraint.clone(), ..request };
+            Ok(Ask { request, n, reading: Reading::default() })
         };
         prompts.into_iter().map(ask).collect()
     }

@@ -162,7 +162,7 @@ pub struct ChatArgs {
 }
 
 /// `quarrel serve`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// A model and the name it is served under; may be given several times, also to serve one model
     /// under several names. The first is loaded at once, others when they are asked for.
@@ -190,7 +190,7 @@ pub struct ServeArgs {
 }
 
 /// Who can reach the server, and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
     /// The address to listen on; any but this machine's own needs API keys.
@@ -205,6 +205,10 @@ pub struct NetworkArgs {
     /// Let other machines ask without a key.
     #[arg(long)]
     pub insecure: bool,
+    /// Let callers fetch models into this machine's cache (Ollama's /api/pull): built-in names and those of
+    /// the Hugging Face Hub, with the token that this machine has.
+    #[arg(long)]
+    pub allow_pull: bool,
     /// A name, besides localhost and addresses, by which the server may be reached; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
@@ -214,6 +218,9 @@ pub struct NetworkArgs {
     /// Longest time a request may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
+    /// Longest time a request may wait to start; one that would wait longer is answered with status 503.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub queue_time: u64,
     /// How long running requests may go on after Ctrl-C or SIGTERM; a second one ends them at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub drain: u64,

@@ -81,9 +81,14 @@ pub struct Opened {
 
 /// Opens a model by name, fetching it first if it is not here.
 pub fn open(name: &str) -> Result<Opened> {
-    let path = fetch(name)?.path;
-    let file = open_file(&path)?;
-    let (tokenizer, chat_template) = vocabulary(&path, &file)?;
+    open_resolved(name, &fetch(name)?)
+}
+
+/// Opens a model that is on this machine.
+pub fn open_resolved(name: &str, resolved: &Resolved) -> Result<Opened> {
+    let path = &resolved.path;
+    let file = open_file(path)?;
+    let (tokenizer, chat_template) = vocabulary(path, &file)?;
     Ok(Opened { name: shown(name), file, tokenizer: Arc::new(tokenizer), chat_template })
 }
 

@@ -107,6 +107,7 @@ impl Running {
             Some((i, Event::Token { id, text, logprob })) => Ok(Some((i, Step::Token { id, text, logprob }))),
             Some((i, Event::Finished { text, reason, stop, stats })) => {
                 self.n_open -= 1;
+                self.lease.pace.note(stats.prefill + stats.decode);
                 if reason == FinishReason::Cancelled {
                     // Nobody here cancels a reply that is still read: the engine ends.
                     return Err(ApiError::stopping());

@@ -1,5 +1,6 @@
 //! What Anthropic's clients send.
 
+use engine::Constraint;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizer::template::Message;
@@ -7,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::content::Content;
 use crate::error::{ApiError, Result};
-use crate::fields::{FromFields, OneOrMany, accept, parse};
+use crate::fields::{FromFields, Ignored, OneOrMany, accept, parse};
+use crate::form;
 use crate::prompt::Conversation;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
@@ -53,6 +55,13 @@ pub(crate) struct MessagesRequest {
     /// Whether it must call something.
     #[serde(default)]
     pub tool_choice: Option<ToolChoice>,
+    /// The form of the reply.
+    #[serde(default)]
+    pub output_config: Option<OutputConfig>,
+    /// Its form, as earlier clients send it.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub output_format: Option<Value>,
 }
 
 /// A function that the model may call.
@@ -97,6 +106,18 @@ pub(crate) enum ToolChoiceKind {
     Any,
     Tool,
     None,
+}
+
+/// What the reply should be like.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputConfig {
+    /// `{"type": "json_schema", "schema": {…}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub format: Option<Value>,
+    #[serde(rename = "effort")]
+    _effort: Option<Ignored>,
 }
 
 /// Whether the model thinks first.
@@ -185,8 +206,24 @@ impl MessagesRequest {
             stop: self.stop_sequences.clone().map(OneOrMany::Many),
             ..SamplingFields::default()
         };
+        let form = self.constraint()?;
         let prepared = self.conversation()?.prepare(model)?;
-        prepared.ask(1, None, |ids| sampling.request(model, ids, Some(max_tokens)))
+        prepared.ask(1, form, |ids| sampling.request(model, ids, Some(max_tokens)))
+    }
+
+    /// The form that the reply must have.
+    fn constraint(&self) -> Result<Option<Constraint>> {
+        let config = self.output_config.as_ref().and_then(|config| config.format.as_ref());
+        let (param, format) = match (config, &self.output_format) {
+            (Some(_), Some(_)) => {
+                let message = "output_config.format and output_format both ask for a form; give one";
+                return Err(ApiError::field("output_format", message));
+            }
+            (Some(format), None) => ("output_config.format", format),
+            (None, Some(format)) => ("output_format", format),
+            (None, None) => return Ok(None),
+        };
+        form::of_anthropic(param, format).map(Some)
     }
 }
 

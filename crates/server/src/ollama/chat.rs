@@ -10,11 +10,12 @@ use serde_json::{Map, Value, json};
 use tokenizer::template::Message;
 use utoipa::ToSchema;
 
-use super::options::{Options, check_unsupported, thinking};
+use super::options::{Options, check_images, thinking};
 use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
 use crate::error::Result;
 use crate::fields::{Fields, FromFields, accept, parse};
+use crate::form;
 use crate::openai::tools::{ChatTool, of_chat};
 use crate::prompt::Conversation;
 use crate::state::Server;
@@ -32,7 +33,7 @@ pub(crate) struct OllamaChat {
     /// Send the reply piece by piece; true if it is not given.
     #[serde(default)]
     stream: Option<bool>,
-    /// The form of the reply; not supported yet.
+    /// The form of the reply: `json`, or a JSON schema.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     format: Option<Value>,
@@ -121,7 +122,7 @@ pub(crate) async fn chat(
     Extension(caller): Extension<Caller>,
     Fields(request): Fields<OllamaChat>,
 ) -> Result<Response> {
-    check_unsupported(request.format.as_ref(), None)?;
+    let form = form::of_ollama(request.format.as_ref())?;
     let tools = of_chat(request.tools, None, None)?;
     let messages = request.messages.unwrap_or_default();
     if messages.is_empty() {
@@ -132,14 +133,14 @@ pub(crate) async fn chat(
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Chat, move |model| {
         let talk = Conversation { messages, tools, thinking: think, ..Conversation::default() };
-        talk.prepare(model)?.ask(1, None, |ids| options.request(model, ids))
+        talk.prepare(model)?.ask(1, form, |ids| options.request(model, ids))
     })
     .await
 }
 
 impl OllamaMessage {
     fn into_message(self) -> Result<Message> {
-        check_unsupported(None, self.images.as_ref())?;
+        check_images(self.images.as_ref())?;
         let role = match self.role {
             OllamaRole::System => "system",
             OllamaRole::User => "user",

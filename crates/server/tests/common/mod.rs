@@ -199,9 +199,9 @@ impl TestServer {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let any = SocketAddr::from(([127, 0, 0, 1], 0));
-                let bound = Bound::new(any, config, registry, false).await.expect("a port is free");
+                let bound = Bound::new(any, config, false).await.expect("a port is free");
                 tell.send(bound.address()).expect("the test waits");
-                bound.run(told).await;
+                bound.run(registry, told).await;
             });
         });
         let address = address.recv().expect("the server starts");

@@ -32,9 +32,14 @@ impl Model {
     pub fn new(engine: Engine, tokenizer: Arc<Tokenizer>, template: Option<Template>) -> Self {
         let capabilities = template.as_ref().map(Template::capabilities);
         let replies = template.as_ref().map(|template| ReplyFormat::detect(template.source()));
-        let replies = replies.unwrap_or_default();
-        let template = template.map(Arc::new);
-        Self { engine, tokenizer, template, capabilities, replies, pace: Pace::default() }
+        Self {
+            engine,
+            tokenizer,
+            template: template.map(Arc::new),
+            capabilities,
+            replies: replies.unwrap_or_default(),
+            pace: Pace::default(),
+        }
     }
 
     /// Whether the template shows tools and how the model calls them is known.

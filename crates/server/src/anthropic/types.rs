@@ -64,18 +64,6 @@ pub(crate) struct MessagesRequest {
     pub output_format: Option<Value>,
 }
 
-/// What the reply should be like.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OutputConfig {
-    /// `{"type": "json_schema", "schema": {…}}`.
-    #[serde(default)]
-    #[schema(value_type = Option<Value>)]
-    pub format: Option<Value>,
-    #[serde(rename = "effort")]
-    _effort: Option<Ignored>,
-}
-
 /// A function that the model may call.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub(crate) struct ToolDefinition {
@@ -118,6 +106,18 @@ pub(crate) enum ToolChoiceKind {
     Any,
     Tool,
     None,
+}
+
+/// What the reply should be like.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputConfig {
+    /// `{"type": "json_schema", "schema": {…}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub format: Option<Value>,
+    #[serde(rename = "effort")]
+    _effort: Option<Ignored>,
 }
 
 /// Whether the model thinks first.
@@ -206,13 +206,13 @@ impl MessagesRequest {
             stop: self.stop_sequences.clone().map(OneOrMany::Many),
             ..SamplingFields::default()
         };
-        let form = self.form()?;
+        let form = self.constraint()?;
         let prepared = self.conversation()?.prepare(model)?;
         prepared.ask(1, form, |ids| sampling.request(model, ids, Some(max_tokens)))
     }
 
     /// The form that the reply must have.
-    fn form(&self) -> Result<Option<Constraint>> {
+    fn constraint(&self) -> Result<Option<Constraint>> {
         let config = self.output_config.as_ref().and_then(|config| config.format.as_ref());
         let (param, format) = match (config, &self.output_format) {
             (Some(_), Some(_)) => {

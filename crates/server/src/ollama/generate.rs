@@ -82,7 +82,7 @@ pub(crate) async fn generate(
     Fields(request): Fields<OllamaGenerate>,
 ) -> Result<Response> {
     check_images(request.images.as_ref())?;
-    let form = form::of_ollama(request.format.as_ref())?;
+    let constraint = form::of_ollama(request.format.as_ref())?;
     for (name, given) in [
         ("suffix", request.suffix.as_ref().is_some_and(|text| !text.is_empty())),
         ("template", request.template.as_ref().is_some_and(|text| !text.is_empty())),
@@ -106,12 +106,13 @@ pub(crate) async fn generate(
         // A model without a template continues texts.
         if raw || model.template.is_none() {
             let ids = model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true });
-            let request = engine::Request { constraint: form, ..options.request(model, ids)? };
+            let request = engine::Request { constraint, ..options.request(model, ids)? };
             return Ok(Ask { request, n: 1, reading: Reading::default() });
         }
         let system = system.into_iter().map(|system| Message::new("system", system));
         let messages = system.chain([Message::new("user", text)]).collect();
-        Conversation::of(messages, think).prepare(model)?.ask(1, form, |ids| options.request(model, ids))
+        let talk = Conversation::of(messages, think);
+        talk.prepare(model)?.ask(1, constraint, |ids| options.request(model, ids))
     })
     .await
 }

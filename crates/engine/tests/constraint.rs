@@ -187,6 +187,7 @@ fn grammar(format: ToolFormat, required: bool) -> CallGrammar {
         tools: weather_and_time(),
         required,
         parallel: true,
+        form: None,
         reasoning: Some(("<think>", "</think>")),
         in_reasoning: false,
     }
@@ -286,6 +287,29 @@ fn where_calls_are_optional_text_is_free_until_one_begins() {
     let llama = Constraint::tool_calls(&grammar(ToolFormat::Llama3, false), &SMOLLM2.0).expect("it compiles");
     assert!(takes(&llama, "Just {text}") && takes(&llama, "{\"name\": \"time\", \"parameters\": {}}"));
     assert!(!takes(&llama, "{\"name\": \"date\", \"parameters\": {}}"));
+}
+
+#[test]
+fn a_reply_of_a_form_may_call_instead() {
+    for format in FORMATS {
+        let form = Some(json!({ "type": "object", "properties": { "a": { "type": "integer" } },
+            "required": ["a"], "additionalProperties": false }));
+        let either = Constraint::tool_calls(&CallGrammar { form, ..grammar(format, false) }, &SMOLLM2.0);
+        let either = either.expect("it compiles");
+        assert!(
+            takes(&either, "{\"a\": 1}") && takes(&either, "<think>\nHm.\n</think>\n\n{\"a\": 1}"),
+            "{format:?}"
+        );
+        assert!(!takes(&either, "{\"b\": 1}") && !takes(&either, "Well."), "{format:?}");
+        let (opening, closing) = (format.opening(), format.closing());
+        let call = match format {
+            ToolFormat::Hermes | ToolFormat::Gemma => "{\"name\": \"time\", \"arguments\": {}}",
+            ToolFormat::Llama3 => "{\"name\": \"time\", \"parameters\": {}}",
+            ToolFormat::Mistral => "[{\"name\": \"time\", \"arguments\": {}}]",
+            ToolFormat::MistralArgs => "time[ARGS]{}",
+        };
+        assert!(takes(&either, &format!("{opening}{call}{closing}")), "{format:?}");
+    }
 }
 
 #[test]

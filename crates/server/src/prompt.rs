@@ -20,6 +20,8 @@ use crate::tools::Tools;
 pub(crate) struct Conversation {
     pub messages: Vec<Message>,
     pub tools: Tools,
+    /// The form that the reply must have, unless it calls tools.
+    pub form: Option<Constraint>,
     /// Think before the answer, or not, where the template can tell the model.
     pub thinking: Option<bool>,
     /// Further variables of the template.
@@ -33,33 +35,36 @@ pub(crate) struct Prepared {
     reading: Reading,
     /// Control tokens that mark parts of replies.
     shown: Vec<u32>,
-    /// What calls are held to.
-    calls: Option<Constraint>,
+    /// What the reply is held to.
+    constraint: Option<Constraint>,
 }
 
 impl Conversation {
-    /// Of plain turns.
-    pub fn of(messages: Vec<Message>, thinking: Option<bool>) -> Self {
-        Self { messages, thinking, ..Self::default() }
-    }
-
     /// Renders and encodes it.
     ///
     /// # Errors
     /// What the template says of the conversation, or the tools' schemas of themselves.
-    pub fn prepare(self, model: &Model) -> Result<Prepared> {
+    pub fn prepare(mut self, model: &Model) -> Result<Prepared> {
+        let form = self.form.take();
         let (input, offered, mut reading) = self.input(model)?;
         let prompt = engine::encode_chat(&model.tokenizer, template(model)?, &input).map_err(refused)?;
         reading.in_reasoning = reading.format.opens_reasoning(&prompt.text);
-        let calls = offered.constraint(model, &reading)?;
+        let constraint = match form {
+            Some(form) if !offered.any() => {
+                // All of the reply has that form.
+                reading = Reading::default();
+                Some(form)
+            }
+            form => offered.constraint(model, &reading, form.as_ref())?,
+        };
         // Where the arguments of calls are promised, what stands elsewhere is none.
-        reading.format.fenced &= calls.is_none();
+        reading.format.fenced &= constraint.is_none();
         let tokenizer = &model.tokenizer;
         let control =
             |mark: &&str| tokenizer.token_id(mark).filter(|&id| tokenizer.kind(id) == Some(Kind::Control));
         let tools = reading.format.tools.filter(|_| reading.with_tools);
         let shown = ReplyFormat { tools, ..reading.format }.marks().iter().filter_map(control).collect();
-        Ok(Prepared { ids: prompt.ids, reading, shown, calls })
+        Ok(Prepared { ids: prompt.ids, reading, shown, constraint })
     }
 
     /// The text that the model reads.
@@ -73,7 +78,7 @@ impl Conversation {
 
     /// As the template takes it.
     fn input(self, model: &Model) -> Result<(ChatInput, Tools, Reading)> {
-        let Self { mut messages, tools, thinking, extra } = self;
+        let Self { mut messages, tools, thinking, extra, form: _ } = self;
         let mut format = model.replies;
         let shown = tools.for_template();
         let capabilities = model.capabilities;
@@ -127,26 +132,13 @@ fn adapt_calls(message: &mut Message, i: usize, style: ToolArguments, nine: bool
 }
 
 impl Prepared {
-    /// Asks for `n` replies of the form that `form` says, if any, with what
-    /// `request` makes of the prompt.
+    /// Asks for `n` replies with what `request` makes of the prompt.
     ///
     /// # Errors
-    /// 400 when a form is asked for beside calls, and what `request` says.
-    pub fn ask(
-        self,
-        n: usize,
-        form: Option<Constraint>,
-        request: impl FnOnce(Vec<u32>) -> Result<Request>,
-    ) -> Result<Ask> {
-        let Self { ids, mut reading, shown, calls } = self;
-        if form.is_some() && reading.with_tools {
-            return Err(ApiError::unsupported("response_format", "a form of the reply together with tools"));
-        }
-        if form.is_some() {
-            // All of the reply has that form.
-            reading = Reading::default();
-        }
-        Ok(Ask { request: Request { constraint: form.or(calls), shown, ..request(ids)? }, n, reading })
+    /// What `request` says.
+    pub fn ask(self, n: usize, request: impl FnOnce(Vec<u32>) -> Result<Request>) -> Result<Ask> {
+        let Self { ids, reading, shown, constraint } = self;
+        Ok(Ask { request: Request { constraint, shown, ..request(ids)? }, n, reading })
     }
 }
 

@@ -89,17 +89,25 @@ impl Tools {
         self.any().then(|| self.list.iter().map(Tool::for_template).collect())
     }
 
-    /// What replies are held to: calls if they must come, and arguments of
-    /// `strict` tools. Other tools' schemas are kept where calls must come and
-    /// the schema is one that can be followed.
+    /// What replies are held to: calls if they must come, arguments of `strict`
+    /// tools, and `form` where they are no calls. Other tools' schemas are kept
+    /// where a grammar is at work and the schema is one that can be followed.
     ///
     /// # Errors
-    /// 400 when a strict schema cannot be followed.
-    pub fn constraint(&self, model: &Model, reading: &Reading) -> Result<Option<Constraint>> {
+    /// 400 when a strict schema cannot be followed, or the form is no JSON schema.
+    pub fn constraint(
+        &self,
+        model: &Model,
+        reading: &Reading,
+        form: Option<&Constraint>,
+    ) -> Result<Option<Constraint>> {
         let required = matches!(self.choice, Choice::Required | Choice::Named(_));
         let Some(format) = reading.format.tools.filter(|_| self.any()) else { return Ok(None) };
-        if !required && !self.list.iter().any(|tool| tool.strict) {
+        if !required && form.is_none() && !self.list.iter().any(|tool| tool.strict) {
             return Ok(None);
+        }
+        if form.is_some_and(|form| form.schema().is_none()) {
+            return Err(ApiError::unsupported("tools", "together with a form of the reply other than JSON"));
         }
         let named = |tool: &&Tool| match &self.choice {
             Choice::Named(name) => tool.name == *name,
@@ -107,7 +115,7 @@ impl Tools {
         };
         let callable = |tool: &Tool| {
             let can = |schema: &Value| Constraint::json_schema(schema).is_ok();
-            let schema = tool.parameters.clone().filter(|schema| tool.strict || (required && can(schema)));
+            let schema = tool.parameters.clone().filter(|schema| tool.strict || can(schema));
             Callable { name: tool.name.clone(), arguments: schema }
         };
         let grammar = CallGrammar {
@@ -116,6 +124,7 @@ impl Tools {
             required,
             // Models that never learned to call do not know when to stop.
             parallel: self.parallel && !matches!(self.choice, Choice::Named(_)) && model.knows_tools(),
+            form: form.and_then(Constraint::schema).cloned(),
             reasoning: reading.format.reasoning,
             in_reasoning: reading.in_reasoning,
         };

@@ -102,6 +102,21 @@ fn a_call_that_must_come_comes_whatever_the_model_would_say() {
 }
 
 #[test]
+fn a_reply_has_its_form_or_calls() {
+    let form = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {
+        "type": "object", "properties": {"noon": {"enum": [true]}}, "required": ["noon"], "additionalProperties": false}}});
+    let body = json!({"messages": question(), "tools": [function(false)], "response_format": form});
+    let server = TestServer::saying_plainly("{\"noon\": true}");
+    let message = &server.post("/v1/chat/completions", &body).json()["choices"][0]["message"];
+    assert_eq!((&message["content"], &message["tool_calls"]), (&json!("{\"noon\": true}"), &Value::Null));
+    let server = TestServer::saying_plainly(
+        "<tool_call>\n{\"name\": \"time\", \"arguments\": {\"zone\": \"UTC\"}}\n</tool_call>",
+    );
+    let message = &server.post("/v1/chat/completions", &body).json()["choices"][0]["message"];
+    assert_eq!(message["tool_calls"][0]["function"]["name"], "time");
+}
+
+#[test]
 fn tools_that_cannot_be_served_are_refused() {
     let server = TestServer::quick();
     for (extra, param) in [
@@ -109,7 +124,7 @@ fn tools_that_cannot_be_served_are_refused() {
         (json!({"tools": [function(false), function(false)]}), "tools[1]"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tools": [function(false)], "tool_choice": "perhaps"}), "tool_choice"),
-        (json!({"tools": [function(false)], "response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"tools": [function(false)], "guided_regex": "a+"}), "tools"),
         (
             json!({"tools": [{"type": "function", "function": {"name": "f", "strict": true, "parameters": {"not": {}}}}]}),
             "tools",

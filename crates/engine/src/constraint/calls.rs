@@ -33,6 +33,8 @@ pub struct CallGrammar {
     pub required: bool,
     /// More than one call may come.
     pub parallel: bool,
+    /// JSON schema of replies that are no calls, where none are required.
+    pub form: Option<Value>,
     /// What opens and closes the reasoning that may come first.
     pub reasoning: Option<(&'static str, &'static str)>,
     /// The prompt has opened the reasoning already.
@@ -43,9 +45,14 @@ impl CallGrammar {
     /// The grammar in `llguidance`'s variant of Lark.
     pub(super) fn lark(&self, tokenizer: &Tokenizer) -> Result<String> {
         self.check()?;
-        let lark = match self.required {
-            true => format!("start: {}calls\n", self.reasoning()),
-            false => self.optional(tokenizer),
+        let reasoning = self.reasoning();
+        let lark = match &self.form {
+            _ if self.required => format!("start: {reasoning}calls\n"),
+            Some(schema) => {
+                let schema = compilable(schema)?;
+                format!("start: {reasoning}(calls | form)\nform: %json {schema}\n")
+            }
+            None => self.optional(tokenizer),
         };
         Ok(lark + &self.reasoning_rules(tokenizer) + &self.calls(tokenizer)?)
     }
@@ -94,7 +101,8 @@ impl CallGrammar {
     }
 
     fn reasoning_rules(&self, tokenizer: &Tokenizer) -> String {
-        let Some((open, close)) = self.reasoning.filter(|_| self.required) else { return String::new() };
+        let ruled = self.required || self.form.is_some();
+        let Some((open, close)) = self.reasoning.filter(|_| ruled) else { return String::new() };
         let thought = match control(tokenizer, close) {
             Some(id) => format!("thought: THOUGHT? <[{id}]> GAP?\nTHOUGHT: /(.|\\n)+/\n"),
             None => {

@@ -26,6 +26,8 @@ const JSON_SPACE: &str = " |\n {0,64}";
 pub struct Constraint {
     pub(super) grammar: Arc<GrammarInit>,
     kind: &'static str,
+    /// The JSON schema that it was made of.
+    schema: Option<Arc<Value>>,
 }
 
 impl fmt::Debug for Constraint {
@@ -42,7 +44,13 @@ impl Constraint {
     /// [`Error::Constraint`] with the place and the keyword that is not
     /// supported, or what else is wrong or too large.
     pub fn json_schema(schema: &Value) -> Result<Self> {
-        Self::compiled(TopLevelGrammar::from_json_schema(compilable(schema)?), "JSON schema")
+        let made = Self::compiled(TopLevelGrammar::from_json_schema(compilable(schema)?), "JSON schema")?;
+        Ok(Self { schema: Some(Arc::new(schema.clone())), ..made })
+    }
+
+    /// The JSON schema that it was made of, if it was.
+    pub fn schema(&self) -> Option<&Value> {
+        self.schema.as_deref()
     }
 
     /// Any JSON object.
@@ -83,7 +91,7 @@ impl Constraint {
         let grammar = TopLevelGrammar::from_lark(source.to_string());
         // The names of special tokens can only be looked up when the tokens are known.
         Self::compiled(grammar.clone(), "grammar")?;
-        Ok(Self { grammar: Arc::new(GrammarInit::Serialized(grammar)), kind: "grammar" })
+        Ok(Self { grammar: Arc::new(GrammarInit::Serialized(grammar)), kind: "grammar", schema: None })
     }
 
     /// One of `texts`.
@@ -111,13 +119,13 @@ impl Constraint {
         let grammar = TopLevelGrammar::from_lark(calls.lark(tokenizer)?);
         // Control tokens can only be looked up when the tokens are known.
         Self::compiled(grammar.clone(), "tool calls")?;
-        Ok(Self { grammar: Arc::new(GrammarInit::Serialized(grammar)), kind: "tool calls" })
+        Ok(Self { grammar: Arc::new(GrammarInit::Serialized(grammar)), kind: "tool calls", schema: None })
     }
 
     fn compiled(grammar: TopLevelGrammar, kind: &'static str) -> Result<Self> {
         let init = GrammarInit::Serialized(grammar);
         let (grammar, lexer) = on_own_stack(|| init.to_internal(None, limits()))?;
-        Ok(Self { grammar: Arc::new(GrammarInit::Internal(grammar, lexer)), kind })
+        Ok(Self { grammar: Arc::new(GrammarInit::Internal(grammar, lexer)), kind, schema: None })
     }
 }
 

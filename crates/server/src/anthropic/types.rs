@@ -207,8 +207,8 @@ impl MessagesRequest {
             ..SamplingFields::default()
         };
         let form = self.constraint()?;
-        let prepared = self.conversation()?.prepare(model)?;
-        prepared.ask(1, form, |ids| sampling.request(model, ids, Some(max_tokens)))
+        let talk = Conversation { form, ..self.conversation()? };
+        talk.prepare(model)?.ask(1, |ids| sampling.request(model, ids, Some(max_tokens)))
     }
 
     /// The form that the reply must have.

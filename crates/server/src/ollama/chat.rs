@@ -132,8 +132,8 @@ pub(crate) async fn chat(
     let (options, think) = (Options::new(request.options)?, thinking(request.think.as_ref())?);
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Chat, move |model| {
-        let talk = Conversation { messages, tools, thinking: think, ..Conversation::default() };
-        talk.prepare(model)?.ask(1, form, |ids| options.request(model, ids))
+        let talk = Conversation { messages, tools, form, thinking: think, ..Conversation::default() };
+        talk.prepare(model)?.ask(1, |ids| options.request(model, ids))
     })
     .await
 }

@@ -111,8 +111,8 @@ pub(crate) async fn generate(
         }
         let system = system.into_iter().map(|system| Message::new("system", system));
         let messages = system.chain([Message::new("user", text)]).collect();
-        let talk = Conversation::of(messages, think);
-        talk.prepare(model)?.ask(1, constraint, |ids| options.request(model, ids))
+        let talk = Conversation { messages, form: constraint, thinking: think, ..Conversation::default() };
+        talk.prepare(model)?.ask(1, |ids| options.request(model, ids))
     })
     .await
 }

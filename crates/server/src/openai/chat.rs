@@ -107,10 +107,9 @@ impl ChatRequest {
         let (n, max_tokens, logprobs) = (self.n()?, self.max_tokens()?, self.logprobs()?);
         let Self { chat, form, sampling } = self;
         let constraint = form.constraint()?;
-        let prepared = chat.conversation()?.prepare(model)?;
-        prepared.ask(n, constraint, |ids| {
-            Ok(engine::Request { logprobs, ..sampling.request(model, ids, max_tokens)? })
-        })
+        let talk = Conversation { form: constraint, ..chat.conversation()? };
+        talk.prepare(model)?
+            .ask(n, |ids| Ok(engine::Request { logprobs, ..sampling.request(model, ids, max_tokens)? }))
     }
 
     fn n(&self) -> Result<usize> {
@@ -161,6 +160,7 @@ impl ChatFields {
         Ok(Conversation {
             messages: messages.map(|(i, m)| m.into_message(i)).collect::<Result<_>>()?,
             tools: tools::of_chat(self.tools, self.tool_choice.as_ref(), self.parallel_tool_calls)?,
+            form: None,
             thinking,
             extra,
         })

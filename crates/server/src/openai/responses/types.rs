@@ -128,8 +128,8 @@ impl ResponsesRequest {
         let form = FormFields { response_format: format, ..FormFields::default() };
         let form =
             form.constraint().map_err(|error| ApiError { param: Some("text.format".into()), ..error })?;
-        let prepared = fields.conversation()?.prepare(model)?;
-        prepared.ask(1, form, |ids| sampling.request(model, ids, max_tokens))
+        let talk = Conversation { form, ..fields.conversation()? };
+        talk.prepare(model)?.ask(1, |ids| sampling.request(model, ids, max_tokens))
     }
 }
 

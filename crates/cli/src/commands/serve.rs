@@ -126,6 +126,7 @@ fn source(
         load: args.load.clone(),
         parallel: args.parallel.into(),
         max_requests: args.max_requests as usize,
+        deterministic: args.engine.deterministic,
     };
     Ok((aliases, Box::new(source)))
 }
@@ -171,6 +172,7 @@ struct Source {
     load: LoadArgs,
     parallel: usize,
     max_requests: usize,
+    deterministic: bool,
 }
 
 impl Source {
@@ -190,7 +192,11 @@ impl Source {
             HumanBytes(memory.kv_cache),
             HumanBytes(memory.scratch),
         ));
-        let config = EngineConfig { name: self.alias.clone(), max_requests: self.max_requests };
+        let config = EngineConfig {
+            name: self.alias.clone(),
+            max_requests: self.max_requests,
+            deterministic: self.deterministic,
+        };
         let tokenizer = self.opened.tokenizer.clone();
         let engine = Engine::start(Box::new(loaded), tokenizer.clone(), config);
         let template = match &self.info.template {

@@ -111,7 +111,11 @@ impl ModelSource for Source {
         let runner = Reciter { delay: self.delay, groups, logits: Vec::new(), steps };
         let file = model::testing::tiny("llama", 1).expect("the name is known");
         let tokenizer = Arc::new(Tokenizer::from_metadata(&file.metadata).expect("the vocabulary is valid"));
-        let config = EngineConfig { name: "reciter".into(), max_requests: self.max_requests };
+        let config = EngineConfig {
+            name: "reciter".into(),
+            max_requests: self.max_requests,
+            ..EngineConfig::default()
+        };
         let engine = Engine::start(Box::new(runner), tokenizer.clone(), config);
         let template = Template::builtin("chatml", SpecialTokens::default()).expect("it is built in");
         Ok(Model::new(engine, tokenizer, Some(template)))

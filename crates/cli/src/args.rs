@@ -175,7 +175,7 @@ pub struct ChatArgs {
 }
 
 /// `quarrel serve`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// A model and the name it is served under; may be given several times, also to serve one model
     /// under several names. The first is loaded at once, others when they are asked for.
@@ -186,9 +186,13 @@ pub struct ServeArgs {
     /// Use this template instead of the models' own: chatml, gemma, llama2, llama3, mistral, phi3 or zephyr.
     #[arg(long, value_name = "NAME")]
     pub chat_template: Option<String>,
-    /// Replies that are generated side by side; each has the whole context to itself.
+    /// Replies that are generated side by side.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub parallel: u16,
+    /// Memory for each model's KV cache, as 512MiB, 4GiB or 25% of what is free; replies share its pages, and
+    /// it holds at least one full context [default: all that they can use, at most 25%].
+    #[arg(long, value_name = "SIZE", value_parser = kv_memory)]
+    pub kv_memory: Option<KvMemory>,
     /// Requests that may be worked on or wait at once; more are answered with status 429.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_requests: u32,
@@ -204,8 +208,31 @@ pub struct ServeArgs {
     pub network: NetworkArgs,
 }
 
+/// How much memory a KV cache may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvMemory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the memory that is free.
+    Percent(u8),
+}
+
+/// `512MiB`, `4GiB` or `25%`.
+fn kv_memory(text: &str) -> Result<KvMemory, String> {
+    let wrong = || "write it as 512MiB, 4GiB or 25%".to_owned();
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.parse().ok().filter(|percent| (1..=90).contains(percent));
+        return percent.map(KvMemory::Percent).ok_or_else(|| "a share is from 1% to 90%".into());
+    }
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).ok_or_else(wrong)?;
+    let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).map(KvMemory::Bytes).ok_or_else(wrong)
+}
+
 /// Who can reach the server, and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
     /// The address to listen on; any but this machine's own needs API keys.
@@ -220,6 +247,10 @@ pub struct NetworkArgs {
     /// Let other machines ask without a key.
     #[arg(long)]
     pub insecure: bool,
+    /// Let callers fetch models into this machine's cache (Ollama's /api/pull): built-in names and those of
+    /// the Hugging Face Hub, with the token that this machine has.
+    #[arg(long)]
+    pub allow_pull: bool,
     /// A name, besides localhost and addresses, by which the server may be reached; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
@@ -229,6 +260,9 @@ pub struct NetworkArgs {
     /// Longest time a request may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
+    /// Longest time a request may wait to start; one that would wait longer is answered with status 503.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub queue_time: u64,
     /// How long running requests may go on after Ctrl-C or SIGTERM; a second one ends them at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub drain: u64,
@@ -424,4 +458,19 @@ fn isa(text: &str) -> Result<Isa, String> {
         let names: Vec<_> = Isa::ALL.iter().map(|isa| isa.option()).collect();
         format!("this build knows {}", names.join(", "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_memory_are_read() {
+        assert_eq!(kv_memory("512MiB"), Ok(KvMemory::Bytes(512 << 20)));
+        assert_eq!(kv_memory("4 GiB"), Ok(KvMemory::Bytes(4 << 30)));
+        assert_eq!(kv_memory("25%"), Ok(KvMemory::Percent(25)));
+        for wrong in ["", "4", "4GB", "0MiB", "-1GiB", "0%", "91%", "x%", "99999999999TiB"] {
+            assert!(kv_memory(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -81,9 +81,14 @@ pub struct Opened {
 
 /// Opens a model by name, fetching it first if it is not here.
 pub fn open(name: &str) -> Result<Opened> {
-    let path = fetch(name)?.path;
-    let file = open_file(&path)?;
-    let (tokenizer, chat_template) = vocabulary(&path, &file)?;
+    open_resolved(name, &fetch(name)?)
+}
+
+/// Opens a model that is on this machine.
+pub fn open_resolved(name: &str, resolved: &Resolved) -> Result<Opened> {
+    let path = &resolved.path;
+    let file = open_file(path)?;
+    let (tokenizer, chat_template) = vocabulary(path, &file)?;
     Ok(Opened { name: shown(name), file, tokenizer: Arc::new(tokenizer), chat_template })
 }
 
@@ -203,11 +208,13 @@ impl Opened {
         self.load_with(args, |options| LoadOptions { max_outputs: SCORED_ROWS, ..options })
     }
 
-    /// Loads the weights for `n` sequences side by side, logits of each.
-    pub fn load_for_batch(&self, args: &LoadArgs, n: usize) -> Result<LoadedModel> {
+    /// Loads the weights for `n` sequences side by side, logits of each, which share a cache of
+    /// `kv_memory` bytes; `None`: each has the whole context.
+    pub fn load_for_batch(&self, args: &LoadArgs, n: usize, kv_memory: Option<u64>) -> Result<LoadedModel> {
         self.load_with(args, |options| LoadOptions {
             max_batch_tokens: options.max_batch_tokens.max(n),
             max_sequences: n,
+            kv_memory,
             max_outputs: n,
             ..options
         })

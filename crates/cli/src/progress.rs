@@ -60,7 +60,7 @@ impl Progress for PullProgress {
         match event {
             Event::Asking { who } => self.say(format!("asking {who} where to find it")),
             Event::Waiting => self.say("waiting for another pull of this model".into()),
-            Event::Bytes { file, index, count, done, total } => {
+            Event::Bytes { file, index, count, done, total, .. } => {
                 let part = if *count > 1 { format!(" ({}/{count})", index + 1) } else { String::new() };
                 self.bytes(format!("fetching {file}{part}"), *done, *total);
             }

@@ -70,12 +70,14 @@ impl Worker {
     ) -> Self {
         let limits = runner.limits();
         let manager = BlockManager::new(runner.groups(), config.deterministic);
+        let metrics = Metrics::new(&config.name);
+        metrics.pages(runner.groups().iter().map(|group| group.n_pages as usize).sum());
         Self {
             runner,
             tokenizer,
             queue,
             counts,
-            metrics: Metrics::new(&config.name),
+            metrics,
             limits,
             manager,
             sampler: Sampler::new(),

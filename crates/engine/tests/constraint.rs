@@ -217,7 +217,7 @@ fn random_walks_that_must_call_write_calls_that_the_parser_reads() {
                     true => continue_after(&constraint, "Hm.\n</think>\n\n", seed),
                     false => continue_after(&constraint, "", seed),
                 };
-                let reply = ReplyFormat { reasoning: grammar.reasoning, tools: Some(format) };
+                let reply = ReplyFormat { reasoning: grammar.reasoning, tools: Some(format), fenced: false };
                 let mut parser = ReplyParser::new(&reply, true, in_reasoning);
                 let mut deltas = parser.push(&text);
                 deltas.extend(parser.finish());

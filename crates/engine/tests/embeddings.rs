@@ -133,7 +133,12 @@ fn pages_come_back_from_dropped_requests() {
     }
     // The pool holds one full context.
     engine.embed(request(prompt, Pooling::Mean, true)).unwrap().wait().unwrap();
-    assert_eq!(engine.load().running + engine.load().waiting, 0);
+    // The answer comes a moment before the place is free.
+    let begun = std::time::Instant::now();
+    while engine.load().running + engine.load().waiting > 0 {
+        assert!(begun.elapsed().as_secs() < 10, "a dropped request stays");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

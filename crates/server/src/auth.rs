@@ -31,22 +31,30 @@ struct Key {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
     /// A key that could be guessed or mistyped.
-    #[error("API key {line}: a key has at least {SHORTEST} visible ASCII characters")]
+    #[error(
+        "API key {line} is weak: a key has at least {SHORTEST} visible ASCII characters, {FEWEST_KINDS} of them \
+         different; `openssl rand -hex 16` makes a good one"
+    )]
     Weak {
         /// Its line in the list, from 1.
         line: usize,
     },
+    /// A list that was given and lets nobody in.
+    #[error("there is no API key in it")]
+    Empty,
 }
 
 /// Fewest characters of a key.
 const SHORTEST: usize = 8;
+/// Fewest different characters of a key.
+const FEWEST_KINDS: usize = 5;
 
 impl Keys {
     /// Reads a list: a key a line, or `NAME=KEY`; empty lines and lines that
     /// begin with `#` do not count. Keys without a name are `key1`, `key2`, … by line.
     ///
     /// # Errors
-    /// [`KeysError::Weak`].
+    /// [`KeysError`].
     pub fn parse(text: &str) -> Result<Self, KeysError> {
         let mut keys = Vec::new();
         for (i, line) in text.lines().map(str::trim).enumerate() {
@@ -58,12 +66,12 @@ impl Keys {
                 Some((name, key)) if !key.trim_matches('=').is_empty() => (name.trim().into(), key.trim()),
                 _ => (format!("key{}", i + 1).into(), line),
             };
-            if key.len() < SHORTEST || !key.bytes().all(|b| b.is_ascii_graphic()) {
+            if !is_strong(key) {
                 return Err(KeysError::Weak { line: i + 1 });
             }
             keys.push(Key { name, hash: Sha256::digest(key).into() });
         }
-        Ok(Self { keys })
+        if keys.is_empty() { Err(KeysError::Empty) } else { Ok(Self { keys }) }
     }
 
     /// Both lists.
@@ -89,6 +97,12 @@ impl Keys {
         }
         bool::from(found).then(|| self.keys[index as usize].caller())
     }
+}
+
+/// Refuses what is short, cannot be typed, or repeats itself.
+fn is_strong(key: &str) -> bool {
+    let kinds = key.bytes().collect::<std::collections::BTreeSet<_>>().len();
+    key.len() >= SHORTEST && kinds >= FEWEST_KINDS && key.bytes().all(|b| b.is_ascii_graphic())
 }
 
 impl std::fmt::Debug for Keys {
@@ -174,8 +188,11 @@ mod tests {
 
     #[test]
     fn weak_keys_are_refused() {
-        assert_eq!(Keys::parse("ok-ok-ok-ok\nshort").err(), Some(KeysError::Weak { line: 2 }));
+        assert_eq!(Keys::parse("long-enough-key\nshort").err(), Some(KeysError::Weak { line: 2 }));
         assert_eq!(Keys::parse("a=with spaces in it").err(), Some(KeysError::Weak { line: 1 }));
-        assert!(Keys::parse("").is_ok_and(|keys| keys.is_empty()));
+        assert_eq!(Keys::parse("aaaaaaaabbbbbbbb").err(), Some(KeysError::Weak { line: 1 }));
+        for empty in ["", "\n \n", "# none yet\n"] {
+            assert_eq!(Keys::parse(empty).err(), Some(KeysError::Empty));
+        }
     }
 }

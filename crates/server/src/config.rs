@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::auth::Keys;
+use crate::pulls::Pulls;
 
 /// Everything that is decided before the server starts.
 #[derive(Debug)]
@@ -19,10 +20,14 @@ pub struct Config {
     pub max_body: usize,
     /// Longest time a request may take.
     pub timeout: Duration,
+    /// Longest time a request may wait to start; one that would wait longer is answered with 503.
+    pub queue_time: Duration,
     /// How long running requests may go on after a shutdown was asked for.
     pub drain: Duration,
     /// Certificate chain and key, both PEM.
     pub tls: Option<TlsFiles>,
+    /// Lets callers fetch models; `None`: they may not.
+    pub pulls: Option<Pulls>,
 }
 
 /// What TLS needs, as PEM text.
@@ -49,8 +54,10 @@ impl Default for Config {
             max_requests: 64,
             max_body: 4 << 20,
             timeout: Duration::from_secs(3600),
+            queue_time: Duration::from_secs(300),
             drain: Duration::from_secs(30),
             tls: None,
+            pulls: None,
         }
     }
 }

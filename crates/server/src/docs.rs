@@ -34,6 +34,7 @@ use crate::{anthropic, health, ollama, openai, tokens};
         ollama::models::ps,
         ollama::models::show,
         ollama::models::version,
+        ollama::pull::pull,
         tokens::tokenize,
         tokens::detokenize,
         tokens::apply_template,

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 /// The result of anything that answers a request.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
-/// How long a caller that was turned away should wait, in seconds.
-const RETRY_AFTER: u64 = 1;
+/// Least and most seconds that a caller who was turned away is told to wait.
+const RETRY_AFTER: (u64, u64) = (1, 3600);
 
 /// A refusal. Its message never holds a path or an address of this machine.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,12 +25,14 @@ pub struct ApiError {
     pub param: Option<String>,
     /// A word for programs, such as `model_not_found`.
     pub code: Option<&'static str>,
+    /// When it may be worth trying again, where that can be told.
+    pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
     /// An error of `status`.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: None }
+        Self { status, message: message.into(), param: None, code: None, retry_after: None }
     }
 
     /// The request is wrong.
@@ -56,6 +58,7 @@ impl ApiError {
             message,
             param: Some("model".into()),
             code: Some("model_not_found"),
+            retry_after: None,
         }
     }
 
@@ -65,6 +68,22 @@ impl ApiError {
             code: Some("overloaded"),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too many requests are running; try again later")
         }
+    }
+
+    /// The request cannot begin within the time that requests may wait.
+    pub fn would_wait(limit: Duration) -> Self {
+        let message =
+            format!("the request cannot start within {:.0} s; try again later", limit.as_secs_f64());
+        Self { code: Some("overloaded"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
+    /// Tells a caller that was turned away for want of a place when to come again.
+    #[must_use]
+    pub fn or_retry_after(mut self, wait: Duration) -> Self {
+        if self.code == Some("overloaded") && self.retry_after.is_none() {
+            self.retry_after = Some(wait);
+        }
+        self
     }
 
     /// Something failed that the caller has no part in; the log has the details.
@@ -130,7 +149,9 @@ impl ApiError {
     pub fn response(&self, dialect: Dialect) -> Response {
         let mut response = (self.status, Json(self.body(dialect))).into_response();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+            let (least, most) = RETRY_AFTER;
+            let wait = self.retry_after.unwrap_or_default().as_secs_f64().ceil() as u64;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.clamp(least, most)));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -164,7 +185,8 @@ impl From<engine::Error> for ApiError {
             | Error::NoEmbeddings
             | Error::NotFinite
             | Error::NoToken => Self::bad_request(message),
-            Error::Busy { .. } | Error::Overdue { .. } => Self::overloaded(),
+            Error::Busy { .. } => Self::overloaded(),
+            Error::Overdue { waited } => Self::would_wait(waited),
             Error::Stopped => Self::stopping(),
             // A failed step may name files.
             _ => {

@@ -8,6 +8,7 @@ use futures_util::stream::{self, SelectAll, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::error::{ApiError, Result};
+use crate::reading::Reading;
 use crate::registry::Lease;
 use crate::state::{Admitted, Deadline};
 
@@ -34,6 +35,8 @@ pub(crate) struct Running {
     pub lease: Lease,
     /// Tokens of each prompt.
     pub prompts: Vec<usize>,
+    /// How the replies are taken apart.
+    pub reading: Reading,
     events: SelectAll<Events>,
     first: Option<(usize, Step)>,
     /// How many replies there are.
@@ -49,6 +52,7 @@ impl Running {
         admitted: Admitted,
         generations: Vec<Generation>,
         prompts: Vec<usize>,
+        reading: Reading,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let n_open = generations.len();
@@ -64,6 +68,7 @@ impl Running {
             n_replies: n_open,
             n_open,
             prompts,
+            reading,
             lease: admitted.lease,
             deadline: admitted.deadline,
             stopping,
@@ -102,6 +107,7 @@ impl Running {
             Some((i, Event::Token { id, text, logprob })) => Ok(Some((i, Step::Token { id, text, logprob }))),
             Some((i, Event::Finished { text, reason, stop, stats })) => {
                 self.n_open -= 1;
+                self.lease.pace.note(stats.prefill + stats.decode);
                 if reason == FinishReason::Cancelled {
                     // Nobody here cancels a reply that is still read: the engine ends.
                     return Err(ApiError::stopping());

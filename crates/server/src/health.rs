@@ -23,7 +23,8 @@ pub(crate) async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, Jso
     if *server.draining.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "shutting down"})));
     }
-    let models: Vec<_> = server.registry.list().map(|m| json!({"id": m.name, "loaded": m.loaded})).collect();
+    let models: Vec<_> =
+        server.registry.list().into_iter().map(|m| json!({"id": m.name, "loaded": m.loaded})).collect();
     (StatusCode::OK, Json(json!({"status": "ok", "models": models})))
 }
 

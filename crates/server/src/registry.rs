@@ -1,16 +1,16 @@
 //! The models that are served: loaded when first asked for, unloaded when
 //! nobody has asked for a while or when another needs their memory.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use engine::Engine;
+use engine::{Engine, ReplyFormat};
 use tokenizer::Tokenizer;
 use tokenizer::template::{Capabilities, Template};
 
 use crate::error::{ApiError, Result};
+use crate::pace::Pace;
 
 /// A model that is in memory and runs.
 pub struct Model {
@@ -22,13 +22,39 @@ pub struct Model {
     pub template: Option<Arc<Template>>,
     /// What the template can show.
     pub capabilities: Option<Capabilities>,
+    /// How the model writes reasoning and calls of tools.
+    pub replies: ReplyFormat,
+    pub(crate) pace: Pace,
 }
 
 impl Model {
     /// A running engine and its vocabulary.
     pub fn new(engine: Engine, tokenizer: Arc<Tokenizer>, template: Option<Template>) -> Self {
         let capabilities = template.as_ref().map(Template::capabilities);
-        Self { engine, tokenizer, template: template.map(Arc::new), capabilities }
+        let replies = template.as_ref().map(|template| ReplyFormat::detect(template.source()));
+        Self {
+            engine,
+            tokenizer,
+            template: template.map(Arc::new),
+            capabilities,
+            replies: replies.unwrap_or_default(),
+            pace: Pace::default(),
+        }
+    }
+
+    /// Whether the template shows tools and how the model calls them is known.
+    pub(crate) fn knows_tools(&self) -> bool {
+        self.capabilities.is_some_and(|c| c.tools) && self.replies.tools.is_some()
+    }
+
+    /// How long a new reply would wait to start.
+    pub(crate) fn wait(&self) -> Duration {
+        self.pace.wait(self.engine.load(), self.engine.limits().max_sequences)
+    }
+
+    /// How long until a place comes free.
+    pub(crate) fn next_place(&self) -> Duration {
+        self.pace.next_place(self.engine.limits().max_sequences)
     }
 }
 
@@ -81,9 +107,8 @@ pub struct Residency {
 
 /// All models by the names they are served under.
 pub struct Registry {
-    slots: Vec<Arc<Slot>>,
-    /// Names in the order given, each with its slot.
-    names: Vec<(String, usize)>,
+    /// Names in the order given, each with its slot; never empty. It only grows.
+    names: RwLock<Vec<(String, Arc<Slot>)>>,
     residency: Residency,
     /// Held while anything is loaded or unloaded.
     loading: tokio::sync::Mutex<()>,
@@ -91,6 +116,7 @@ pub struct Registry {
 
 struct Slot {
     source: Box<dyn ModelSource>,
+    info: Arc<ModelInfo>,
     state: Mutex<State>,
 }
 
@@ -120,27 +146,49 @@ impl Registry {
         models: Vec<(Vec<String>, Box<dyn ModelSource>)>,
         residency: Residency,
     ) -> Result<Self, RegistryError> {
-        let (mut slots, mut names) = (Vec::new(), Vec::new());
-        let mut seen = BTreeMap::new();
-        for (i, (aliases, source)) in models.into_iter().enumerate() {
+        let mut names = Vec::new();
+        for (aliases, source) in models {
+            let slot = Slot::new(source);
             for alias in aliases {
-                if seen.insert(alias.clone(), i).is_some() {
+                if names.iter().any(|(known, _)| *known == alias) {
                     return Err(RegistryError::Twice(alias));
                 }
-                names.push((alias, i));
+                names.push((alias, slot.clone()));
             }
-            let state = Mutex::new(State { model: None, used: Instant::now() });
-            slots.push(Arc::new(Slot { source, state }));
         }
         if names.is_empty() {
             return Err(RegistryError::Empty);
         }
-        Ok(Self { slots, names, residency, loading: tokio::sync::Mutex::default() })
+        Ok(Self { names: RwLock::new(names), residency, loading: tokio::sync::Mutex::default() })
     }
 
     /// The names, in the order given.
     pub fn names(&self) -> Vec<String> {
-        self.names.iter().map(|(name, _)| name.clone()).collect()
+        self.read().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Serves one more model, unless the name is taken.
+    pub(crate) fn add(&self, name: &str, source: Box<dyn ModelSource>) {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if !names.iter().any(|(known, _)| known == name) {
+            names.push((name.to_owned(), Slot::new(source)));
+        }
+    }
+
+    /// Nothing that holds the lock can leave the list half changed.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<(String, Arc<Slot>)>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Each model once.
+    fn slots(&self) -> Vec<Arc<Slot>> {
+        let mut slots: Vec<Arc<Slot>> = Vec::new();
+        for (_, slot) in self.read().iter() {
+            if !slots.iter().any(|known| Arc::ptr_eq(known, slot)) {
+                slots.push(slot.clone());
+            }
+        }
+        slots
     }
 
     /// Loads the first model, before anything is served.
@@ -148,18 +196,15 @@ impl Registry {
     /// # Errors
     /// Whatever its source says.
     pub fn preload(&self) -> Result<(), LoadError> {
-        let slot = &self.slots[self.names[0].1];
+        let slot = self.read()[0].1.clone();
         let model = slot.source.load()?;
         slot.lock().model = Some(Arc::new(model));
         Ok(())
     }
 
     /// What each name stands for, and whether it is in memory.
-    pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
-        self.names.iter().map(|(name, slot)| {
-            let slot = &self.slots[*slot];
-            Listed { name, info: slot.source.info(), loaded: slot.running().is_some() }
-        })
+    pub fn list(&self) -> Vec<Listed> {
+        self.read().iter().map(|(name, slot)| Listed::new(name, slot)).collect()
     }
 
     /// The name under which a model is served, as a caller wrote it: nothing is
@@ -167,11 +212,18 @@ impl Registry {
     ///
     /// # Errors
     /// 404 with the names there are.
-    pub fn resolve<'a>(&'a self, name: Option<&str>) -> Result<Listed<'a>> {
-        let Some(wanted) = name else { return Ok(self.list().next().expect("a registry is not empty")) };
+    pub fn resolve(&self, name: Option<&str>) -> Result<Listed> {
+        let names = self.read();
+        let Some(wanted) = name else { return Ok(Listed::new(&names[0].0, &names[0].1)) };
         let bare = wanted.strip_suffix(":latest").unwrap_or(wanted);
-        let found = self.list().find(|listed| listed.name == wanted || listed.name == bare);
-        found.ok_or_else(|| ApiError::no_such_model(&shorten(wanted), &self.names()))
+        let found = names.iter().find(|(known, _)| known == wanted || known == bare);
+        match found {
+            Some((name, slot)) => Ok(Listed::new(name, slot)),
+            None => {
+                let served: Vec<_> = names.iter().map(|(name, _)| name.clone()).collect();
+                Err(ApiError::no_such_model(&shorten(wanted), &served))
+            }
+        }
     }
 
     /// The running model of that name, loaded first if it is not in memory.
@@ -179,25 +231,23 @@ impl Registry {
     /// # Errors
     /// 404 for an unknown name, 503 when there is no room now, 500 when it cannot be loaded.
     pub async fn acquire(self: &Arc<Self>, name: Option<&str>) -> Result<Lease> {
-        let name = self.resolve(name)?.name.to_owned();
-        let index = self.names.iter().find(|(known, _)| *known == name).map_or(0, |(_, slot)| *slot);
-        if let Some(model) = self.slots[index].running() {
-            return Ok(Lease { model: Some(model), slot: self.slots[index].clone(), name });
+        let Listed { name, slot, .. } = self.resolve(name)?;
+        if let Some(model) = slot.running() {
+            return Ok(Lease { model: Some(model), slot, name });
         }
-        let registry = self.clone();
+        let (registry, wanted) = (self.clone(), slot.clone());
         // A task of its own: it goes on when the caller leaves, and others wait for it too.
-        let loading = tokio::spawn(async move { registry.load(index).await });
+        let loading = tokio::spawn(async move { registry.load(wanted).await });
         let model = loading.await.unwrap_or_else(|_| Err(ApiError::internal()))?;
-        Ok(Lease { model: Some(model), slot: self.slots[index].clone(), name })
+        Ok(Lease { model: Some(model), slot, name })
     }
 
-    async fn load(&self, index: usize) -> Result<Arc<Model>> {
+    async fn load(&self, slot: Arc<Slot>) -> Result<Arc<Model>> {
         let _one_at_a_time = self.loading.lock().await;
-        let slot = self.slots[index].clone();
         if let Some(model) = slot.running() {
             return Ok(model);
         }
-        self.make_room(slot.source.info().memory_bytes).await?;
+        self.make_room(slot.info.memory_bytes).await?;
         let begun = Instant::now();
         let loading = slot.clone();
         let loaded = tokio::task::spawn_blocking(move || loading.source.load()).await;
@@ -223,14 +273,15 @@ impl Registry {
     async fn make_room(&self, needed: u64) -> Result<()> {
         let Some(budget) = self.residency.budget else { return Ok(()) };
         loop {
-            let loaded: Vec<_> = self.slots.iter().filter(|slot| slot.running().is_some()).collect();
-            let taken: u64 = loaded.iter().map(|slot| slot.source.info().memory_bytes).sum();
+            let mut loaded = self.slots();
+            loaded.retain(|slot| slot.running().is_some());
+            let taken: u64 = loaded.iter().map(|slot| slot.info.memory_bytes).sum();
             // One model alone may exceed the budget: it is what memory planning allowed.
             if loaded.is_empty() || taken.saturating_add(needed) <= budget {
                 return Ok(());
             }
             let oldest =
-                loaded.iter().filter_map(|slot| Some((slot.idle_since()?, *slot))).min_by_key(|o| o.0);
+                loaded.iter().filter_map(|slot| Some((slot.idle_since()?, slot))).min_by_key(|o| o.0);
             let Some((_, slot)) = oldest else {
                 let message = "other models are busy and leave no memory for this one; try again later";
                 return Err(ApiError { message: message.into(), ..ApiError::overloaded() });
@@ -243,7 +294,7 @@ impl Registry {
     pub async fn unload_idle(&self) {
         let Some(limit) = self.residency.idle else { return };
         let _one_at_a_time = self.loading.lock().await;
-        for slot in &self.slots {
+        for slot in self.slots() {
             if slot.idle_since().is_some_and(|since| since.elapsed() >= limit) {
                 slot.unload().await;
             }
@@ -257,16 +308,34 @@ impl Registry {
 }
 
 /// A model as it is served.
-pub struct Listed<'a> {
+pub struct Listed {
     /// The name.
-    pub name: &'a str,
+    pub name: String,
     /// What it is.
-    pub info: &'a ModelInfo,
+    pub info: Arc<ModelInfo>,
     /// Whether it is in memory.
     pub loaded: bool,
+    slot: Arc<Slot>,
+}
+
+impl Listed {
+    /// How long until a place of the model comes free, as far as that is known.
+    pub(crate) fn next_place(&self) -> Duration {
+        self.slot.running().map_or(Duration::ZERO, |model| model.next_place())
+    }
+
+    fn new(name: &str, slot: &Arc<Slot>) -> Self {
+        let loaded = slot.running().is_some();
+        Self { name: name.to_owned(), info: slot.info.clone(), loaded, slot: slot.clone() }
+    }
 }
 
 impl Slot {
+    fn new(source: Box<dyn ModelSource>) -> Arc<Self> {
+        let info = Arc::new(source.info().clone());
+        Arc::new(Self { source, info, state: Mutex::new(State { model: None, used: Instant::now() }) })
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // Nothing that holds the lock can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -336,7 +405,7 @@ impl Drop for Lease {
 }
 
 /// A caller's text, short enough to be quoted.
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     const LONGEST: usize = 100;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
@@ -43,6 +43,12 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/api/ps", get(ollama::models::ps))
         .route("/api/show", post(ollama::models::show))
         .route("/api/version", get(ollama::models::version))
+        .route("/api/pull", post(ollama::pull::pull))
+        .route("/api/create", any(ollama::absent::refuse))
+        .route("/api/copy", any(ollama::absent::refuse))
+        .route("/api/delete", any(ollama::absent::refuse))
+        .route("/api/push", any(ollama::absent::refuse))
+        .route("/api/blobs/{digest}", any(ollama::absent::refuse))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")

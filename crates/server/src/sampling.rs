@@ -2,12 +2,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use std::collections::BTreeMap;
-
 use engine::{DryParams, MirostatParams, PenaltyParams, Request, SamplingParams, XtcParams, breaker_ids};
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::bias;
 use crate::error::{ApiError, Result};
 use crate::fields::OneOrMany;
 use crate::registry::Model;
@@ -47,14 +47,17 @@ pub(crate) struct SamplingFields {
     pub xtc_probability: Option<f32>,
     /// From which probability they are.
     pub xtc_threshold: Option<f32>,
-    /// 2: mirostat 2 in place of the cuts; 0: off.
+    /// 2: mirostat 2, which takes the place of the cuts (`top_k` to `xtc_probability`), so that asking
+    /// for one of them as well is an error; 0: off.
     pub mirostat: Option<u32>,
     /// The surprise it aims at, in bits a token.
     pub mirostat_tau: Option<f32>,
     /// How fast it follows.
     pub mirostat_eta: Option<f32>,
-    /// Added to the logits of tokens, by id; -100 bans one.
-    pub logit_bias: Option<BTreeMap<u32, f32>>,
+    /// Added to the logits of tokens: `{"ID": BIAS, …}`, where -100 bans one, or
+    /// `[[ID or TEXT, BIAS or false], …]`.
+    #[schema(value_type = Option<Value>)]
+    pub logit_bias: Option<Value>,
     /// Makes tokens that were used recently less likely; 1 is off.
     pub repeat_penalty: Option<f32>,
     /// Subtracted from the logit of every token used recently.
@@ -108,7 +111,10 @@ impl SamplingFields {
                 threshold: self.xtc_threshold.unwrap_or(default.xtc.threshold),
             },
             mirostat: self.mirostat()?,
-            logit_bias: self.logit_bias.iter().flatten().map(|(&id, &bias)| (id, bias)).collect(),
+            logit_bias: match &self.logit_bias {
+                Some(value) => bias::parse(value, &model.tokenizer)?,
+                None => Vec::new(),
+            },
             seed: seed(self.seed),
         };
         params.check().map_err(ApiError::from)?;
@@ -140,13 +146,36 @@ impl SamplingFields {
         let default = MirostatParams::default();
         match self.mirostat {
             None | Some(0) => Ok(None),
-            Some(2) => Ok(Some(MirostatParams {
-                tau: self.mirostat_tau.unwrap_or(default.tau),
-                eta: self.mirostat_eta.unwrap_or(default.eta),
-            })),
+            Some(2) => {
+                self.check_no_cuts()?;
+                Ok(Some(MirostatParams {
+                    tau: self.mirostat_tau.unwrap_or(default.tau),
+                    eta: self.mirostat_eta.unwrap_or(default.eta),
+                }))
+            }
             Some(n) => {
                 Err(ApiError::field("mirostat", format!("mirostat is {n}, but only 0 and 2 are known")))
             }
+        }
+    }
+
+    /// Refuses cuts beside mirostat, which would be passed over in silence.
+    fn check_no_cuts(&self) -> Result<()> {
+        let is_on = |value: Option<f32>, off: f32| value.is_some_and(|value| value != off);
+        let cuts = [
+            ("top_k", self.top_k.is_some_and(|k| k != 0)),
+            ("top_p", is_on(self.top_p, 1.0)),
+            ("min_p", is_on(self.min_p, 0.0)),
+            ("typical_p", is_on(self.typical_p, 1.0)),
+            ("xtc_probability", is_on(self.xtc_probability, 0.0)),
+        ];
+        match cuts.into_iter().find(|(_, on)| *on) {
+            Some((name, _)) => {
+                let message =
+                    format!("{name} has no effect with mirostat, which cuts by itself; leave one out");
+                Err(ApiError::field(name, message))
+            }
+            None => Ok(()),
         }
     }
 }

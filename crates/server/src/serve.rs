@@ -76,7 +76,6 @@ pub struct Bound {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     config: Config,
-    registry: Registry,
 }
 
 impl Bound {
@@ -84,12 +83,7 @@ impl Bound {
     ///
     /// # Errors
     /// [`Error::NoKeys`], [`Error::Bind`], [`Error::Tls`].
-    pub async fn new(
-        address: SocketAddr,
-        config: Config,
-        registry: Registry,
-        insecure: bool,
-    ) -> Result<Self, Error> {
+    pub async fn new(address: SocketAddr, config: Config, insecure: bool) -> Result<Self, Error> {
         if !address.ip().is_loopback() && config.keys.is_empty() && !insecure {
             return Err(Error::NoKeys(address));
         }
@@ -97,7 +91,7 @@ impl Bound {
         let bind = |source| Error::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, address, tls, config, registry })
+        Ok(Self { listener, address, tls, config })
     }
 
     /// Where it listens, with the port that the system chose for port 0.
@@ -112,8 +106,8 @@ impl Bound {
 
     /// Answers until `shutdown` says to end: its first word may be
     /// [`Shutdown::Drain`], a later [`Shutdown::Now`] cuts that short.
-    pub async fn run(self, mut shutdown: watch::Receiver<Option<Shutdown>>) {
-        let Self { listener, address, tls, config, registry } = self;
+    pub async fn run(self, registry: Registry, mut shutdown: watch::Receiver<Option<Shutdown>>) {
+        let Self { listener, address, tls, config } = self;
         let (stop, stopping) = watch::channel(false);
         let (drain, draining) = watch::channel(false);
         let keyed = !config.keys.is_empty() && !address.ip().is_loopback();
@@ -220,25 +214,25 @@ async fn do_chores(registry: Arc<Registry>) {
 }
 
 /// Serves until the process is told to end: SIGINT or SIGTERM drain, a second one ends at once.
-/// `ready` hears of the server once it listens. Runs a runtime of its own.
+/// The models come from `load`, which is called only when nothing else can go wrong: keys,
+/// certificates and address have been checked, and the port is taken. Runs a runtime of its own.
 ///
 /// # Errors
-/// As [`Bound::new`].
-pub fn serve(
+/// As [`Bound::new`], and whatever `load` says.
+pub fn serve<E: From<Error>>(
     address: SocketAddr,
     config: Config,
-    registry: Registry,
     insecure: bool,
-    ready: impl FnOnce(&Bound),
-) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    load: impl FnOnce(&Bound) -> Result<Registry, E>,
+) -> Result<(), E> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from)?;
     runtime.block_on(async {
-        let bound = Bound::new(address, config, registry, insecure).await?;
+        let bound = Bound::new(address, config, insecure).await?;
+        let registry = load(&bound)?;
         let (ask, shutdown) = watch::channel(None);
-        let signals = watch_signals(ask)?;
-        ready(&bound);
+        let signals = watch_signals(ask).map_err(Error::from)?;
         let watching = tokio::spawn(signals);
-        bound.run(shutdown).await;
+        bound.run(registry, shutdown).await;
         watching.abort();
         Ok(())
     })

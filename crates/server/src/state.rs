@@ -12,7 +12,11 @@ use crate::config::Config;
 use crate::error::{ApiError, Result};
 use crate::generation::Running;
 use crate::guard::Guard;
+use crate::reading::Reading;
 use crate::registry::{Lease, Model, Registry};
+
+/// Models that may be fetched at once.
+const MAX_PULLS: usize = 2;
 
 /// The server.
 pub struct Server {
@@ -25,6 +29,7 @@ pub struct Server {
     /// Turns true when no new requests should come.
     pub(crate) draining: watch::Receiver<bool>,
     places: Arc<Semaphore>,
+    pub(crate) pull_places: Arc<Semaphore>,
 }
 
 /// A place among the requests that are worked on, the model, and the time left.
@@ -41,10 +46,11 @@ pub(crate) struct Deadline {
     pub limit: Duration,
 }
 
-/// One engine request and how many replies it gets.
+/// One engine request, how many replies it gets, and how they are taken apart.
 pub(crate) struct Ask {
     pub request: engine::Request,
     pub n: usize,
+    pub reading: Reading,
 }
 
 impl Server {
@@ -57,7 +63,8 @@ impl Server {
         draining: watch::Receiver<bool>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { config, guard, registry, metrics, stopping, draining, places }
+        let pull_places = Arc::new(Semaphore::new(MAX_PULLS));
+        Self { config, guard, registry, metrics, stopping, draining, places, pull_places }
     }
 
     /// Gives the request a place and its model.
@@ -66,8 +73,9 @@ impl Server {
     /// 429 when all places are taken; whatever [`Registry::acquire`] says.
     pub(crate) async fn admit(&self, model: Option<&str>) -> Result<Admitted> {
         let deadline = Deadline { at: Instant::now() + self.config.timeout, limit: self.config.timeout };
-        self.registry.resolve(model)?;
-        let permit = self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded())?;
+        let listed = self.registry.resolve(model)?;
+        let turned_away = |_| ApiError::overloaded().or_retry_after(listed.next_place());
+        let permit = self.places.clone().try_acquire_owned().map_err(turned_away)?;
         let lease = self.registry.acquire(model).await?;
         Ok(Admitted { lease, permit, deadline })
     }
@@ -85,7 +93,8 @@ impl Server {
     /// Starts what `build` makes of the model: rendering and encoding included.
     ///
     /// # Errors
-    /// As [`admit`](Self::admit), what `build` says, and what the engine says of the requests.
+    /// As [`admit`](Self::admit), what `build` says, 503 when they could not start in time, and what
+    /// the engine says of the requests.
     pub(crate) async fn start(
         &self,
         caller: &Caller,
@@ -94,15 +103,33 @@ impl Server {
     ) -> Result<Running> {
         let admitted = self.admit(model).await?;
         let asks = self.compute(&admitted.lease, build).await?;
+        let patience = self.patience(&admitted)?;
         let mut generations = Vec::new();
         let mut prompts = Vec::new();
+        let mut reading = Reading::default();
         for mut ask in asks {
+            reading = ask.reading;
             ask.request.cache_salt = caller.salt;
+            ask.request.start_within = Some(patience);
             prompts.push(ask.request.prompt.len());
-            generations.extend(admitted.lease.engine.submit_choices(ask.request, ask.n)?);
+            let submitted = admitted.lease.engine.submit_choices(ask.request, ask.n).map_err(ApiError::from);
+            generations.extend(submitted.map_err(|error| error.or_retry_after(admitted.lease.next_place()))?);
         }
-        let mut running = Running::new(admitted, generations, prompts, self.stopping.clone());
-        running.wait_for_first().await?;
+        let mut running = Running::new(admitted, generations, prompts, reading, self.stopping.clone());
+        running.wait_for_first().await.map_err(|error| error.or_retry_after(running.lease.wait()))?;
         Ok(running)
+    }
+
+    /// How long the request may wait to start.
+    ///
+    /// # Errors
+    /// 503 when, at the pace of late, it would wait longer: better to say so now than then.
+    fn patience(&self, admitted: &Admitted) -> Result<Duration> {
+        let left = admitted.deadline.at.saturating_duration_since(Instant::now());
+        let patience = self.config.queue_time.min(left);
+        match admitted.lease.wait() {
+            wait if wait > patience => Err(ApiError::would_wait(patience).or_retry_after(wait - patience)),
+            _ => Ok(patience),
+        }
     }
 }

@@ -8,8 +8,8 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tracing::Instrument;
 
 use crate::error::ApiError;
@@ -83,8 +83,12 @@ pub(crate) trait Teller: Send + 'static {
 pub(crate) fn respond(running: Running, teller: impl Teller, framing: Framing) -> Response {
     let (sender, receiver) = mpsc::channel(BUFFERED);
     tokio::spawn(tell(running, teller, framing, sender).in_current_span());
-    let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<Bytes, Infallible>));
-    let mut response = Response::new(body);
+    response(ReceiverStream::new(receiver), framing)
+}
+
+/// The answer whose body comes in `pieces`, framed already.
+pub(crate) fn response(pieces: impl Stream<Item = Bytes> + Send + 'static, framing: Framing) -> Response {
+    let mut response = Response::new(Body::from_stream(pieces.map(Ok::<Bytes, Infallible>)));
     let content_type = match framing {
         Framing::Events => "text/event-stream; charset=utf-8",
         Framing::Lines => "application/x-ndjson",

@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, FromFields, parse};
 use crate::openai::chat::ChatFields;
-use crate::prompt;
 use crate::state::Server;
 
 /// A text to be turned into tokens.
@@ -155,7 +154,6 @@ pub(crate) async fn apply_template(
     Fields(request): Fields<ChatFields>,
 ) -> Result<Json<Prompt>> {
     let admitted = server.admit(request.model.as_deref()).await?;
-    let rendered =
-        server.compute(&admitted.lease, move |model| prompt::render(model, &request.input(model)?));
+    let rendered = server.compute(&admitted.lease, move |model| request.conversation()?.render(model));
     Ok(Json(Prompt { prompt: rendered.await? }))
 }

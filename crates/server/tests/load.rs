@@ -89,6 +89,61 @@ fn the_engine_turns_away_too() {
 }
 
 #[test]
+fn what_cannot_start_in_time_is_told_so() {
+    let config = Config { queue_time: Duration::from_millis(300), ..Config::default() };
+    let server = TestServer::with(config, Source::new(STEP));
+    // All four places of the model.
+    let mut running: Vec<_> = (0..4).map(|_| server.begin(CHAT, &long(true))).collect();
+    for connection in &mut running {
+        read_until(connection, "\"content\":\"");
+    }
+    for stream in [false, true] {
+        let begun = Instant::now();
+        let mut body = short();
+        body["stream"] = stream.into();
+        let answer = server.post(CHAT, &body);
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (503, &json!("overloaded")),
+            "{answer:?}"
+        );
+        assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_millis(250) && waited < Duration::from_secs(5), "{waited:?}");
+    }
+    drop(running);
+    eventually("places are free again", || server.post(CHAT, &short()).status == 200);
+}
+
+#[test]
+fn what_would_wait_too_long_is_turned_away_at_once() {
+    let config = Config { queue_time: Duration::from_secs(2), ..Config::default() };
+    let server = TestServer::with(config, Source::new(STEP));
+    let mut body = long(false);
+    body["max_tokens"] = 400.into();
+    // Shows the server that replies take about 2 s: four at once, one every half second.
+    assert_eq!(server.post(CHAT, &body).status, 200);
+    let mut running: Vec<_> = (0..4).map(|_| server.begin(CHAT, &long(true))).collect();
+    for connection in &mut running {
+        read_until(connection, "\"content\":\"");
+    }
+    let waiting: Vec<_> = (0..5).map(|_| server.begin(CHAT, &short())).collect();
+    let metrics = || server.get("/metrics").body;
+    eventually("some wait", || {
+        metrics().lines().any(|line| {
+            line.starts_with("quarrel_requests_waiting") && line.ends_with(|c: char| ('3'..='5').contains(&c))
+        })
+    });
+    let begun = Instant::now();
+    let answer = server.post(CHAT, &short());
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+    drop((running, waiting));
+    eventually("places are free again", || server.post(CHAT, &short()).status == 200);
+}
+
+#[test]
 fn requests_end_when_their_time_is_up() {
     let config = Config { timeout: Duration::from_millis(300), ..Config::default() };
     let server = TestServer::with(config, Source::new(STEP));

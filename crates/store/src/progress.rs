@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Digest;
+
 /// One step of a pull.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -26,6 +28,8 @@ pub enum Event<'a> {
         done: u64,
         /// The file's size, once known.
         total: Option<u64>,
+        /// What its hash must be, where that is known beforehand.
+        sha256: Option<Digest>,
     },
     /// A transfer failed and is repeated after `wait`.
     Retry {

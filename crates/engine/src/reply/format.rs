@@ -20,7 +20,7 @@ pub enum ToolFormat {
     Mistral,
     /// `[TOOL_CALLS]name[ARGS]{…}`: Mistral since its 11th tokenizer.
     MistralArgs,
-    /// A fenced block, ```` ```tool_code ```` or ```` ```json ````, with a call as JSON: Gemma.
+    /// A fenced block, ```` ```tool_code ````, with a call as JSON: Gemma.
     Gemma,
 }
 
@@ -31,6 +31,9 @@ pub struct ReplyFormat {
     pub reasoning: Option<(&'static str, &'static str)>,
     /// How tools are called, if a format is known.
     pub tools: Option<ToolFormat>,
+    /// A call may also stand in a fenced block, ```` ```json ````, as small models of Qwen
+    /// and Gemma like to write it; what is no call in one is content.
+    pub fenced: bool,
 }
 
 impl ReplyFormat {
@@ -48,7 +51,9 @@ impl ReplyFormat {
             () if has("<start_of_turn>") => Some(ToolFormat::Gemma),
             () => None,
         };
-        Self { reasoning: REASONING.into_iter().find(|(open, close)| has(close) || has(open)), tools }
+        let reasoning = REASONING.into_iter().find(|(open, close)| has(close) || has(open));
+        let fenced = matches!(tools, Some(ToolFormat::Hermes | ToolFormat::Gemma));
+        Self { reasoning, tools, fenced }
     }
 
     /// Texts that mark parts of a reply. Where the vocabulary has one as a control
@@ -96,7 +101,7 @@ impl ToolFormat {
             Self::Hermes => &["<tool_call>"],
             Self::Llama3 => &["<|python_tag|>"],
             Self::Mistral | Self::MistralArgs => &["[TOOL_CALLS]"],
-            Self::Gemma => &["```tool_code\n", "```json\n"],
+            Self::Gemma => &["```tool_code\n"],
         }
     }
 

@@ -3,6 +3,9 @@
 use super::calls::{self, Read, Scanner};
 use super::{ReplyDelta, ReplyFormat, ToolFormat};
 
+/// Begins a block that may hold a call.
+const FENCE: &str = "```json\n";
+
 /// Where in a reply the text stands.
 #[derive(Debug)]
 enum State {
@@ -23,6 +26,10 @@ enum State {
 pub struct ReplyParser {
     reasoning: Option<(&'static str, &'static str)>,
     tools: Option<ToolFormat>,
+    /// What begins a call anywhere in the text.
+    markers: Vec<&'static str>,
+    /// What closes the call that was read last.
+    close: &'static str,
     state: State,
     /// Text that is not decided yet.
     text: String,
@@ -37,9 +44,16 @@ impl ReplyParser {
     /// (`with_tools`); `in_reasoning` where the prompt has opened it already.
     pub fn new(format: &ReplyFormat, with_tools: bool, in_reasoning: bool) -> Self {
         let state = if in_reasoning && format.reasoning.is_some() { State::Reasoning } else { State::Start };
+        let tools = format.tools.filter(|_| with_tools);
+        let mut markers = tools.map_or(Vec::new(), |tools| tools.markers().to_vec());
+        if tools.is_some() && format.fenced {
+            markers.push(FENCE);
+        }
         Self {
             reasoning: format.reasoning,
-            tools: format.tools.filter(|_| with_tools),
+            tools,
+            markers,
+            close: "",
             skip_blanks: matches!(state, State::Reasoning),
             state,
             text: String::new(),
@@ -124,16 +138,15 @@ impl ReplyParser {
     }
 
     fn content(&mut self, end: bool) -> bool {
-        let markers = self.tools.map_or(&[][..], ToolFormat::markers);
-        let found = markers.iter().filter_map(|m| Some((self.text.find(m)?, m.len()))).min();
+        let found = self.markers.iter().filter_map(|m| Some((self.text.find(m)?, m.len()))).min();
         if let Some((place, length)) = found {
             let before = self.text[..place].trim_end().len();
             self.begin_call(before, place + length);
             return true;
         }
-        let certain = match end || markers.is_empty() {
+        let certain = match end || self.markers.is_empty() {
             true => self.text.len(),
-            false => certain(&self.text, markers),
+            false => certain(&self.text, &self.markers),
         };
         let content: String = self.text.drain(..certain).collect();
         self.tell(content, ReplyDelta::Content);
@@ -167,6 +180,10 @@ impl ReplyParser {
                     self.deltas.push(ReplyDelta::ToolCallStart { index, name });
                     self.deltas.push(ReplyDelta::ToolCallArguments { index, json_fragment });
                 }
+                self.close = match begun.ends_with(FENCE) {
+                    true => "```",
+                    false => self.tools.map_or("", ToolFormat::close),
+                };
                 (self.state, self.skip_blanks) = (State::AfterCall, true);
                 true
             }
@@ -178,7 +195,7 @@ impl ReplyParser {
     /// What was no call is content.
     fn malformed(&mut self, begun: String, reason: &str, length: usize) -> bool {
         // JSON that was not announced as a call is nothing to complain of.
-        let announced = !begun.trim().is_empty() && !begun.ends_with("```json\n");
+        let announced = !begun.trim().is_empty() && !begun.ends_with(FENCE);
         let text: String = self.text.drain(..length).collect();
         self.tell(begun + &text, ReplyDelta::Content);
         if announced {
@@ -188,7 +205,7 @@ impl ReplyParser {
     }
 
     fn after_call(&mut self, end: bool) -> bool {
-        let close = self.tools.map_or("", ToolFormat::close);
+        let close = self.close;
         if !end && !self.text.starts_with(close) && close.starts_with(&self.text) {
             self.state = State::AfterCall;
             return false;

@@ -4,7 +4,7 @@ use super::*;
 use crate::uniform;
 
 const HERMES: ReplyFormat =
-    ReplyFormat { reasoning: Some(("<think>", "</think>")), tools: Some(ToolFormat::Hermes) };
+    ReplyFormat { reasoning: Some(("<think>", "</think>")), tools: Some(ToolFormat::Hermes), fenced: true };
 
 fn format(tools: ToolFormat) -> ReplyFormat {
     ReplyFormat { tools: Some(tools), ..HERMES }
@@ -210,4 +210,15 @@ fn any_cut_gives_the_same_reply() {
         deltas.extend(parser.finish());
         assert_eq!(joined(deltas), expected, "{format:?} {text:?}");
     }
+}
+
+#[test]
+fn calls_in_fences_are_read_and_other_json_is_shown() {
+    let fenced = "Sure:\n```json\n{\"name\": \"f\", \"arguments\": {}}\n```\n";
+    let expected = [vec![content("Sure:")], call(0, "f", "{}").into()].concat();
+    assert_eq!(parse(&HERMES, fenced), expected);
+    let other = "```json\n{\"a\": 1}\n``` and so on";
+    assert_eq!(parse(&HERMES, other), [content(other)]);
+    let exact = ReplyFormat { fenced: false, ..HERMES };
+    assert_eq!(parse(&exact, fenced), [content(fenced)]);
 }

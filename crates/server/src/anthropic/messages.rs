@@ -7,14 +7,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
+use super::answer::{MessageAnswer, MessageUsage, blocks};
 use super::stop_reason;
 use super::stream::MessageStream;
-use super::types::{MessageAnswer, MessageUsage, MessagesRequest, TextBlock};
+use super::types::MessagesRequest;
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
 use crate::ids;
-use crate::state::{Ask, Server};
+use crate::state::Server;
 use crate::stream::{Framing, respond};
 
 /// Continues a conversation.
@@ -27,7 +28,7 @@ pub(crate) async fn create(
 ) -> Result<Response> {
     let streams = request.stream.unwrap_or(false);
     let name = request.model.clone();
-    let ask = move |model: &_| Ok(vec![Ask { request: request.request(model)?, n: 1 }]);
+    let ask = move |model: &_| Ok(vec![request.ask(model)?]);
     let mut running = server.start(&caller, name.as_deref(), ask).await?;
     let mut answer = MessageAnswer {
         id: ids::unique("msg"),
@@ -40,12 +41,14 @@ pub(crate) async fn create(
         usage: MessageUsage { input_tokens: running.prompts.iter().sum(), ..MessageUsage::default() },
     };
     if streams {
-        return Ok(respond(running, MessageStream::new(answer), Framing::Events));
+        let stream = MessageStream::new(answer, running.reading);
+        return Ok(respond(running, stream, Framing::Events));
     }
     let reply = running.collect().await?.pop().ok_or_else(ApiError::internal)?;
-    answer.stop_reason = Some(stop_reason(reply.reason, reply.stop.as_ref()));
+    let parts = running.reading.parts(&reply.text);
+    answer.stop_reason = Some(stop_reason(reply.reason, reply.stop.as_ref(), parts.calls.len()));
     answer.usage = MessageUsage::from(&reply.stats);
-    answer.content.push(TextBlock::new(reply.text));
+    answer.content = blocks(parts);
     answer.stop_sequence = reply.stop;
     Ok(Json(answer).into_response())
 }
@@ -58,6 +61,8 @@ pub(crate) async fn count_tokens(
     Fields(request): Fields<MessagesRequest>,
 ) -> Result<Json<Value>> {
     let admitted = server.admit(request.model.as_deref()).await?;
-    let n = server.compute(&admitted.lease, move |model| Ok(request.encode(model)?.len())).await?;
+    let n = server
+        .compute(&admitted.lease, move |model| Ok(request.conversation()?.prepare(model)?.ids.len()))
+        .await?;
     Ok(Json(json!({"input_tokens": n})))
 }

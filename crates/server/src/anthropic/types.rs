@@ -1,16 +1,20 @@
-//! What Anthropic's clients send and get.
+//! What Anthropic's clients send.
 
-use engine::Stats;
-use serde::{Deserialize, Serialize};
+use engine::Constraint;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizer::template::Message;
 use utoipa::ToSchema;
 
+use super::content::Content;
 use crate::error::{ApiError, Result};
 use crate::fields::{FromFields, Ignored, OneOrMany, accept, parse};
-use crate::prompt;
+use crate::form;
+use crate::prompt::Conversation;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
+use crate::state::Ask;
+use crate::tools::{Choice, Tool, Tools};
 
 /// A conversation to be continued.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -45,14 +49,75 @@ pub(crate) struct MessagesRequest {
     /// Whether the model thinks first, where its template can tell it.
     #[serde(default)]
     pub thinking: Option<Thinking>,
-    /// What the model may call; not supported yet.
+    /// What the model may call.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Value>>)]
-    pub tools: Option<Vec<Value>>,
+    pub tools: Option<Vec<ToolDefinition>>,
     /// Whether it must call something.
     #[serde(default)]
+    pub tool_choice: Option<ToolChoice>,
+    /// The form of the reply.
+    #[serde(default)]
+    pub output_config: Option<OutputConfig>,
+    /// Its form, as earlier clients send it.
+    #[serde(default)]
     #[schema(value_type = Option<Value>)]
-    pub tool_choice: Option<Value>,
+    pub output_format: Option<Value>,
+}
+
+/// A function that the model may call.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub(crate) struct ToolDefinition {
+    /// Its name.
+    pub name: String,
+    /// `custom`, which is also meant by nothing.
+    #[serde(rename = "type", default)]
+    pub kind: Option<String>,
+    /// What it does, for the model to read.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// JSON schema of its arguments.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub input_schema: Option<Value>,
+    /// Arguments must be as the schema says.
+    #[serde(default)]
+    pub strict: Option<bool>,
+}
+
+/// Whether the model must call something.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToolChoice {
+    #[serde(rename = "type")]
+    pub kind: ToolChoiceKind,
+    /// Which tool, if it is to be one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// At most one call in a reply.
+    #[serde(default)]
+    pub disable_parallel_tool_use: Option<bool>,
+}
+
+/// Whether the model must call something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ToolChoiceKind {
+    Auto,
+    Any,
+    Tool,
+    None,
+}
+
+/// What the reply should be like.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputConfig {
+    /// `{"type": "json_schema", "schema": {…}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Value>)]
+    pub format: Option<Value>,
+    #[serde(rename = "effort")]
+    _effort: Option<Ignored>,
 }
 
 /// Whether the model thinks first.
@@ -90,27 +155,6 @@ pub(crate) enum InputRole {
     Assistant,
 }
 
-/// What was said: text, or blocks.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum Content {
-    Text(String),
-    Blocks(Vec<Block>),
-}
-
-/// A block of what was said; only text is served.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-pub(crate) struct Block {
-    /// `text`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The text.
-    #[serde(default)]
-    pub text: Option<String>,
-    #[serde(rename = "cache_control")]
-    _cache_control: Option<Ignored>,
-}
-
 /// Fields that are accepted because nothing here depends on them.
 const ACCEPTED: [&str; 8] = [
     "metadata",
@@ -131,37 +175,28 @@ impl FromFields for MessagesRequest {
 }
 
 impl MessagesRequest {
-    /// The tokens that the model reads.
-    pub fn encode(&self, model: &Model) -> Result<Vec<u32>> {
-        if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
-            return Err(ApiError::unsupported("tools", "calling tools"));
-        }
-        if self
-            .tool_choice
-            .as_ref()
-            .is_some_and(|choice| choice["type"] != "auto" && choice["type"] != "none")
-        {
-            return Err(ApiError::unsupported("tool_choice", "any choice but `auto` and `none`"));
-        }
+    /// The conversation, checked.
+    pub fn conversation(self) -> Result<Conversation> {
         if self.messages.is_empty() {
             return Err(ApiError::field("messages", "messages is empty"));
         }
-        let system = self.system.as_ref().map(|content| content.text("system")).transpose()?;
+        let system = self.system.map(|content| content.text("system")).transpose()?;
         let mut messages: Vec<Message> =
             system.into_iter().map(|text| Message::new("system", text)).collect();
-        for (i, message) in self.messages.iter().enumerate() {
+        for (i, message) in self.messages.into_iter().enumerate() {
             let role = match message.role {
                 InputRole::User => "user",
                 InputRole::Assistant => "assistant",
             };
-            messages.push(Message::new(role, message.content.text(&format!("messages[{i}].content"))?));
+            messages.extend(message.content.turns(role, &format!("messages[{i}].content"))?);
         }
-        let thinking = self.thinking.as_ref().map(|thinking| thinking.kind != ThinkingKind::Disabled);
-        prompt::conversation(model, messages, thinking)
+        let thinking = self.thinking.map(|thinking| thinking.kind != ThinkingKind::Disabled);
+        let tools = tools(self.tools, self.tool_choice)?;
+        Ok(Conversation { messages, tools, thinking, ..Conversation::default() })
     }
 
     /// What the engine is asked for.
-    pub fn request(&self, model: &Model) -> Result<engine::Request> {
+    pub fn ask(self, model: &Model) -> Result<Ask> {
         let missing = || ApiError::field("max_tokens", "max_tokens is missing");
         let max_tokens = self.max_tokens.ok_or_else(missing)?;
         let sampling = SamplingFields {
@@ -171,78 +206,47 @@ impl MessagesRequest {
             stop: self.stop_sequences.clone().map(OneOrMany::Many),
             ..SamplingFields::default()
         };
-        sampling.request(model, self.encode(model)?, Some(max_tokens))
+        let form = self.constraint()?;
+        let prepared = self.conversation()?.prepare(model)?;
+        prepared.ask(1, form, |ids| sampling.request(model, ids, Some(max_tokens)))
     }
-}
 
-impl Content {
-    fn text(&self, param: &str) -> Result<String> {
-        let blocks = match self {
-            Self::Text(text) => return Ok(text.clone()),
-            Self::Blocks(blocks) => blocks,
-        };
-        let mut texts = Vec::new();
-        for (i, block) in blocks.iter().enumerate() {
-            match (block.kind.as_str(), &block.text) {
-                ("text", Some(text)) => texts.push(text.as_str()),
-                _ => return Err(ApiError::unsupported(&format!("{param}[{i}]"), "any block but text")),
+    /// The form that the reply must have.
+    fn constraint(&self) -> Result<Option<Constraint>> {
+        let config = self.output_config.as_ref().and_then(|config| config.format.as_ref());
+        let (param, format) = match (config, &self.output_format) {
+            (Some(_), Some(_)) => {
+                let message = "output_config.format and output_format both ask for a form; give one";
+                return Err(ApiError::field("output_format", message));
             }
+            (Some(format), None) => ("output_config.format", format),
+            (None, Some(format)) => ("output_format", format),
+            (None, None) => return Ok(None),
+        };
+        form::of_anthropic(param, format).map(Some)
+    }
+}
+
+fn tools(tools: Option<Vec<ToolDefinition>>, choice: Option<ToolChoice>) -> Result<Tools> {
+    let mut list = Vec::new();
+    for (i, tool) in tools.into_iter().flatten().enumerate() {
+        let ToolDefinition { name, kind, description, input_schema, strict } = tool;
+        if kind.is_some_and(|kind| kind != "custom") {
+            return Err(ApiError::unsupported(&format!("tools[{i}]"), "any tool but the caller's own"));
         }
-        Ok(texts.join("\n"))
+        let strict = strict.unwrap_or(false);
+        list.push(Tool { name, description, parameters: input_schema, strict });
     }
-}
-
-/// A reply.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct MessageAnswer {
-    pub id: String,
-    /// `message`
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// `assistant`
-    pub role: &'static str,
-    pub model: String,
-    pub content: Vec<TextBlock>,
-    pub stop_reason: Option<&'static str>,
-    pub stop_sequence: Option<String>,
-    pub usage: MessageUsage,
-}
-
-/// A block of text.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct TextBlock {
-    /// `text`
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    pub text: String,
-}
-
-impl TextBlock {
-    pub fn new(text: String) -> Self {
-        Self { kind: "text", text }
-    }
-}
-
-/// How many tokens it took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct MessageUsage {
-    /// Of the prompt, without those that the cache held.
-    pub input_tokens: usize,
-    /// Of the reply.
-    pub output_tokens: usize,
-    /// Of the prompt, found in the cache.
-    pub cache_read_input_tokens: usize,
-    /// Always 0: what is cached is not told apart.
-    pub cache_creation_input_tokens: usize,
-}
-
-impl From<&Stats> for MessageUsage {
-    fn from(stats: &Stats) -> Self {
-        Self {
-            input_tokens: stats.prompt_tokens - stats.cached_tokens,
-            output_tokens: stats.generated_tokens,
-            cache_read_input_tokens: stats.cached_tokens,
-            cache_creation_input_tokens: 0,
+    let Some(choice) = choice else { return Tools::new(list, Choice::Auto, true) };
+    let parallel = !choice.disable_parallel_tool_use.unwrap_or(false);
+    let choice = match (choice.kind, choice.name) {
+        (ToolChoiceKind::Auto, _) => Choice::Auto,
+        (ToolChoiceKind::Any, _) => Choice::Required,
+        (ToolChoiceKind::None, _) => Choice::Never,
+        (ToolChoiceKind::Tool, Some(name)) => Choice::Named(name),
+        (ToolChoiceKind::Tool, None) => {
+            return Err(ApiError::field("tool_choice.name", "tool_choice.name is missing"));
         }
-    }
+    };
+    Tools::new(list, choice, parallel)
 }

@@ -6,16 +6,18 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokenizer::template::Message;
 use utoipa::ToSchema;
 
-use super::options::{Options, check_unsupported, thinking};
+use super::options::{Options, check_images, thinking};
 use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
-use crate::error::{ApiError, Result};
-use crate::fields::{Fields, FromFields, Ignored, accept, parse};
-use crate::prompt;
+use crate::error::Result;
+use crate::fields::{Fields, FromFields, accept, parse};
+use crate::form;
+use crate::openai::tools::{ChatTool, of_chat};
+use crate::prompt::Conversation;
 use crate::state::Server;
 
 /// A conversation to be continued.
@@ -31,7 +33,7 @@ pub(crate) struct OllamaChat {
     /// Send the reply piece by piece; true if it is not given.
     #[serde(default)]
     stream: Option<bool>,
-    /// The form of the reply; not supported yet.
+    /// The form of the reply: `json`, or a JSON schema.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     format: Option<Value>,
@@ -39,10 +41,9 @@ pub(crate) struct OllamaChat {
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     options: Option<Map<String, Value>>,
-    /// What the model may call; not supported yet.
+    /// What the model may call, as OpenAI's clients describe it.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Value>>)]
-    tools: Option<Vec<Value>>,
+    tools: Option<Vec<ChatTool>>,
     /// Whether the model thinks first.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
@@ -53,7 +54,7 @@ pub(crate) struct OllamaChat {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OllamaMessage {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     role: OllamaRole,
     /// What was said.
     #[serde(default)]
@@ -64,12 +65,36 @@ struct OllamaMessage {
     /// Not supported.
     #[serde(default)]
     images: Option<Vec<String>>,
-    /// Not supported yet.
+    /// What the assistant asked to call.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Value>>)]
-    tool_calls: Option<Vec<Value>>,
-    #[serde(rename = "tool_name")]
-    _tool_name: Option<Ignored>,
+    tool_calls: Option<Vec<OllamaCall>>,
+    /// The tool that a `tool` message is from.
+    #[serde(default)]
+    tool_name: Option<String>,
+    /// The call that a `tool` message answers.
+    #[serde(default)]
+    tool_call_id: Option<String>,
+}
+
+/// A call that the assistant asked for.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+struct OllamaCall {
+    /// Its name, if it has one.
+    #[serde(default)]
+    id: Option<String>,
+    /// Which function, with what.
+    function: OllamaFunction,
+}
+
+/// A function and what it is called with.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+struct OllamaFunction {
+    /// Its name.
+    name: String,
+    /// Its arguments, an object.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    arguments: Map<String, Value>,
 }
 
 /// Who speaks.
@@ -79,6 +104,7 @@ enum OllamaRole {
     System,
     User,
     Assistant,
+    Tool,
 }
 
 impl FromFields for OllamaChat {
@@ -96,10 +122,8 @@ pub(crate) async fn chat(
     Extension(caller): Extension<Caller>,
     Fields(request): Fields<OllamaChat>,
 ) -> Result<Response> {
-    check_unsupported(request.format.as_ref(), None)?;
-    if request.tools.is_some_and(|tools| !tools.is_empty()) {
-        return Err(ApiError::unsupported("tools", "calling tools"));
-    }
+    let form = form::of_ollama(request.format.as_ref())?;
+    let tools = of_chat(request.tools, None, None)?;
     let messages = request.messages.unwrap_or_default();
     if messages.is_empty() {
         return load_only(server, request.model.as_deref(), Shape::Chat).await;
@@ -108,22 +132,33 @@ pub(crate) async fn chat(
     let (options, think) = (Options::new(request.options)?, thinking(request.think.as_ref())?);
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Chat, move |model| {
-        options.request(model, prompt::conversation(model, messages, think)?)
+        let talk = Conversation { messages, tools, thinking: think, ..Conversation::default() };
+        talk.prepare(model)?.ask(1, form, |ids| options.request(model, ids))
     })
     .await
 }
 
 impl OllamaMessage {
     fn into_message(self) -> Result<Message> {
-        check_unsupported(None, self.images.as_ref())?;
-        if self.tool_calls.is_some_and(|calls| !calls.is_empty()) {
-            return Err(ApiError::unsupported("tool_calls", "calling tools"));
-        }
+        check_images(self.images.as_ref())?;
         let role = match self.role {
             OllamaRole::System => "system",
             OllamaRole::User => "user",
             OllamaRole::Assistant => "assistant",
+            OllamaRole::Tool => "tool",
         };
-        Ok(Message { reasoning_content: self.thinking, ..Message::new(role, self.content) })
+        let calls = self.tool_calls.filter(|calls| !calls.is_empty());
+        let value = |(i, OllamaCall { id, function: OllamaFunction { name, arguments } })| {
+            // Ollama's own calls have no names, and some templates want one.
+            let id = id.unwrap_or_else(|| format!("call-{i}"));
+            json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+        };
+        Ok(Message {
+            reasoning_content: self.thinking,
+            tool_calls: calls.map(|calls| calls.into_iter().enumerate().map(value).collect()),
+            tool_call_id: self.tool_call_id,
+            name: self.tool_name,
+            ..Message::new(role, self.content)
+        })
     }
 }

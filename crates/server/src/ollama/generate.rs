@@ -11,13 +11,15 @@ use tokenizer::Encode;
 use tokenizer::template::Message;
 use utoipa::ToSchema;
 
-use super::options::{Options, check_unsupported, thinking};
+use super::options::{Options, check_images, thinking};
 use super::stream::{Shape, answer, load_only};
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, FromFields, accept, parse};
-use crate::prompt;
-use crate::state::Server;
+use crate::form;
+use crate::prompt::Conversation;
+use crate::reading::Reading;
+use crate::state::{Ask, Server};
 
 /// A prompt to be answered.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -38,7 +40,7 @@ pub(crate) struct OllamaGenerate {
     /// Send the reply piece by piece; true if it is not given.
     #[serde(default)]
     stream: Option<bool>,
-    /// The form of the reply; not supported yet.
+    /// The form of the reply: `json`, or a JSON schema.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     format: Option<Value>,
@@ -79,7 +81,8 @@ pub(crate) async fn generate(
     Extension(caller): Extension<Caller>,
     Fields(request): Fields<OllamaGenerate>,
 ) -> Result<Response> {
-    check_unsupported(request.format.as_ref(), request.images.as_ref())?;
+    check_images(request.images.as_ref())?;
+    let constraint = form::of_ollama(request.format.as_ref())?;
     for (name, given) in [
         ("suffix", request.suffix.as_ref().is_some_and(|text| !text.is_empty())),
         ("template", request.template.as_ref().is_some_and(|text| !text.is_empty())),
@@ -101,13 +104,15 @@ pub(crate) async fn generate(
     let streams = request.stream.unwrap_or(true);
     answer(server, caller, request.model, streams, Shape::Generate, move |model| {
         // A model without a template continues texts.
-        let ids = if raw || model.template.is_none() {
-            model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true })
-        } else {
-            let system = system.into_iter().map(|system| Message::new("system", system));
-            prompt::conversation(model, system.chain([Message::new("user", text)]).collect(), think)?
-        };
-        options.request(model, ids)
+        if raw || model.template.is_none() {
+            let ids = model.tokenizer.encode(&text, Encode { add_special: true, parse_special: true });
+            let request = engine::Request { constraint, ..options.request(model, ids)? };
+            return Ok(Ask { request, n: 1, reading: Reading::default() });
+        }
+        let system = system.into_iter().map(|system| Message::new("system", system));
+        let messages = system.chain([Message::new("user", text)]).collect();
+        let talk = Conversation::of(messages, think);
+        talk.prepare(model)?.ask(1, constraint, |ids| options.request(model, ids))
     })
     .await
 }

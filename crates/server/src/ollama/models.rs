@@ -18,17 +18,19 @@ use crate::state::Server;
 /// The models that are served.
 #[utoipa::path(get, path = "/api/tags", tag = "Ollama", responses((status = 200, body = Value)))]
 pub(crate) async fn tags(State(server): State<Arc<Server>>) -> Json<Value> {
-    let models: Vec<_> = server.registry.list().map(|listed| describe(&listed)).collect();
+    let models: Vec<_> = server.registry.list().iter().map(describe).collect();
     Json(json!({"models": models}))
 }
 
 /// The models that are in memory.
 #[utoipa::path(get, path = "/api/ps", tag = "Ollama", responses((status = 200, body = Value)))]
 pub(crate) async fn ps(State(server): State<Arc<Server>>) -> Json<Value> {
-    let loaded = server.registry.list().filter(|listed| listed.loaded);
-    let models: Vec<_> = loaded
+    let listed = server.registry.list();
+    let models: Vec<_> = listed
+        .iter()
+        .filter(|listed| listed.loaded)
         .map(|listed| {
-            let mut model = describe(&listed);
+            let mut model = describe(listed);
             model["size"] = listed.info.memory_bytes.into();
             model["size_vram"] = 0.into();
             model["context_length"] = listed.info.context_length.into();
@@ -68,7 +70,7 @@ pub(crate) async fn show(
     Fields(request): Fields<ShowRequest>,
 ) -> Result<Json<Value>> {
     let listed = server.registry.resolve(request.model.as_deref())?;
-    let info = listed.info;
+    let info = &*listed.info;
     let architecture = &info.architecture;
     let mut model_info = Map::new();
     model_info.insert("general.architecture".into(), architecture.as_str().into());
@@ -86,16 +88,16 @@ pub(crate) async fn show(
     })))
 }
 
-fn describe(listed: &Listed<'_>) -> Value {
+fn describe(listed: &Listed) -> Value {
     // Ollama's clients want a digest; the name's stands for the file's, which would take long.
-    let digest: String = Sha256::digest(listed.name).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = Sha256::digest(&listed.name).iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "name": listed.name,
         "model": listed.name,
         "modified_at": ids::rfc3339(0),
         "size": listed.info.file_bytes,
         "digest": digest,
-        "details": details(listed.info),
+        "details": details(&listed.info),
     })
 }
 

@@ -83,10 +83,7 @@ impl Options {
 }
 
 /// Refuses what would change the reply and is not there.
-pub(crate) fn check_unsupported(format: Option<&Value>, images: Option<&Vec<String>>) -> Result<()> {
-    if format.is_some_and(|format| format != "" && !format.is_null()) {
-        return Err(ApiError::unsupported("format", "a form of the reply"));
-    }
+pub(crate) fn check_images(images: Option<&Vec<String>>) -> Result<()> {
     if images.is_some_and(|images| !images.is_empty()) {
         return Err(ApiError::unsupported("images", "an image"));
     }

@@ -5,31 +5,28 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokenizer::template::{ChatInput, ToolArguments};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::logprobs::{ChatLogprobs, chat_entry};
+use super::answer::{ChatCompletion, Head, Tokens, whole};
+use super::chat_stream::{ChatStream, Shown};
 use super::messages::ChatMessage;
-use super::usage::{Timings, Usage};
-use super::{MAX_CHOICES, StreamOptions, finish_reason};
+use super::tools::{self, ChatTool};
+use super::{MAX_CHOICES, StreamOptions};
 use crate::auth::Caller;
-use crate::error::{ApiError, Dialect, Result};
+use crate::error::{ApiError, Result};
 use crate::fields::{Both, Fields, FromFields, accept, merged, parse, take};
 use crate::form::FormFields;
-use crate::generation::{Reply, Running, Step};
-use crate::ids;
-use crate::prompt;
+use crate::prompt::Conversation;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
 use crate::state::{Ask, Server};
-use crate::stream::{self, Framing, Pieces, Teller};
+use crate::stream::{self, Framing};
 
 /// Fields that are accepted because nothing here depends on them.
-const ACCEPTED: [&str; 11] = [
-    "parallel_tool_calls",
+const ACCEPTED: [&str; 10] = [
     "user",
     "metadata",
     "store",
@@ -78,11 +75,12 @@ pub(crate) struct ChatFields {
     /// Let the model think: `none` turns it off where the template can.
     pub reasoning_effort: Option<String>,
     /// What the model may call.
-    #[schema(value_type = Option<Vec<Value>>)]
-    pub tools: Option<Vec<Value>>,
-    /// Whether it must call something.
+    pub tools: Option<Vec<ChatTool>>,
+    /// Whether it must call something: `none`, `auto`, `required`, or a function.
     #[schema(value_type = Option<Value>)]
     pub tool_choice: Option<Value>,
+    /// Whether more than one call may come in a reply; true if it is not given.
+    pub parallel_tool_calls: Option<bool>,
     /// Only `["text"]`.
     pub modalities: Option<Vec<String>>,
 }
@@ -109,9 +107,10 @@ impl ChatRequest {
         let (n, max_tokens, logprobs) = (self.n()?, self.max_tokens()?, self.logprobs()?);
         let Self { chat, form, sampling } = self;
         let constraint = form.constraint()?;
-        let prompt = prompt::encode(model, &chat.input(model)?)?;
-        let request = sampling.request(model, prompt, max_tokens)?;
-        Ok(Ask { request: engine::Request { logprobs, constraint, ..request }, n })
+        let prepared = chat.conversation()?.prepare(model)?;
+        prepared.ask(n, constraint, |ids| {
+            Ok(engine::Request { logprobs, ..sampling.request(model, ids, max_tokens)? })
+        })
     }
 
     fn n(&self) -> Result<usize> {
@@ -141,13 +140,14 @@ impl ChatRequest {
 }
 
 impl ChatFields {
-    /// The conversation as templates see it.
-    pub fn input(self, model: &Model) -> Result<ChatInput> {
-        self.check_unsupported()?;
+    /// The conversation, checked.
+    pub fn conversation(self) -> Result<Conversation> {
+        if self.modalities.is_some_and(|modalities| modalities.iter().any(|m| m != "text")) {
+            return Err(ApiError::unsupported("modalities", "any modality but `text`"));
+        }
         if self.messages.is_empty() {
             return Err(ApiError::field("messages", "messages is missing or empty"));
         }
-        let style = model.capabilities.and_then(|c| c.tool_arguments).unwrap_or(ToolArguments::Text);
         let messages = self.messages.into_iter().enumerate();
         let mut extra = self.chat_template_kwargs.unwrap_or_default();
         let thinking = match extra.remove("enable_thinking") {
@@ -158,28 +158,12 @@ impl ChatFields {
                 return Err(ApiError::field(param, format!("{param} should be true or false")));
             }
         };
-        Ok(ChatInput {
-            messages: messages.map(|(i, m)| m.into_message(i, style)).collect::<Result<_>>()?,
-            tools: None,
-            add_generation_prompt: true,
-            enable_thinking: thinking,
-            now: None,
+        Ok(Conversation {
+            messages: messages.map(|(i, m)| m.into_message(i)).collect::<Result<_>>()?,
+            tools: tools::of_chat(self.tools, self.tool_choice.as_ref(), self.parallel_tool_calls)?,
+            thinking,
             extra,
         })
-    }
-
-    /// Fails closed on what would change the reply and is not there.
-    fn check_unsupported(&self) -> Result<()> {
-        if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
-            return Err(ApiError::unsupported("tools", "calling tools"));
-        }
-        if self.tool_choice.as_ref().is_some_and(|choice| choice != "none" && choice != "auto") {
-            return Err(ApiError::unsupported("tool_choice", "any choice but `auto` and `none`"));
-        }
-        if self.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|m| m != "text")) {
-            return Err(ApiError::unsupported("modalities", "any modality but `text`"));
-        }
-        Ok(())
     }
 }
 
@@ -205,203 +189,8 @@ pub(crate) async fn complete(
     let head = Head::new(&running.lease.name);
     let tokens = Tokens { model: running.lease.model(), ignore_eos };
     if streams {
-        let usage = Usage::of_prompts(&running.prompts);
-        let n = running.n_replies;
-        let teller = ChatStream { head, tokens, usage, include_usage, logprobs, n };
+        let teller = ChatStream::new(&running, head, tokens, Shown { include_usage, logprobs });
         return Ok(stream::respond(running, teller, Framing::Events));
     }
     Ok(Json(whole(&mut running, head, &tokens, logprobs).await?).into_response())
-}
-
-/// What an answer says of itself.
-#[derive(Debug, Clone)]
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-}
-
-impl Head {
-    fn new(model: &str) -> Self {
-        Self { id: ids::unique("chatcmpl"), created: ids::now(), model: model.to_owned() }
-    }
-}
-
-/// Turns tokens into entries of log-probabilities.
-struct Tokens {
-    model: Arc<Model>,
-    ignore_eos: bool,
-}
-
-impl Tokens {
-    /// The entry of a token; the one that ends the text is no part of the reply.
-    fn entry(&self, id: u32, logprob: Option<&engine::TokenLogprob>) -> Option<super::logprobs::TokenEntry> {
-        let tokenizer = &self.model.tokenizer;
-        let hidden = !self.ignore_eos && tokenizer.is_eog(id);
-        logprob.filter(|_| !hidden).map(|logprob| chat_entry(tokenizer, id, logprob))
-    }
-}
-
-/// A complete answer.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ChatCompletion {
-    id: String,
-    /// `chat.completion`
-    object: &'static str,
-    created: u64,
-    model: String,
-    choices: Vec<Choice>,
-    usage: Usage,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timings: Option<Timings>,
-}
-
-/// One reply.
-#[derive(Debug, Serialize, ToSchema)]
-struct Choice {
-    index: usize,
-    message: Answer,
-    logprobs: Option<ChatLogprobs>,
-    finish_reason: &'static str,
-}
-
-/// What the model says.
-#[derive(Debug, Serialize, ToSchema)]
-struct Answer {
-    role: &'static str,
-    content: Option<String>,
-    refusal: Option<String>,
-}
-
-async fn whole(running: &mut Running, head: Head, tokens: &Tokens, logprobs: bool) -> Result<ChatCompletion> {
-    let replies = running.collect().await?;
-    let mut usage = Usage::of_prompts(&running.prompts);
-    let timings = (replies.len() == 1).then(|| Timings::from(&replies[0].stats));
-    let mut choices = Vec::new();
-    for (index, reply) in replies.into_iter().enumerate() {
-        usage.add(&reply.stats, index == 0);
-        let Reply { text, tokens: ids, reason, .. } = reply;
-        let entries = ids.iter().filter_map(|(id, logprob)| tokens.entry(*id, logprob.as_ref()));
-        choices.push(Choice {
-            index,
-            logprobs: logprobs.then(|| ChatLogprobs { content: entries.collect(), refusal: None }),
-            message: Answer { role: "assistant", content: Some(text), refusal: None },
-            finish_reason: finish_reason(reason),
-        });
-    }
-    let Head { id, created, model } = head;
-    Ok(ChatCompletion { id, object: "chat.completion", created, model, choices, usage, timings })
-}
-
-/// Tells a reply as chunks.
-struct ChatStream {
-    head: Head,
-    tokens: Tokens,
-    usage: Usage,
-    include_usage: bool,
-    logprobs: bool,
-    n: usize,
-}
-
-#[derive(Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    choices: &'a [ChunkChoice],
-    /// Null in every piece but the last, if asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<&'a Usage>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timings: Option<Timings>,
-}
-
-#[derive(Serialize)]
-struct ChunkChoice {
-    index: usize,
-    delta: Delta,
-    logprobs: Option<ChatLogprobs>,
-    finish_reason: Option<&'static str>,
-}
-
-#[derive(Default, Serialize)]
-struct Delta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-}
-
-impl ChatStream {
-    fn chunk(&self, choice: Option<ChunkChoice>, timings: Option<Timings>, out: &mut Pieces) {
-        let is_usage = choice.is_none();
-        out.push(&Chunk {
-            id: &self.head.id,
-            object: "chat.completion.chunk",
-            created: self.head.created,
-            model: &self.head.model,
-            choices: choice.as_slice(),
-            usage: self.include_usage.then(|| is_usage.then_some(&self.usage)),
-            timings,
-        });
-    }
-
-    fn delta(
-        &self,
-        index: usize,
-        delta: Delta,
-        entry: Option<super::logprobs::TokenEntry>,
-        out: &mut Pieces,
-    ) {
-        let logprobs =
-            self.logprobs.then(|| ChatLogprobs { content: entry.into_iter().collect(), refusal: None });
-        self.chunk(Some(ChunkChoice { index, delta, logprobs, finish_reason: None }), None, out);
-    }
-}
-
-impl Teller for ChatStream {
-    fn begin(&mut self, out: &mut Pieces) {
-        for index in 0..self.n {
-            let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
-            let choice = ChunkChoice { index, delta, logprobs: None, finish_reason: None };
-            self.chunk(Some(choice), None, out);
-        }
-    }
-
-    fn step(&mut self, index: usize, step: Step, out: &mut Pieces) {
-        match step {
-            Step::Token { id, text, logprob } => {
-                let entry = self.tokens.entry(id, logprob.as_ref());
-                if !text.is_empty() || entry.is_some() {
-                    self.delta(index, Delta { content: Some(text), ..Delta::default() }, entry, out);
-                }
-            }
-            Step::Finished { text, reason, stats, .. } => {
-                if !text.is_empty() {
-                    self.delta(index, Delta { content: Some(text), ..Delta::default() }, None, out);
-                }
-                self.usage.add(&stats, index == 0);
-                let finish_reason = Some(finish_reason(reason));
-                let choice = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
-                self.chunk(Some(choice), Some(Timings::from(&stats)), out);
-            }
-        }
-    }
-
-    fn end(&mut self, out: &mut Pieces) {
-        if self.include_usage {
-            self.chunk(None, None, out);
-        }
-        out.push_text("[DONE]");
-    }
-
-    fn fail(&mut self, error: &ApiError, out: &mut Pieces) {
-        out.push(&error.body(Dialect::OpenAi));
-        out.push_text("[DONE]");
-    }
-
-    fn ping(&self, out: &mut Pieces) {
-        out.comment();
-    }
 }

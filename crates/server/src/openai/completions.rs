@@ -16,9 +16,11 @@ use super::usage::{Timings, Usage};
 use super::{MAX_CHOICES, StreamOptions, finish_reason};
 use crate::auth::Caller;
 use crate::error::{ApiError, Dialect, Result};
-use crate::fields::{Fields, FromFields, accept, merged, parse, take};
+use crate::fields::{Both, Fields, FromFields, accept, merged, parse, take};
+use crate::form::FormFields;
 use crate::generation::{Running, Step};
 use crate::ids;
+use crate::reading::Reading;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
 use crate::state::{Ask, Server};
@@ -28,6 +30,7 @@ use crate::stream::{self, Framing, Pieces, Teller};
 #[derive(Debug, Clone)]
 pub(crate) struct CompletionRequest {
     pub text: TextFields,
+    pub form: FormFields,
     pub sampling: SamplingFields,
 }
 
@@ -72,7 +75,7 @@ pub(crate) enum Prompt {
 
 impl PartialSchema for CompletionRequest {
     fn schema() -> RefOr<Schema> {
-        merged::<TextFields, SamplingFields>()
+        merged::<TextFields, Both<FormFields, SamplingFields>>()
     }
 }
 
@@ -81,15 +84,16 @@ impl ToSchema for CompletionRequest {}
 impl FromFields for CompletionRequest {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self> {
         accept(&mut fields, &["user", "cache_prompt"]);
-        let sampling = take(&mut fields)?;
-        Ok(Self { text: parse(fields)?, sampling })
+        let (form, sampling) = (take(&mut fields)?, take(&mut fields)?);
+        Ok(Self { text: parse(fields)?, form, sampling })
     }
 }
 
 impl CompletionRequest {
     fn asks(self, model: &Model) -> Result<Vec<Ask>> {
         let n = self.n()?;
-        let Self { text, sampling } = self;
+        let Self { text, form, sampling } = self;
+        let constraint = form.constraint()?;
         let max_tokens = Some(text.max_tokens.unwrap_or(DEFAULT_TOKENS));
         let prompt = text.prompt.ok_or_else(|| ApiError::field("prompt", "prompt is missing"))?;
         let prompts = prompt.encode(model);
@@ -102,10 +106,9 @@ impl CompletionRequest {
         }
         let logprobs = text.logprobs;
         let ask = |prompt| -> Result<Ask> {
-            Ok(Ask {
-                request: engine::Request { logprobs, ..sampling.request(model, prompt, max_tokens)? },
-                n,
-            })
+            let request = sampling.request(model, prompt, max_tokens)?;
+            let request = engine::Request { logprobs, constraint: constraint.clone(), ..request };
+            Ok(Ask { request, n, reading: Reading::default() })
         };
         prompts.into_iter().map(ask).collect()
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokenizer::template::{Content, Message, ToolArguments};
+use tokenizer::template::{Content, Message};
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, Result};
@@ -23,7 +23,11 @@ pub(crate) struct ChatMessage {
     /// Which call a tool's message answers.
     pub tool_call_id: Option<String>,
     /// What the assistant thought before it spoke.
+    #[serde(alias = "reasoning")]
     pub reasoning_content: Option<String>,
+    // What an earlier answer said of malformed calls.
+    #[serde(rename = "warnings")]
+    _warnings: Option<Ignored>,
     // What clients send back from earlier answers, null here.
     #[serde(rename = "refusal")]
     _refusal: Option<Ignored>,
@@ -103,7 +107,7 @@ pub(crate) struct FunctionCall {
 
 impl ChatMessage {
     /// The turn as templates see it; `i` is its place in the conversation.
-    pub fn into_message(self, i: usize, arguments: ToolArguments) -> Result<Message> {
+    pub fn into_message(self, i: usize) -> Result<Message> {
         for (name, value) in [("audio", &self.audio), ("function_call", &self.function_call)] {
             if value.is_some() {
                 return Err(ApiError::unsupported(&format!("messages[{i}].{name}"), "this"));
@@ -115,12 +119,12 @@ impl ChatMessage {
         }
         let content = self.content.map(|content| content.into_text(i)).transpose()?;
         let calls = self.tool_calls.filter(|calls| !calls.is_empty());
-        let calls = calls.map(|calls| calls.into_iter().map(|call| call.into_value(i, arguments)).collect());
+        let calls = calls.map(|calls| calls.into_iter().map(ToolCall::into_value).collect());
         Ok(Message {
             role: self.role.name().into(),
             content: Some(content.map(Content::Text)),
             reasoning_content: self.reasoning_content,
-            tool_calls: calls.transpose()?,
+            tool_calls: calls,
             tool_call_id: self.tool_call_id,
             name: self.name,
             ..Message::default()
@@ -151,19 +155,8 @@ impl MessageContent {
 }
 
 impl ToolCall {
-    fn into_value(self, i: usize, style: ToolArguments) -> Result<Value> {
+    fn into_value(self) -> Value {
         let FunctionCall { name, arguments } = self.function;
-        let arguments = match style {
-            ToolArguments::Text => Value::String(arguments),
-            ToolArguments::Object => serde_json::from_str(&arguments).map_err(|error| {
-                let param = format!("messages[{i}].tool_calls");
-                ApiError::field(param.clone(), format!("{param}: the arguments are not JSON: {error}"))
-            })?,
-        };
-        Ok(json!({
-            "id": self.id,
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        }))
+        json!({"id": self.id, "type": "function", "function": {"name": name, "arguments": arguments}})
     }
 }

@@ -1,12 +1,15 @@
 //! OpenAI's API.
 
+mod answer;
 pub(crate) mod chat;
+mod chat_stream;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod responses;
+pub(crate) mod tools;
 pub(crate) mod usage;
 
 use engine::FinishReason;

@@ -13,7 +13,7 @@ use crate::state::Server;
 /// What is served.
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI", responses((status = 200, body = Value)))]
 pub(crate) async fn list(State(server): State<Arc<Server>>) -> Json<Value> {
-    let data: Vec<_> = server.registry.list().map(|listed| describe(&listed)).collect();
+    let data: Vec<_> = server.registry.list().iter().map(describe).collect();
     Json(json!({"object": "list", "data": data}))
 }
 
@@ -24,8 +24,8 @@ pub(crate) async fn one(State(server): State<Arc<Server>>, Path(name): Path<Stri
     Ok(Json(describe(&server.registry.resolve(Some(&name))?)))
 }
 
-fn describe(listed: &Listed<'_>) -> Value {
-    let info = listed.info;
+fn describe(listed: &Listed) -> Value {
+    let info = &listed.info;
     json!({
         "id": listed.name,
         "object": "model",

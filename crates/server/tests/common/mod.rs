@@ -29,12 +29,40 @@ const END_OF_TEXT: u32 = 2;
 /// The recitation ends at this place.
 const END: u32 = 4000;
 
+/// A template that shows everything, in Hermes' way.
+pub const TEMPLATE: &str = "{% for tool in tools or [] %}[{{ tool | tojson }}]{% endfor %}\
+    {% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>\
+    {% endif %}{{ m.content or '' }}{% for call in m.tool_calls %}<tool_call>{{ call.function | tojson }}\
+    </tool_call>{% endfor %}{% endfor %}<assistant>{% if enable_thinking %}<think>\n{% endif %}";
+
 /// Says the letter that belongs to the place in the text, whatever was asked.
 struct Reciter {
     delay: Duration,
     groups: [CacheGroup; 1],
     logits: Vec<f32>,
     steps: Arc<AtomicUsize>,
+    /// What it says instead, to one request at a time.
+    script: Option<String>,
+    /// Where the script began, and the place said last.
+    begun: u32,
+    last: u32,
+}
+
+impl Reciter {
+    fn says(&mut self, place: u32) -> u32 {
+        if place != self.last + 1 {
+            self.begun = place;
+        }
+        self.last = place;
+        match &self.script {
+            Some(script) => {
+                let byte = script.as_bytes().get((place - self.begun) as usize);
+                byte.map_or(END_OF_TEXT, |&byte| FIRST_BYTE + u32::from(byte))
+            }
+            None if place == END => END_OF_TEXT,
+            None => FIRST_BYTE + u32::from(b'a') + place % 26,
+        }
+    }
 }
 
 impl ModelRunner for Reciter {
@@ -58,8 +86,7 @@ impl ModelRunner for Reciter {
         self.logits.clear();
         for &row in &batch.outputs {
             let place = batch.positions[row as usize];
-            let letter = FIRST_BYTE + u32::from(b'a') + place % 26;
-            let said = if place == END { END_OF_TEXT } else { letter };
+            let said = self.says(place);
             self.logits.extend((0..N_VOCAB as u32).map(|id| if id == said { 100.0 } else { 0.0 }));
         }
         Ok(())
@@ -85,6 +112,10 @@ pub struct Source {
     pub info: ModelInfo,
     pub steps: Arc<AtomicUsize>,
     pub loads: Arc<AtomicUsize>,
+    /// What the model says to any request.
+    pub script: Option<String>,
+    /// Source of the chat template; ChatML without one.
+    pub template: Option<&'static str>,
 }
 
 impl Source {
@@ -95,6 +126,8 @@ impl Source {
             info: ModelInfo { memory_bytes: 100, architecture: "llama".into(), ..ModelInfo::default() },
             steps: Arc::default(),
             loads: Arc::default(),
+            script: None,
+            template: None,
         }
     }
 }
@@ -108,7 +141,8 @@ impl ModelSource for Source {
         self.loads.fetch_add(1, Ordering::Relaxed);
         let groups = [CacheGroup { n_pages: 4 * CONTEXT / 16, page_size: 16, window: None }];
         let steps = self.steps.clone();
-        let runner = Reciter { delay: self.delay, groups, logits: Vec::new(), steps };
+        let (logits, script) = (Vec::new(), self.script.clone());
+        let runner = Reciter { delay: self.delay, groups, logits, steps, script, begun: 0, last: 0 };
         let file = model::testing::tiny("llama", 1).expect("the name is known");
         let tokenizer = Arc::new(Tokenizer::from_metadata(&file.metadata).expect("the vocabulary is valid"));
         let config = EngineConfig {
@@ -117,7 +151,12 @@ impl ModelSource for Source {
             ..EngineConfig::default()
         };
         let engine = Engine::start(Box::new(runner), tokenizer.clone(), config);
-        let template = Template::builtin("chatml", SpecialTokens::default()).expect("it is built in");
+        let special = SpecialTokens::default();
+        let template = match self.template {
+            Some(source) => Template::parse(source, special),
+            None => Template::builtin("chatml", special),
+        };
+        let template = template.expect("the template is valid");
         Ok(Model::new(engine, tokenizer, Some(template)))
     }
 }
@@ -135,6 +174,21 @@ impl TestServer {
         Self::with(Config::default(), Source::new(Duration::ZERO))
     }
 
+    /// Serves a model that says `script` to anything, with ChatML, which knows no tools.
+    pub fn saying_plainly(script: &str) -> Self {
+        let source = Source::new(Duration::ZERO);
+        Self::with(Config::default(), Source { script: Some(script.into()), ..source })
+    }
+
+    /// The same with a template that knows tools and thoughts.
+    pub fn saying(script: &str) -> Self {
+        let source = Source::new(Duration::ZERO);
+        Self::with(
+            Config::default(),
+            Source { script: Some(script.into()), template: Some(TEMPLATE), ..source },
+        )
+    }
+
     /// Serves one source as `m` and `other`.
     pub fn with(config: Config, source: Source) -> Self {
         let models: Models = vec![(vec!["m".into(), "other".into()], Box::new(source))];
@@ -149,9 +203,9 @@ impl TestServer {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let any = SocketAddr::from(([127, 0, 0, 1], 0));
-                let bound = Bound::new(any, config, registry, false).await.expect("a port is free");
+                let bound = Bound::new(any, config, false).await.expect("a port is free");
                 tell.send(bound.address()).expect("the test waits");
-                bound.run(told).await;
+                bound.run(registry, told).await;
             });
         });
         let address = address.recv().expect("the server starts");

@@ -243,8 +243,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn report(&self, progress: &mut dyn Progress) {
-        let Download { label: file, index, count, .. } = *self.wanted;
-        progress.event(&Event::Bytes { file, index, count, done: self.done, total: self.total });
+        let Download { label: file, index, count, sha256, .. } = *self.wanted;
+        progress.event(&Event::Bytes { file, index, count, done: self.done, total: self.total, sha256 });
     }
 }
 

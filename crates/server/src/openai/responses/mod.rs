@@ -1,6 +1,7 @@
-//! `/v1/responses`: OpenAI's newer way to ask, for text. Nothing is stored, so
+//! `/v1/responses`: OpenAI's newer way to ask, for text and calls. Nothing is stored, so
 //! that each request holds the whole conversation.
 
+mod input;
 mod object;
 mod stream;
 pub(crate) mod types;
@@ -11,13 +12,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
-use self::object::{Head, Output};
+use self::object::{Head, Output, items, status};
 use self::stream::ResponseStream;
 use self::types::ResponsesRequest;
 use crate::auth::Caller;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
-use crate::state::{Ask, Server};
+use crate::state::Server;
 use crate::stream::{Framing, respond};
 
 /// Continues a conversation.
@@ -31,13 +32,15 @@ pub(crate) async fn create(
     let streams = request.response.stream.unwrap_or(false);
     let name = request.response.model.clone();
     let mut head = Head::new(&request.response, &request.sampling);
-    let ask = move |model: &_| Ok(vec![Ask { request: request.request(model)?, n: 1 }]);
+    let ask = move |model: &_| Ok(vec![request.ask(model)?]);
     let mut running = server.start(&caller, name.as_deref(), ask).await?;
     head.model.clone_from(&running.lease.name);
     if streams {
-        return Ok(respond(running, ResponseStream::new(head), Framing::Events));
+        let stream = ResponseStream::new(head, running.reading);
+        return Ok(respond(running, stream, Framing::Events));
     }
     let reply = running.collect().await?.pop().ok_or_else(ApiError::internal)?;
-    let output = Output { text: reply.text, reason: reply.reason, stats: reply.stats };
+    let items = items(running.reading.parts(&reply.text), status(reply.reason));
+    let output = Output { items, reason: reply.reason, stats: reply.stats };
     Ok(Json(head.finished(&output)).into_response())
 }

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use super::types::ResponseFields;
 use crate::error::ApiError;
 use crate::ids;
+use crate::reading::{Call, Parts};
 use crate::sampling::SamplingFields;
 
 /// What is known before the reply.
 pub(super) struct Head {
     id: String,
-    /// Of the one item of the output.
-    pub item: String,
     created: u64,
     pub model: String,
     /// What the request said, which the response repeats.
@@ -21,7 +20,8 @@ pub(super) struct Head {
 
 /// A complete reply.
 pub(super) struct Output {
-    pub text: String,
+    /// What it consists of: reasoning, a message, calls.
+    pub items: Vec<Value>,
     pub reason: FinishReason,
     pub stats: Stats,
 }
@@ -34,24 +34,18 @@ impl Head {
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
             "metadata": request.metadata.clone().unwrap_or_default(),
-            "parallel_tool_calls": true,
+            "parallel_tool_calls": request.parallel_tool_calls.unwrap_or(true),
             "previous_response_id": null,
             "reasoning": {"effort": effort, "summary": null},
             "store": false,
             "temperature": sampling.temperature,
             "text": {"format": format.unwrap_or_else(|| json!({"type": "text"}))},
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": request.tool_choice.clone().unwrap_or_else(|| "auto".into()),
+            "tools": request.tools.clone().unwrap_or_default(),
             "top_p": sampling.top_p,
             "truncation": "disabled",
         });
-        Self {
-            id: ids::unique("resp"),
-            item: ids::unique("msg"),
-            created: ids::now(),
-            model: String::new(),
-            repeated,
-        }
+        Self { id: ids::unique("resp"), created: ids::now(), model: String::new(), repeated }
     }
 
     fn object(&self, status: &str, more: Value) -> Value {
@@ -81,7 +75,7 @@ impl Head {
 
     /// After it.
     pub fn finished(&self, output: &Output) -> Value {
-        let Output { text, stats, .. } = output;
+        let Output { items, stats, .. } = output;
         let usage = json!({
             "input_tokens": stats.prompt_tokens,
             "input_tokens_details": {"cached_tokens": stats.cached_tokens},
@@ -90,8 +84,7 @@ impl Head {
             "total_tokens": stats.prompt_tokens + stats.generated_tokens,
         });
         let details = (output.status() == "incomplete").then(|| json!({"reason": "max_output_tokens"}));
-        let item = self.message(output.status(), &[part(text)]);
-        let more = json!({"output": [item], "usage": usage, "incomplete_details": details});
+        let more = json!({"output": items, "usage": usage, "incomplete_details": details});
         self.object(output.status(), more)
     }
 
@@ -100,21 +93,91 @@ impl Head {
         let code = error.code.unwrap_or("server_error");
         self.object("failed", json!({"error": {"code": code, "message": error.message}}))
     }
-
-    /// The one item of the output.
-    pub fn message(&self, status: &str, content: &[Value]) -> Value {
-        json!({"id": self.item, "type": "message", "status": status, "role": "assistant", "content": content})
-    }
 }
 
 impl Output {
-    /// `incomplete` when there was no room for more.
+    /// See [`status`].
     pub fn status(&self) -> &'static str {
-        if self.reason == FinishReason::Length { "incomplete" } else { "completed" }
+        status(self.reason)
     }
+}
+
+/// `incomplete` when there was no room for more.
+pub(super) fn status(reason: FinishReason) -> &'static str {
+    if reason == FinishReason::Length { "incomplete" } else { "completed" }
 }
 
 /// A part of text.
 pub(super) fn part(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+}
+
+/// An item of the output that is being written or complete.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub id: String,
+    pub kind: ItemKind,
+    /// The text, the thoughts, or a call's arguments.
+    pub text: String,
+}
+
+/// What an item is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ItemKind {
+    Reasoning,
+    Message,
+    Call { call_id: String, name: String },
+}
+
+impl Item {
+    pub fn new(kind: ItemKind) -> Self {
+        let prefix = match kind {
+            ItemKind::Reasoning => "rs",
+            ItemKind::Message => "msg",
+            ItemKind::Call { .. } => "fc",
+        };
+        Self { id: ids::unique(prefix), kind, text: String::new() }
+    }
+
+    /// As the output holds it; what is in progress has no content yet.
+    pub fn object(&self, status: &str) -> Value {
+        let part = |part: Value| if status == "in_progress" { json!([]) } else { json!([part]) };
+        let Self { id, kind, text } = self;
+        match kind {
+            ItemKind::Reasoning => {
+                let content = part(thought(text));
+                json!({"id": id, "type": "reasoning", "status": status, "summary": [], "content": content})
+            }
+            ItemKind::Message => {
+                let content = part(self::part(text));
+                json!({"id": id, "type": "message", "status": status, "role": "assistant", "content": content})
+            }
+            ItemKind::Call { call_id, name } => json!({
+                "id": id, "type": "function_call", "status": status,
+                "call_id": call_id, "name": name, "arguments": text,
+            }),
+        }
+    }
+}
+
+/// The items of a complete reply.
+pub(super) fn items(parts: Parts, status: &str) -> Vec<Value> {
+    let Parts { content, reasoning, calls, .. } = parts;
+    let with = |kind, text| Item { text, ..Item::new(kind) };
+    let mut items = Vec::new();
+    if !reasoning.is_empty() {
+        items.push(with(ItemKind::Reasoning, reasoning));
+    }
+    if !content.is_empty() || calls.is_empty() {
+        items.push(with(ItemKind::Message, content));
+    }
+    for Call { id, name, arguments } in calls {
+        items.push(with(ItemKind::Call { call_id: id, name }, arguments));
+    }
+    items.iter().map(|item| item.object(status)).collect()
+}
+
+/// A part of thoughts.
+pub(super) fn thought(text: &str) -> Value {
+    json!({"type": "reasoning_text", "text": text})
 }

@@ -1,19 +1,20 @@
 //! What a client sends.
 
-use engine::Request;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizer::template::Message;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::input::{Item, turns};
 use crate::error::{ApiError, Result};
 use crate::fields::{FromFields, Ignored, accept, merged, parse, take};
 use crate::form::FormFields;
-use crate::openai::messages::Role;
-use crate::prompt;
+use crate::openai::tools::{ResponseTool, of_response};
+use crate::prompt::Conversation;
 use crate::registry::Model;
 use crate::sampling::SamplingFields;
+use crate::state::Ask;
 
 /// A conversation to be continued.
 #[derive(Debug, Clone)]
@@ -45,12 +46,14 @@ pub(crate) struct ResponseFields {
     pub metadata: Option<Map<String, Value>>,
     /// Only `disabled`: what does not fit is refused.
     pub truncation: Option<String>,
-    /// What the model may call; not supported.
-    #[schema(value_type = Option<Vec<Value>>)]
+    /// What the model may call; kept as it is, since the response repeats it.
+    #[schema(value_type = Option<Vec<ResponseTool>>)]
     pub tools: Option<Vec<Value>>,
-    /// Whether it must call something.
+    /// Whether it must call something: `none`, `auto`, `required`, or a function.
     #[schema(value_type = Option<Value>)]
     pub tool_choice: Option<Value>,
+    /// Whether more than one call may come in a reply; true if it is not given.
+    pub parallel_tool_calls: Option<bool>,
     /// Not supported: nothing is stored.
     pub previous_response_id: Option<String>,
     /// Not supported: nothing is stored.
@@ -87,40 +90,11 @@ pub(crate) enum Input {
     Items(Vec<Item>),
 }
 
-/// A turn; only messages are served.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-pub(crate) struct Item {
-    /// `message`, which is also meant by nothing.
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    /// Who speaks.
-    pub role: Option<Role>,
-    /// What was said.
-    pub content: Option<ItemContent>,
-}
-
-/// What was said: text, or parts.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum ItemContent {
-    Text(String),
-    Parts(Vec<ItemPart>),
-}
-
-/// A part: `input_text`, or `output_text` of an earlier answer.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-pub(crate) struct ItemPart {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub text: Option<String>,
-}
-
 /// Fields that are accepted because nothing here depends on them.
-const ACCEPTED: [&str; 10] = [
+const ACCEPTED: [&str; 9] = [
     "store",
     "user",
     "include",
-    "parallel_tool_calls",
     "service_tier",
     "safety_identifier",
     "prompt_cache_key",
@@ -147,28 +121,21 @@ impl FromFields for ResponsesRequest {
 
 impl ResponsesRequest {
     /// What the engine is asked for.
-    pub fn request(&self, model: &Model) -> Result<Request> {
-        let fields = &self.response;
-        fields.check_unsupported()?;
+    pub fn ask(self, model: &Model) -> Result<Ask> {
+        let Self { response: fields, sampling } = self;
+        let max_tokens = fields.max_output_tokens;
         let format = fields.text.as_ref().and_then(|text| text.format.clone());
         let form = FormFields { response_format: format, ..FormFields::default() };
-        let constraint =
+        let form =
             form.constraint().map_err(|error| ApiError { param: Some("text.format".into()), ..error })?;
-        let thinking = fields.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_ref());
-        let thinking = thinking.map(|effort| effort != "none");
-        let prompt = prompt::conversation(model, fields.messages()?, thinking)?;
-        let request = self.sampling.request(model, prompt, fields.max_output_tokens)?;
-        Ok(Request { constraint, ..request })
+        let prepared = fields.conversation()?.prepare(model)?;
+        prepared.ask(1, form, |ids| sampling.request(model, ids, max_tokens))
     }
 }
 
 impl ResponseFields {
     fn check_unsupported(&self) -> Result<()> {
-        let tools = self.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-        let choice = self.tool_choice.as_ref().is_some_and(|choice| choice != "auto" && choice != "none");
         for (name, given, what) in [
-            ("tools", tools, "calling tools"),
-            ("tool_choice", choice, "any choice but `auto` and `none`"),
             ("truncation", self.truncation.as_ref().is_some_and(|t| t != "disabled"), "cutting the input"),
             ("previous_response_id", self.previous_response_id.is_some(), "a stored response"),
             ("conversation", self.conversation.is_some(), "a stored conversation"),
@@ -181,44 +148,27 @@ impl ResponseFields {
         Ok(())
     }
 
-    fn messages(&self) -> Result<Vec<Message>> {
-        let instructions = self.instructions.iter().map(|text| Message::new("system", text));
+    /// The conversation, checked.
+    fn conversation(self) -> Result<Conversation> {
+        self.check_unsupported()?;
+        let effort = self.reasoning.and_then(|reasoning| reasoning.effort);
+        let instructions = self.instructions.into_iter().map(|text| Message::new("system", text));
         let mut messages: Vec<Message> = instructions.collect();
-        match &self.input {
+        match self.input {
             Input::Text(text) => messages.push(Message::new("user", text)),
             Input::Items(items) if items.is_empty() => {
                 return Err(ApiError::field("input", "input is empty"));
             }
-            Input::Items(items) => {
-                for (i, item) in items.iter().enumerate() {
-                    messages.push(item.message(&format!("input[{i}]"))?);
-                }
-            }
+            Input::Items(items) => messages.extend(turns(items)?),
         }
-        Ok(messages)
-    }
-}
-
-impl Item {
-    fn message(&self, param: &str) -> Result<Message> {
-        let (Some(role), Some(content), None | Some("message")) =
-            (self.role, &self.content, self.kind.as_deref())
-        else {
-            return Err(ApiError::unsupported(param, "anything but a message with role and content"));
-        };
-        let parts = match content {
-            ItemContent::Text(text) => return Ok(Message::new(role.name(), text)),
-            ItemContent::Parts(parts) => parts,
-        };
-        let mut texts = Vec::new();
-        for (i, part) in parts.iter().enumerate() {
-            match (part.kind.as_str(), &part.text) {
-                ("input_text" | "output_text" | "text", Some(text)) => texts.push(text.as_str()),
-                _ => {
-                    return Err(ApiError::unsupported(&format!("{param}.content[{i}]"), "any part but text"));
-                }
-            }
-        }
-        Ok(Message::new(role.name(), texts.join("\n")))
+        let tools = self.tools.map(Value::Array).unwrap_or(Value::Null);
+        let tools: Option<Vec<ResponseTool>> = serde_json::from_value(tools)
+            .map_err(|error| ApiError::field("tools", format!("tools: {error}")))?;
+        Ok(Conversation {
+            messages,
+            tools: of_response(tools, self.tool_choice.as_ref(), self.parallel_tool_calls)?,
+            thinking: effort.map(|effort| effort != "none"),
+            ..Conversation::default()
+        })
     }
 }

@@ -85,6 +85,15 @@ pub struct LoadArgs {
     pub quantize: Option<String>,
 }
 
+/// How requests share the model.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// Same request and seed, same answer to the bit, whatever else was asked: prompts are then never
+    /// served from what replies left in the cache, which makes later turns of a conversation start later.
+    #[arg(long)]
+    pub deterministic: bool,
+}
+
 /// How the next token is chosen.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
@@ -143,6 +152,8 @@ pub struct RunArgs {
     #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
     #[command(flatten)]
+    pub engine: EngineArgs,
+    #[command(flatten)]
     pub sampling: SamplingArgs,
 }
 
@@ -157,6 +168,8 @@ pub struct ChatArgs {
     /// Use this template instead of the model's own: chatml, gemma, llama2, llama3, mistral, phi3 or zephyr.
     #[arg(long, value_name = "NAME")]
     pub chat_template: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -189,6 +202,8 @@ pub struct ServeArgs {
     /// Unload models, those longest unused first, when they would take more GiB together [default: never].
     #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..1 << 20))]
     pub memory: Option<u64>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
     #[command(flatten)]
     pub network: NetworkArgs,
 }

@@ -15,7 +15,7 @@ use store::{ModelName, Resolved, Store};
 use tokenizer::Tokenizer;
 use tokenizer::template::{SpecialTokens, Template};
 
-use crate::args::LoadArgs;
+use crate::args::{EngineArgs, LoadArgs};
 use crate::environment;
 use crate::progress::PullProgress;
 
@@ -231,10 +231,11 @@ impl Opened {
     }
 
     /// Starts an engine on the loaded model.
-    pub fn start(&self, args: &LoadArgs) -> Result<Started> {
+    pub fn start(&self, args: &LoadArgs, engine: &EngineArgs) -> Result<Started> {
         let loaded = self.load(args)?;
         let (device, memory) = (loaded.description(), *loaded.memory());
-        let engine = Engine::start(Box::new(loaded), self.tokenizer.clone(), EngineConfig::default());
+        let config = EngineConfig { deterministic: engine.deterministic, ..EngineConfig::default() };
+        let engine = Engine::start(Box::new(loaded), self.tokenizer.clone(), config);
         Ok(Started { engine, device, memory })
     }
 }

@@ -1,37 +1,74 @@
-//! From a schedule to the inputs of a step.
+//! From a schedule to a step.
 
-use model::{ForwardBatch, GroupInputs, SequenceInputs, TokenInputs};
+use model::{Draw, ForwardBatch, GroupInputs, SequenceInputs, SubmittedStep, TokenInputs};
 
 use crate::pages::BlockManager;
+use crate::scheduler::SequenceId;
 use crate::sequence::{Sequence, Task};
 
-/// Builds the step's inputs for `rows[i]` next tokens of `sequences[i]`, whose
-/// pages already cover them. Every sequence that reaches its last known token
-/// and goes on from there asks for logits.
+/// One sequence's share of a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub id: SequenceId,
+    pub n_rows: usize,
+    /// How often the sequence had been preempted.
+    pub epoch: u32,
+    pub output: Option<Output>,
+}
+
+/// Where the token that follows a sequence's rows comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// From the host's sampler.
+    Sampled,
+    /// From the runner, as this output of the step.
+    Drawn(u32),
+}
+
+/// Builds the step for `rows[i]` next tokens of `sequences[i]`, whose pages already
+/// cover them. Every sequence that reaches its last token and goes on from there has
+/// an output, which the runner draws if it `can_draw`.
 pub(crate) fn build<'a>(
     rows: impl Iterator<Item = (&'a Sequence, usize)> + Clone,
     manager: &BlockManager,
-) -> ForwardBatch {
+    can_draw: impl Fn(&Draw) -> bool,
+) -> (SubmittedStep, Vec<Part>) {
     let mut ids = Vec::new();
     let mut positions = Vec::new();
     let mut sequences = Vec::new();
     let mut outputs = Vec::new();
+    let (mut draws, mut carried, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for (sequence, n_rows) in rows.clone() {
-        let end = sequence.n_cached + n_rows;
-        ids.extend_from_slice(&sequence.tokens[sequence.n_cached..end]);
-        positions.extend((sequence.n_cached..end).map(|p| p as u32));
+        let start = sequence.n_submitted;
+        let end = start + n_rows;
+        ids.extend_from_slice(&sequence.tokens[start..end.min(sequence.tokens.len())]);
+        if let Some(output) = sequence.unseen().filter(|_| end > sequence.tokens.len()) {
+            carried.push((ids.len() as u32, output));
+            ids.push(0);
+        }
+        positions.extend((start..end).map(|p| p as u32));
         sequences.push(SequenceInputs {
             n_rows: n_rows as u32,
             n_context: end as u32,
             role: sequence.role(),
         });
-        if end == sequence.tokens.len() && matches!(sequence.task, Task::Generate(_)) {
+        let mut output = None;
+        if let Task::Generate(reply) = &sequence.task
+            && end == sequence.n_tokens()
+        {
+            let draw = reply.draw(end as u64).filter(&can_draw);
+            output = Some(draw.map_or(Output::Sampled, |_| Output::Drawn(outputs.len() as u32)));
             outputs.push(ids.len() as u32 - 1);
+            draws.push(draw);
         }
+        parts.push(Part { id: sequence.id, n_rows, epoch: sequence.epoch, output });
     }
     let groups =
         (0..manager.n_groups()).map(|g| group_inputs(g, rows.clone(), manager.page_size())).collect();
-    ForwardBatch { tokens: TokenInputs::Ids(ids), positions, sequences, groups, outputs, adapter: None }
+    let hidden = rows.clone().any(|(sequence, _)| matches!(sequence.task, Task::Embed(_)));
+    let batch =
+        ForwardBatch { tokens: TokenInputs::Ids(ids), positions, sequences, groups, outputs, adapter: None };
+    (SubmittedStep { batch, hidden, draws, carried }, parts)
 }
 
 fn group_inputs<'a>(
@@ -47,7 +84,7 @@ fn group_inputs<'a>(
         inputs.block_tables.resize(start + max_pages, model::NO_PAGE);
         let table = &inputs.block_tables[start..];
         let slot = |p: usize| table[p / page_size] * page_size as u32 + (p % page_size) as u32;
-        inputs.slots.extend((sequence.n_cached..sequence.n_cached + n_rows).map(slot));
+        inputs.slots.extend((sequence.n_submitted..sequence.n_submitted + n_rows).map(slot));
     }
     inputs
 }

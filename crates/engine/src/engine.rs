@@ -1,6 +1,7 @@
 //! The handle on a running model.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -11,7 +12,6 @@ use tokenizer::Tokenizer;
 
 use crate::constraint::{Constraint, Constraints, Matcher};
 use crate::embedding::{EmbeddingRequest, PendingEmbedding, Pooler};
-use crate::metrics::Metrics;
 use crate::request::CheckedRequest;
 use crate::sequence::Start;
 use crate::worker::Worker;
@@ -20,25 +20,30 @@ use crate::{Error, Event, Generation, Request, Result};
 /// Events a caller may leave unread before its request is paused.
 const EVENT_CAPACITY: usize = 256;
 
-/// How many requests may wait and run.
+/// How an engine works.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// What metrics call the model.
     pub name: String,
     /// Requests that may be in the engine at once; more are refused with [`Error::Busy`].
     pub max_requests: usize,
+    /// Same request, same bits, whatever was asked before or beside it: a prompt is never
+    /// served from pages that generating wrote, whose rows may have been computed in
+    /// another order. Without it, the next turn of a conversation finds the last reply's pages.
+    pub deterministic: bool,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { name: "model".into(), max_requests: 256 }
+        Self { name: "model".into(), max_requests: 256, deterministic: false }
     }
 }
 
 /// A handle on the thread that owns the model. Dropping it ends the thread
 /// after cancelling what still runs.
 pub struct Engine {
-    submissions: Option<Sender<Submission>>,
+    /// Whoever still waits in it when the thread ends, even by a panic, is told.
+    submissions: Option<SyncSender<Submission>>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
     config: EngineConfig,
@@ -88,13 +93,13 @@ impl Engine {
     /// # Panics
     /// When the operating system cannot start a thread.
     pub fn start(runner: Box<dyn ModelRunner>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Self {
-        let (submissions, queue) = flume::bounded(config.max_requests.max(1));
+        let (submissions, queue) = sync_channel(config.max_requests.max(1));
         let counts = Arc::<Counts>::default();
         let (limits, groups, embedding) = (runner.limits(), runner.groups().to_vec(), runner.embedding());
-        let (counter, metrics, words) = (counts.clone(), Metrics::new(&config.name), tokenizer.clone());
+        let (counter, words, its_config) = (counts.clone(), tokenizer.clone(), config.clone());
         let thread = std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || Worker::new(runner, words, queue, counter, metrics).run())
+            .spawn(move || Worker::new(runner, words, queue, counter, &its_config).run())
             .expect("a process that has just loaded a model can start one thread");
         Self {
             submissions: Some(submissions),

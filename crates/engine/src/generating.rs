@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flume::{Sender, TrySendError};
+use model::Draw;
 use tokenizer::{Decode, Detokenizer, Tokenizer};
 
 use crate::constraint::Matcher;
 use crate::request::CheckedRequest;
-use crate::sampling::{Sampled, SamplerState};
+use crate::sampling::{Sampled, SamplerState, uniform};
 use crate::stop::StopMatcher;
 use crate::{Event, FinishReason, SamplingParams, Stats};
 
@@ -54,6 +55,32 @@ impl Generating {
         }
     }
 
+    /// How the token at `place` can be chosen without the host, which all else waits for:
+    /// forms, penalties, log-probabilities, and what only the host's sampler does.
+    pub fn draw(&self, place: u64) -> Option<Draw> {
+        let p = &self.sampling;
+        let alone = self.matcher.is_none()
+            && self.logprobs.is_none()
+            && p.logit_bias.is_empty()
+            && p.penalties.is_off()
+            && p.dry.multiplier == 0.0
+            && p.xtc.probability == 0.0
+            && p.typical_p == 1.0
+            && p.mirostat.is_none();
+        alone.then(|| Draw {
+            temperature: p.temperature,
+            top_k: p.top_k,
+            top_p: p.top_p,
+            min_p: p.min_p,
+            uniform: uniform(p.seed, place),
+        })
+    }
+
+    /// Whether a reply of `n` tokens may become longer.
+    pub fn may_continue(&self, n: usize) -> bool {
+        n < self.max_tokens
+    }
+
     /// Tells a sampled token, which `stats` count already: text, stop conditions,
     /// events. Returns whether the reply is over.
     pub fn push(&mut self, Sampled { id, logprob }: Sampled, stats: Stats, tokenizer: &Tokenizer) -> bool {
@@ -77,7 +104,7 @@ impl Generating {
             self.end(String::new(), FinishReason::Stop, stop, stats);
         } else if self.matcher.as_ref().is_some_and(Matcher::is_finished) {
             self.finish(FinishReason::EndOfText, stats);
-        } else if stats.generated_tokens >= self.max_tokens {
+        } else if !self.may_continue(stats.generated_tokens) {
             self.finish(FinishReason::Length, stats);
         } else {
             return false;

@@ -8,9 +8,21 @@ use std::rc::Rc;
 
 use model::{CacheGroup, NO_PAGE};
 
-/// What a full page holds: its tokens and everything before them. Two 64-bit
+/// What a full page holds: its tokens and everything before them, and in a
+/// deterministic cache which of them were computed as a prompt's. Two 64-bit
 /// hashes with keys drawn at start-up, so that nobody can construct a collision.
 type PageHash = u128;
+
+/// What a sequence's pages hold, or would.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    /// From the start of the sequence.
+    pub tokens: &'a [u32],
+    /// How many of them are the prompt; the rest is computed as generated.
+    pub n_prompt: usize,
+    /// Pages are found again only with the salt they were named with.
+    pub salt: u64,
+}
 
 /// One group's pages.
 #[derive(Debug)]
@@ -135,12 +147,15 @@ impl SequencePages {
 pub(crate) struct BlockManager {
     groups: Vec<(CacheGroup, Rc<RefCell<Pool>>)>,
     page_size: usize,
+    /// Whether a page is found again only by who would have written the same bits:
+    /// the roles of a page's rows are part of its name.
+    deterministic: bool,
     keys: [RandomState; 2],
 }
 
 impl BlockManager {
     /// A manager for a runner's groups, which share one page size.
-    pub fn new(groups: &[CacheGroup]) -> Self {
+    pub fn new(groups: &[CacheGroup], deterministic: bool) -> Self {
         let page_size = groups.first().map_or(1, |g| g.page_size as usize);
         assert!(
             groups.iter().all(|g| g.page_size as usize == page_size),
@@ -150,6 +165,7 @@ impl BlockManager {
         Self {
             groups: groups.iter().map(pool).collect(),
             page_size,
+            deterministic,
             keys: [RandomState::new(), RandomState::new()],
         }
     }
@@ -180,14 +196,11 @@ impl BlockManager {
     }
 
     /// The longest run of full pages that every group still holds for the start
-    /// of `tokens`, leaving at least one token to compute. Returns the number of tokens found.
-    /// Pages are found again only with the `salt` they were named with.
-    pub fn match_prefix(&self, tokens: &[u32], salt: u64) -> (SequencePages, usize) {
+    /// of `content`, leaving at least one token to compute. Returns the number of tokens found.
+    pub fn match_prefix(&self, content: Content<'_>) -> (SequencePages, usize) {
         let mut hashes = Vec::new();
-        let mut parent = PageHash::from(salt);
-        for page in tokens[..tokens.len().saturating_sub(1)].chunks_exact(self.page_size) {
-            parent = self.hash(parent, page);
-            hashes.push(parent);
+        for i in 0..content.tokens.len().saturating_sub(1) / self.page_size {
+            hashes.push(self.hash(hashes.last(), content, i));
         }
         let n = (0..=hashes.len()).rev().find(|&n| self.all_hold(&hashes[..n])).unwrap_or(0);
         hashes.truncate(n);
@@ -247,12 +260,11 @@ impl BlockManager {
         true
     }
 
-    /// Records that the cache now holds the first `n_cached` of `tokens`: names
+    /// Records that the cache now holds the first `n_cached` tokens of `content`: names
     /// the pages that became full, and lets go of those a window has passed.
-    pub fn commit(&self, pages: &mut SequencePages, tokens: &[u32], n_cached: usize, salt: u64) {
+    pub fn commit(&self, pages: &mut SequencePages, content: Content<'_>, n_cached: usize) {
         for i in pages.hashes.len()..n_cached / self.page_size {
-            let parent = pages.hashes.last().copied().unwrap_or(PageHash::from(salt));
-            let hash = self.hash(parent, &tokens[i * self.page_size..(i + 1) * self.page_size]);
+            let hash = self.hash(pages.hashes.last(), content, i);
             pages.hashes.push(hash);
             for table in &pages.tables {
                 if let Some(Some(page)) = table.get(i) {
@@ -266,8 +278,12 @@ impl BlockManager {
         }
     }
 
-    fn hash(&self, parent: PageHash, tokens: &[u32]) -> PageHash {
-        let half = |key: &RandomState| u128::from(key.hash_one((parent, tokens)));
+    /// The name of page `i` of `content`, the page before it being `parent`.
+    fn hash(&self, parent: Option<&PageHash>, content: Content<'_>, i: usize) -> PageHash {
+        let (start, end) = (i * self.page_size, (i + 1) * self.page_size);
+        let n_prompt = if self.deterministic { content.n_prompt.clamp(start, end) } else { end };
+        let page = (parent.copied().unwrap_or(content.salt.into()), &content.tokens[start..end], n_prompt);
+        let half = |key: &RandomState| u128::from(key.hash_one(page));
         half(&self.keys[0]) << 64 | half(&self.keys[1])
     }
 }
@@ -280,61 +296,83 @@ mod tests {
         CacheGroup { n_pages, page_size: 4, window }
     }
 
+    fn prompt(tokens: &[u32], salt: u64) -> Content<'_> {
+        Content { tokens, n_prompt: tokens.len(), salt }
+    }
+
     #[test]
     fn pages_come_back_and_prefixes_are_found_again() {
-        let manager = BlockManager::new(&[group(4, None)]);
+        let manager = BlockManager::new(&[group(4, None)], false);
         let tokens: Vec<u32> = (0..10).collect();
-        let (mut pages, n_cached) = manager.match_prefix(&tokens, 0);
+        let (mut pages, n_cached) = manager.match_prefix(prompt(&tokens, 0));
         assert_eq!(n_cached, 0);
         assert!(manager.grow(&mut pages, 10));
         assert_eq!(manager.available(), [1]);
         assert!(!manager.grow(&mut pages, 17), "4 pages hold 16 tokens");
-        manager.commit(&mut pages, &tokens, 10, 0);
+        manager.commit(&mut pages, prompt(&tokens, 0), 10);
         let first: Vec<u32> = pages.table(0).collect();
         drop(pages);
         assert_eq!(manager.available(), [4]);
 
-        let (pages, n_cached) = manager.match_prefix(&tokens, 0);
+        let (pages, n_cached) = manager.match_prefix(prompt(&tokens, 0));
         assert_eq!(n_cached, 8);
         assert_eq!(pages.table(0).collect::<Vec<_>>(), first[..2]);
-        let (_, whole_pages) = manager.match_prefix(&tokens[..8], 0);
+        let (_, whole_pages) = manager.match_prefix(prompt(&tokens[..8], 0));
         assert_eq!(whole_pages, 4, "one token at least is left to compute");
-        let (_, other) = manager.match_prefix(&[0, 1, 2, 3, 9, 9, 9, 9, 9], 0);
+        let (_, other) = manager.match_prefix(prompt(&[0, 1, 2, 3, 9, 9, 9, 9, 9], 0));
         assert_eq!(other, 4);
-        assert_eq!(manager.match_prefix(&tokens, 1).1, 0, "another salt finds nothing");
+        assert_eq!(manager.match_prefix(prompt(&tokens, 1)).1, 0, "another salt finds nothing");
     }
 
     #[test]
     fn the_longest_idle_page_is_taken_first() {
-        let manager = BlockManager::new(&[group(2, None)]);
+        let manager = BlockManager::new(&[group(2, None)], false);
         let fill = |tokens: &[u32]| {
             let mut pages = SequencePages::default();
             assert!(manager.grow(&mut pages, 4));
-            manager.commit(&mut pages, tokens, 4, 0);
+            manager.commit(&mut pages, prompt(tokens, 0), 4);
         };
         fill(&[1; 4]);
         fill(&[2; 4]);
-        assert_eq!(manager.match_prefix(&[1; 5], 0).1, 4);
+        assert_eq!(manager.match_prefix(prompt(&[1; 5], 0)).1, 4);
         fill(&[3; 4]);
-        assert_eq!(manager.match_prefix(&[2; 5], 0).1, 0, "the first was used again since");
-        assert_eq!(manager.match_prefix(&[1; 5], 0).1, 4);
+        assert_eq!(manager.match_prefix(prompt(&[2; 5], 0)).1, 0, "the first was used again since");
+        assert_eq!(manager.match_prefix(prompt(&[1; 5], 0)).1, 4);
     }
 
     #[test]
     fn a_window_group_frees_what_it_cannot_see_and_a_hit_needs_all_groups() {
-        let manager = BlockManager::new(&[group(8, None), group(8, Some(5))]);
+        let manager = BlockManager::new(&[group(8, None), group(8, Some(5))], false);
         let tokens: Vec<u32> = (0..17).collect();
         let mut pages = SequencePages::default();
         assert!(manager.grow(&mut pages, 16));
-        manager.commit(&mut pages, &tokens, 16, 0);
+        manager.commit(&mut pages, prompt(&tokens, 0), 16);
         // Position 16 sees 12..=16, so pages 0, 1 and 2 are passed.
         assert_eq!(manager.available(), [4, 7]);
         assert_eq!(pages.table(1).filter(|&p| p == NO_PAGE).count(), 3);
         drop(pages);
         assert_eq!(manager.available(), [8, 8]);
-        let (pages, n_cached) = manager.match_prefix(&tokens, 0);
+        let (pages, n_cached) = manager.match_prefix(prompt(&tokens, 0));
         assert_eq!(n_cached, 16);
         assert_eq!(manager.available(), [4, 7]);
         assert_eq!(pages.freeable(1), 1);
+    }
+
+    #[test]
+    fn a_deterministic_cache_tells_who_wrote_a_page() {
+        let tokens: Vec<u32> = (0..13).collect();
+        let content = |n_prompt| Content { tokens: &tokens, n_prompt, salt: 0 };
+        let found = |deterministic, wrote, asks| {
+            let manager = BlockManager::new(&[group(4, None)], deterministic);
+            let mut pages = SequencePages::default();
+            assert!(manager.grow(&mut pages, 12));
+            manager.commit(&mut pages, content(wrote), 12);
+            manager.match_prefix(content(asks)).1
+        };
+        assert_eq!(found(false, 5, 13), 12);
+        assert_eq!(found(true, 5, 13), 4, "the second page holds generated rows");
+        assert_eq!(found(true, 4, 13), 4);
+        assert_eq!(found(true, 5, 5), 12, "a sequence finds its own pages");
+        assert_eq!(found(true, 12, 13), 12, "and a longer prompt those of a shorter");
     }
 }

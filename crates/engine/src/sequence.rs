@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use model::Role;
 use tokenizer::Tokenizer;
 
+use crate::batch::{Output, Part};
 use crate::embedding::Pooler;
 use crate::generating::Generating;
 use crate::metrics::Metrics;
-use crate::pages::{BlockManager, SequencePages};
+use crate::pages::{BlockManager, Content, SequencePages};
 use crate::sampling::Sampled;
 use crate::scheduler::{SequenceId, SequenceState};
 use crate::{Error, Event, FinishReason, Stats};
@@ -24,6 +25,14 @@ pub(crate) struct Sequence {
     pub n_prompt: usize,
     /// Tokens whose keys and values are in the cache.
     pub n_cached: usize,
+    /// Those, and the ones of steps that still run.
+    pub n_submitted: usize,
+    /// How often it was preempted.
+    pub epoch: u32,
+    /// Steps that still run for it.
+    in_flight: usize,
+    /// Where the token comes from that follows the known ones, if a step that still runs draws it.
+    unseen: Option<Unseen>,
     pub pages: SequencePages,
     pub priority: i32,
     /// Another reply to the same prompt, which computes it for both.
@@ -34,6 +43,13 @@ pub(crate) struct Sequence {
     cancelled: Arc<AtomicBool>,
     times: Times,
     cached_tokens: usize,
+}
+
+/// A token that the runner draws and the host has not seen.
+#[derive(Debug, Clone, Copy)]
+struct Unseen {
+    step: u64,
+    output: u32,
 }
 
 /// What the model's results are for.
@@ -70,6 +86,10 @@ impl Sequence {
             n_prompt: start.prompt.len(),
             tokens: start.prompt,
             n_cached: 0,
+            n_submitted: 0,
+            epoch: 0,
+            in_flight: 0,
+            unseen: None,
             pages: SequencePages::default(),
             priority: start.priority,
             follows: None,
@@ -87,17 +107,38 @@ impl Sequence {
         SequenceState {
             id: self.id,
             running: self.running,
-            n_cached: self.n_cached,
-            n_tokens: self.tokens.len(),
-            chunk_end: if self.is_prefilling() { self.n_prompt } else { self.tokens.len() },
+            n_cached: self.n_submitted,
+            n_tokens: self.n_tokens(),
+            chunk_end: if self.n_submitted < self.n_prompt { self.n_prompt } else { self.n_tokens() },
             pages: (0..n_groups).map(|g| self.pages.len(g)).collect(),
             freeable: (0..n_groups).map(|g| self.pages.freeable(g)).collect(),
         }
     }
 
+    /// Tokens there are, the one that nobody has seen included.
+    pub fn n_tokens(&self) -> usize {
+        self.tokens.len() + usize::from(self.unseen.is_some())
+    }
+
+    /// The output of the step that still runs which gives the last token.
+    pub fn unseen(&self) -> Option<u32> {
+        self.unseen.map(|unseen| unseen.output)
+    }
+
+    /// Whether there are tokens to run that no step has: not while the host is to choose
+    /// the next one, nor once the reply is as long as it may be.
+    pub fn has_rows(&self) -> bool {
+        let (n_tokens, is_stale) = (self.n_tokens(), !self.running && self.in_flight > 0);
+        let goes_on = match &self.task {
+            Task::Generate(reply) => reply.may_continue(n_tokens - self.n_prompt),
+            Task::Embed(_) => true,
+        };
+        self.n_submitted < n_tokens && goes_on && !is_stale
+    }
+
     /// The role of the next tokens to run.
     pub fn role(&self) -> Role {
-        if self.is_prefilling() { Role::Prompt } else { Role::Generated }
+        if self.n_submitted < self.n_prompt { Role::Prompt } else { Role::Generated }
     }
 
     /// Takes what the prefix cache holds for this sequence, if it has nothing yet.
@@ -105,15 +146,38 @@ impl Sequence {
         if matches!(&self.task, Task::Embed(pooler) if pooler.needs_every_row()) {
             return;
         }
-        if self.n_cached == 0 && self.pages.len(0) == 0 {
-            (self.pages, self.n_cached) = manager.match_prefix(&self.tokens, self.cache_salt);
+        if self.n_submitted == 0 && self.in_flight == 0 && self.pages.len(0) == 0 {
+            (self.pages, self.n_cached) = manager.match_prefix(Content {
+                tokens: &self.tokens,
+                n_prompt: self.n_prompt,
+                salt: self.cache_salt,
+            });
+            self.n_submitted = self.n_cached;
         }
     }
 
-    /// Notes that `n_rows` more tokens are in the cache.
-    pub fn advance(&mut self, n_rows: usize, manager: &BlockManager) {
-        self.n_cached += n_rows;
-        manager.commit(&mut self.pages, &self.tokens, self.n_cached, self.cache_salt);
+    /// Notes that step `step` was submitted.
+    pub fn submitted(&mut self, step: u64, part: &Part) {
+        self.n_submitted += part.n_rows;
+        self.in_flight += 1;
+        self.unseen = match part.output {
+            Some(Output::Drawn(output)) => Some(Unseen { step, output }),
+            Some(Output::Sampled) | None => None,
+        };
+    }
+
+    /// Notes that step `step` is over, and its rows in the cache. Returns whether they
+    /// still count: not if the sequence was preempted since.
+    pub fn completed(&mut self, step: u64, part: &Part, manager: &BlockManager) -> bool {
+        self.in_flight -= 1;
+        self.unseen = self.unseen.filter(|unseen| unseen.step != step);
+        let counts = self.epoch == part.epoch;
+        if counts {
+            self.n_cached += part.n_rows;
+            let content = Content { tokens: &self.tokens, n_prompt: self.n_prompt, salt: self.cache_salt };
+            manager.commit(&mut self.pages, content, self.n_cached);
+        }
+        counts
     }
 
     /// Whether the prompt is not all in the cache.
@@ -132,6 +196,9 @@ impl Sequence {
     pub fn preempt(&mut self) {
         self.pages = SequencePages::default();
         self.n_cached = 0;
+        self.n_submitted = 0;
+        self.unseen = None;
+        self.epoch += 1;
         self.running = false;
         if let Task::Embed(pooler) = &mut self.task {
             pooler.reset();

@@ -1,23 +1,31 @@
 //! The loop: takes requests, schedules, runs the model, samples, and tells.
+//!
+//! Where the runner overlaps steps, the loop is one step behind it: while a step
+//! runs, the next is decided and submitted, and only then are the tokens of the
+//! first looked at. What those end (end of text, a stop text) or what was
+//! cancelled meanwhile is in the later step for nothing: its token is discarded.
+//! Pages may be handed on at once, since steps run in the order they were
+//! submitted. A sequence whose next token the host must choose waits alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, TryRecvError};
 use model::{ModelRunner, RunnerLimits};
 use tokenizer::Tokenizer;
 
+use crate::batch::{self, Output, Part};
 use crate::constraint::Matcher;
-use crate::engine::{Counts, Replies, Submission};
+use crate::engine::{Counts, EngineConfig, Replies, Submission};
 use crate::generating::Generating;
 use crate::metrics::Metrics;
 use crate::pages::BlockManager;
 use crate::sampling::{SampleInput, Sampled, Sampler};
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
 use crate::sequence::{Sequence, Start, Task};
-use crate::{Error, Result, batch};
+use crate::{Error, Result};
 
 /// Between the seeds of replies to one request.
 const SEED_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -38,6 +46,18 @@ pub(crate) struct Worker {
     /// Sequences that are over, but whose callers have not read to the end.
     ended: Vec<Sequence>,
     next_id: SequenceId,
+    /// Steps that run, oldest first: one, or two for a moment where they overlap.
+    in_flight: VecDeque<InFlight>,
+    n_steps: u64,
+    last_completed: Instant,
+}
+
+/// A step that was submitted.
+struct InFlight {
+    number: u64,
+    parts: Vec<Part>,
+    hidden: bool,
+    submitted: Instant,
 }
 
 impl Worker {
@@ -46,10 +66,11 @@ impl Worker {
         tokenizer: Arc<Tokenizer>,
         queue: Receiver<Submission>,
         counts: Arc<Counts>,
-        metrics: Metrics,
+        config: &EngineConfig,
     ) -> Self {
         let limits = runner.limits();
-        let manager = BlockManager::new(runner.groups());
+        let manager = BlockManager::new(runner.groups(), config.deterministic);
+        let metrics = Metrics::new(&config.name);
         metrics.pages(runner.groups().iter().map(|group| group.n_pages as usize).sum());
         Self {
             runner,
@@ -63,6 +84,9 @@ impl Worker {
             sequences: BTreeMap::new(),
             ended: Vec::new(),
             next_id: 0,
+            in_flight: VecDeque::new(),
+            n_steps: 0,
+            last_completed: Instant::now(),
         }
     }
 
@@ -74,16 +98,18 @@ impl Worker {
             self.ended.retain_mut(|sequence| !sequence.flush());
             let rows = self.plan();
             self.report();
-            if rows.is_empty() {
-                if !self.is_idle() {
-                    std::thread::sleep(STALLED_NAP);
-                }
-                continue;
+            if !rows.is_empty() {
+                self.submit(&rows);
             }
-            if let Err(error) = self.step(&rows) {
-                self.fail(&rows, error);
+            let runs = self.in_flight.len();
+            if runs > usize::from(self.runner.overlaps() && !rows.is_empty()) {
+                self.complete();
+            } else if rows.is_empty() && !self.is_idle() {
+                std::thread::sleep(STALLED_NAP);
             }
         }
+        // The runner ends with nothing under way.
+        while self.in_flight.pop_front().is_some() && self.runner.complete().is_ok() {}
     }
 
     /// Takes what was submitted, waiting only when there is nothing else to do.
@@ -91,7 +117,7 @@ impl Worker {
     fn receive(&mut self) -> bool {
         loop {
             let received = if self.is_idle() {
-                self.queue.recv().map_err(|flume::RecvError::Disconnected| TryRecvError::Disconnected)
+                self.queue.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
                 self.queue.try_recv()
             };
@@ -107,7 +133,7 @@ impl Worker {
     }
 
     fn is_idle(&self) -> bool {
-        self.sequences.is_empty() && self.ended.is_empty()
+        self.sequences.is_empty() && self.ended.is_empty() && self.in_flight.is_empty()
     }
 
     fn enter(&mut self, submission: Submission) {
@@ -195,15 +221,15 @@ impl Worker {
         }
         for &(id, n_rows) in &decision.rows {
             let sequence = self.sequences.get_mut(&id).expect("the scheduler names sequences it was given");
-            let grown = self.manager.grow(&mut sequence.pages, sequence.n_cached + n_rows);
+            let grown = self.manager.grow(&mut sequence.pages, sequence.n_submitted + n_rows);
             assert!(grown, "the scheduler hands out no more pages than are free");
             sequence.start();
         }
         decision.rows
     }
 
-    /// Sequences that could run, in the order of the queue: those whose callers have
-    /// read enough, and whose prompt nobody else is computing.
+    /// Sequences that could run, in the order of the queue: those with something to run, whose
+    /// callers have read enough, and whose prompt nobody else is computing.
     fn ready(&mut self) -> Vec<SequenceId> {
         let prefilling: Vec<SequenceId> =
             self.sequences.values().filter(|s| s.is_prefilling()).map(|s| s.id).collect();
@@ -213,7 +239,9 @@ impl Worker {
         let mut ready: Vec<_> = self
             .sequences
             .iter_mut()
-            .filter_map(|(&id, s)| (s.flush() && !waits(s)).then_some((-i64::from(s.priority), id)))
+            .filter_map(|(&id, s)| {
+                (s.flush() && s.has_rows() && !waits(s)).then_some((-i64::from(s.priority), id))
+            })
             .collect();
         ready.sort_unstable();
         ready.into_iter().map(|(_, id)| id).collect()
@@ -240,30 +268,58 @@ impl Worker {
         }
     }
 
-    /// Runs one step and deals with its results.
-    fn step(&mut self, rows: &[(SequenceId, usize)]) -> Result<()> {
-        let start = Instant::now();
-        let batch = batch::build(rows.iter().map(|(id, n)| (&self.sequences[id], *n)), &self.manager);
-        let embeds = |(id, _): &(SequenceId, usize)| matches!(self.sequences[id].task, Task::Embed(_));
-        let mut finished = Vec::new();
-        if rows.iter().any(embeds) {
-            self.runner.forward_hidden(&batch)?;
-            finished = self.pool(rows)?;
-        } else {
-            self.runner.forward(&batch)?;
+    /// Hands a step to the runner.
+    fn submit(&mut self, rows: &[(SequenceId, usize)]) {
+        let submitted = Instant::now();
+        let rows = rows.iter().map(|(id, n)| (&self.sequences[id], *n));
+        let (step, parts) = batch::build(rows, &self.manager, |draw| self.runner.can_draw(draw));
+        if let Err(error) = self.runner.submit(&step) {
+            return self.fail(&parts, error.into());
         }
-        let logits = if batch.outputs.is_empty() { &[] } else { self.runner.logits()? };
+        let number = self.n_steps;
+        self.n_steps += 1;
+        for part in &parts {
+            self.sequence(part.id).submitted(number, part);
+        }
+        self.in_flight.push_back(InFlight { number, parts, hidden: step.hidden, submitted });
+    }
+
+    /// Waits for the oldest step and deals with its results.
+    fn complete(&mut self) {
+        let Some(step) = self.in_flight.pop_front() else { return };
+        if let Err(error) = self.deal(&step) {
+            self.fail(&step.parts, error);
+        }
+        let since = step.submitted.max(self.last_completed);
+        self.last_completed = Instant::now();
+        let n_rows = step.parts.iter().map(|part| part.n_rows).sum();
+        self.metrics.step(n_rows, step.parts.len(), self.last_completed - since);
+    }
+
+    fn deal(&mut self, step: &InFlight) -> Result<()> {
+        let drawn = self.runner.complete()?.to_vec();
+        let mut finished = if step.hidden { self.pool(step)? } else { Vec::new() };
+        let samples = step.parts.iter().any(|part| part.output == Some(Output::Sampled));
+        let logits = if samples { self.runner.logits()? } else { &[] };
         let mut logits = logits.chunks_exact(self.limits.n_vocab);
-        for &(id, n_rows) in rows {
-            let sequence =
-                self.sequences.get_mut(&id).expect("a scheduled sequence is there until its step ends");
+        for part in &step.parts {
+            let logits = if part.output == Some(Output::Sampled) { logits.next() } else { None };
+            // Who is not there any more has ended since the step was submitted.
+            let Some(sequence) = self.sequences.get_mut(&part.id) else { continue };
             let Task::Generate(_) = &sequence.task else { continue };
-            sequence.advance(n_rows, &self.manager);
-            if sequence.n_cached < sequence.tokens.len() {
-                continue;
-            }
-            let row = logits.next().expect("each sequence that reached its last token asked for logits");
-            let over = match Self::choose(&mut self.sampler, sequence, row) {
+            sequence.completed(step.number, part, &self.manager);
+            let sampled = match part.output {
+                None => continue,
+                Some(Output::Sampled) => {
+                    let logits = logits.expect("a runner gives logits of the outputs it does not draw");
+                    Self::choose(&mut self.sampler, sequence, logits)
+                }
+                Some(Output::Drawn(output)) => match drawn.get(output as usize) {
+                    Some(&Some(id)) => Ok(Sampled { id, logprob: None }),
+                    _ => Err(Error::NoToken),
+                },
+            };
+            let over = match sampled {
                 Ok(sampled) => sequence.push_token(sampled, &self.tokenizer, &self.metrics),
                 Err(error) => {
                     sequence.fail(error);
@@ -271,30 +327,27 @@ impl Worker {
                 }
             };
             if over {
-                finished.push(id);
+                finished.push(part.id);
             }
         }
-        self.metrics.step(rows.iter().map(|(_, n)| n).sum(), rows.len(), start.elapsed());
         finished.into_iter().for_each(|id| self.remove(id));
         Ok(())
     }
 
     /// Gives the step's hidden states to the texts that are embedded. Returns those that are done.
-    fn pool(&mut self, rows: &[(SequenceId, usize)]) -> Result<Vec<SequenceId>> {
+    fn pool(&mut self, step: &InFlight) -> Result<Vec<SequenceId>> {
         let n_embd = self.runner.embedding().map_or(0, |shape| shape.n_embd);
         let mut hidden = self.runner.hidden()?;
         let mut finished = Vec::new();
-        for &(id, n_rows) in rows {
-            let (own, rest) = hidden.split_at(n_rows * n_embd);
+        for part in &step.parts {
+            let (own, rest) = hidden.split_at(part.n_rows * n_embd);
             hidden = rest;
-            let sequence =
-                self.sequences.get_mut(&id).expect("a scheduled sequence is there until its step ends");
+            let Some(sequence) = self.sequences.get_mut(&part.id) else { continue };
             if let Task::Generate(_) = &sequence.task {
                 continue;
             }
-            sequence.advance(n_rows, &self.manager);
-            if sequence.pool(own, &self.metrics) {
-                finished.push(id);
+            if sequence.completed(step.number, part, &self.manager) && sequence.pool(own, &self.metrics) {
+                finished.push(part.id);
             }
         }
         Ok(finished)
@@ -320,13 +373,13 @@ impl Worker {
     }
 
     /// Ends the requests of a step that failed; the first hears the error itself.
-    fn fail(&mut self, rows: &[(SequenceId, usize)], error: Error) {
+    fn fail(&mut self, parts: &[Part], error: Error) {
         let message = error.to_string();
         let mut error = Some(error);
-        for &(id, _) in rows {
-            let own = error.take().unwrap_or_else(|| Error::Step(message.clone()));
-            self.sequence(id).fail(own);
-            self.remove(id);
+        for part in parts {
+            let Some(sequence) = self.sequences.get_mut(&part.id) else { continue };
+            sequence.fail(error.take().unwrap_or_else(|| Error::Step(message.clone())));
+            self.remove(part.id);
         }
     }
 

@@ -31,4 +31,4 @@ pub use error::{Error, Result};
 pub use load::{LoadOptions, check, load};
 pub use loaded::LoadedModel;
 pub use memory::{MemoryPlan, PAGE_SIZE, kv_cache_bytes};
-pub use runner::{CacheGroup, EmbeddingShape, ModelRunner, RunnerLimits};
+pub use runner::{CacheGroup, Draw, EmbeddingShape, ModelRunner, RunnerLimits, SubmittedStep};

@@ -40,6 +40,38 @@ pub struct EmbeddingShape {
     pub pooling: Pooling,
 }
 
+/// How a runner chooses a token by itself. The stages are those of the host's sampler:
+/// the `top_k` likeliest tokens, the fewest that reach `top_p`, those at least `min_p`
+/// times as likely as the likeliest, temperature, and the first whose cumulative
+/// probability, likeliest first, exceeds `uniform`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// Divides the logits; 0 takes the likeliest token and ignores the rest of this.
+    pub temperature: f32,
+    /// 0 keeps all.
+    pub top_k: usize,
+    /// 1 keeps all.
+    pub top_p: f32,
+    /// 0 keeps all.
+    pub min_p: f32,
+    /// The random number, from 0 to below 1: it depends on seed and place, not on what runs.
+    pub uniform: f64,
+}
+
+/// A step as it is handed to a runner that may still be busy with the one before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubmittedStep {
+    /// The batch.
+    pub batch: StepInputs,
+    /// Whether the hidden states of all rows are wanted.
+    pub hidden: bool,
+    /// How to choose the token that follows each output; `None`: the host wants its logits.
+    pub draws: Vec<Option<Draw>>,
+    /// Rows whose id nobody has seen yet, each with the output of the step submitted
+    /// before, whose token it is; the batch has 0 in its place.
+    pub carried: Vec<(u32, u32)>,
+}
+
 /// A loaded model on some backend. One thread owns it.
 pub trait ModelRunner: Send {
     /// Batch limits and vocabulary size.
@@ -47,6 +79,39 @@ pub trait ModelRunner: Send {
 
     /// The cache groups; batches carry one [`backend::GroupInputs`] for each.
     fn groups(&self) -> &[CacheGroup];
+
+    /// Whether a step can be submitted while the one before it runs. If not, every
+    /// step is completed before the next is submitted, and no row is ever carried.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// Whether the runner can choose tokens so without the host.
+    fn can_draw(&self, _draw: &Draw) -> bool {
+        false
+    }
+
+    /// Begins a step; steps run in the order they are submitted. What
+    /// [`can_draw`](Self::can_draw) refuses is not asked for.
+    ///
+    /// A runner that overlaps nothing runs it here and now, as this default does.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); the step is then not to be completed.
+    fn submit(&mut self, step: &SubmittedStep) -> crate::Result<()> {
+        if step.hidden { self.forward_hidden(&step.batch) } else { self.forward(&step.batch) }
+    }
+
+    /// Waits for the oldest step that was submitted. Returns the token chosen for each
+    /// output that asked for one; a runner that chooses none may return an empty list.
+    /// [`logits`](Self::logits) are then those of the outputs that asked for none, and
+    /// [`hidden`](Self::hidden) those of this step.
+    ///
+    /// # Errors
+    /// [`crate::Error`] when the step failed.
+    fn complete(&mut self) -> crate::Result<&[Option<u32>]> {
+        Ok(&[])
+    }
 
     /// Runs the model over a batch, writing its keys and values to the cache.
     ///

@@ -36,7 +36,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let template = opened.template(args.chat_template.as_deref())?;
-    let Started { engine, device, memory } = opened.start(&args.model.load)?;
+    let Started { engine, device, memory } = opened.start(&args.model.load, &args.engine)?;
     output::show(&format!(
         "{} · {device} · context {} tokens · {} of weights, up to {} of KV cache, {} of scratch\n\
          /help lists the commands.\n",

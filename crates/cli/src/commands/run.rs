@@ -24,7 +24,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     interrupt::watch()?;
     let opened = loading::open(&args.model.model)?;
     let prompt = encode(&opened, &args, text)?;
-    let Started { engine, device, .. } = opened.start(&args.model.load)?;
+    let Started { engine, device, .. } = opened.start(&args.model.load, &args.engine)?;
     let before = start.elapsed();
     let request = generate::request(&args.sampling, prompt, 0);
     let reply = generate::stream(&engine, request, |text| {

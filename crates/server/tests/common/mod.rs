@@ -145,7 +145,11 @@ impl ModelSource for Source {
         let runner = Reciter { delay: self.delay, groups, logits, steps, script, begun: 0, last: 0 };
         let file = model::testing::tiny("llama", 1).expect("the name is known");
         let tokenizer = Arc::new(Tokenizer::from_metadata(&file.metadata).expect("the vocabulary is valid"));
-        let config = EngineConfig { name: "reciter".into(), max_requests: self.max_requests };
+        let config = EngineConfig {
+            name: "reciter".into(),
+            max_requests: self.max_requests,
+            ..EngineConfig::default()
+        };
         let engine = Engine::start(Box::new(runner), tokenizer.clone(), config);
         let special = SpecialTokens::default();
         let template = match self.template {

@@ -118,6 +118,7 @@ struct Source {
     kv_memory: Option<KvMemory>,
     one_context: u64,
     max_requests: usize,
+    deterministic: bool,
 }
 
 impl Source {
@@ -136,6 +137,7 @@ impl Source {
             kv_memory: args.kv_memory,
             one_context: one_context(&config, args)?.1,
             max_requests: args.max_requests as usize,
+            deterministic: args.engine.deterministic,
         })
     }
 
@@ -146,7 +148,11 @@ impl Source {
             Ok(loaded) => loaded,
         };
         output::say(&self.plan(&loaded));
-        let config = EngineConfig { name: self.alias.clone(), max_requests: self.max_requests };
+        let config = EngineConfig {
+            name: self.alias.clone(),
+            max_requests: self.max_requests,
+            deterministic: self.deterministic,
+        };
         let tokenizer = self.opened.tokenizer.clone();
         let engine = Engine::start(Box::new(loaded), tokenizer.clone(), config);
         let template = match &self.info.template {

@@ -272,6 +272,10 @@ pub struct NetworkArgs {
     /// Private key for TLS, as PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Send traces of requests to an OpenTelemetry collector (OTLP as protobuf over HTTP), such as
+    /// http://localhost:4318; they hold names, sizes and times, never texts.
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
     /// How the log on standard error looks.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -9,7 +9,12 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, histogram};
-use tracing::Instrument;
+use opentelemetry::global;
+use opentelemetry::trace::Status;
+use opentelemetry_http::HeaderExtractor;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::error::{ApiError, Dialect};
 use crate::ids;
@@ -28,11 +33,15 @@ pub(crate) async fn note(request: Request, next: Next) -> Response {
     // Unknown paths are one route: a label must not hold what callers make up.
     let route = request.extensions().get::<MatchedPath>().map(|path| Arc::<str>::from(path.as_str()));
     let route = route.unwrap_or_else(|| "(none)".into());
-    let span = tracing::info_span!("request", id, %method, route = &*route, key = tracing::field::Empty);
+    let span = span(&id, &method, &route, &request);
     let begun = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, seconds) = (response.status(), begun.elapsed().as_secs_f64());
     span.in_scope(|| tracing::info!(status = status.as_u16(), seconds, "answers"));
+    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.set_status(Status::error(status.as_str().to_owned()));
+    }
     let labels = [
         ("route", route.to_string()),
         ("method", method_label(&method).to_owned()),
@@ -44,6 +53,30 @@ pub(crate) async fn note(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The span of a request, which goes on the trace that its caller began, if any (`traceparent`).
+fn span(id: &str, method: &Method, route: &str, request: &Request) -> Span {
+    let method = method_label(method);
+    let span = tracing::info_span!(
+        "request",
+        id,
+        method,
+        route,
+        api = Dialect::of(request.uri().path()).name(),
+        key = Empty,
+        model = Empty,
+        prompt_tokens = Empty,
+        cached_tokens = Empty,
+        generated_tokens = Empty,
+    );
+    let parent = global::get_text_map_propagator(|known| known.extract(&HeaderExtractor(request.headers())));
+    // Fails only where nobody exports traces.
+    let _ = span.set_parent(parent);
+    // The names that OpenTelemetry's conventions have for them.
+    span.set_attribute("http.request.method", method.to_owned());
+    span.set_attribute("http.route", route.to_owned());
+    span
 }
 
 /// Callers may make up methods too.

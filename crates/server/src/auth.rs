@@ -33,7 +33,7 @@ pub enum KeysError {
     /// A key that could be guessed or mistyped.
     #[error(
         "API key {line} is weak: a key has at least {SHORTEST} visible ASCII characters, {FEWEST_KINDS} of them \
-         different; `openssl rand -hex 16` makes a good one"
+         different, and with fewer than {LONG} not letters or digits alone; `openssl rand -hex 16` makes a good one"
     )]
     Weak {
         /// Its line in the list, from 1.
@@ -46,6 +46,8 @@ pub enum KeysError {
 
 /// Fewest characters of a key.
 const SHORTEST: usize = 8;
+/// From so many characters on they may all be letters, or all digits.
+const LONG: usize = 16;
 /// Fewest different characters of a key.
 const FEWEST_KINDS: usize = 5;
 
@@ -99,10 +101,14 @@ impl Keys {
     }
 }
 
-/// Refuses what is short, cannot be typed, or repeats itself.
+/// Refuses what is short, cannot be typed, repeats itself, or is what people try first (`password`, `12345678`).
 fn is_strong(key: &str) -> bool {
     let kinds = key.bytes().collect::<std::collections::BTreeSet<_>>().len();
-    key.len() >= SHORTEST && kinds >= FEWEST_KINDS && key.bytes().all(|b| b.is_ascii_graphic())
+    let alike = key.bytes().all(|b| b.is_ascii_alphabetic()) || key.bytes().all(|b| b.is_ascii_digit());
+    (key.len() >= LONG || !alike)
+        && key.len() >= SHORTEST
+        && kinds >= FEWEST_KINDS
+        && key.bytes().all(|b| b.is_ascii_graphic())
 }
 
 impl std::fmt::Debug for Keys {
@@ -191,6 +197,10 @@ mod tests {
         assert_eq!(Keys::parse("long-enough-key\nshort").err(), Some(KeysError::Weak { line: 2 }));
         assert_eq!(Keys::parse("a=with spaces in it").err(), Some(KeysError::Weak { line: 1 }));
         assert_eq!(Keys::parse("aaaaaaaabbbbbbbb").err(), Some(KeysError::Weak { line: 1 }));
+        for weak in ["password", "12345678", "changeme"] {
+            assert_eq!(Keys::parse(weak).err(), Some(KeysError::Weak { line: 1 }), "{weak}");
+        }
+        assert!(Keys::parse("0123456789abcdef").is_ok());
         for empty in ["", "\n \n", "# none yet\n"] {
             assert_eq!(Keys::parse(empty).err(), Some(KeysError::Empty));
         }

@@ -209,6 +209,15 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Ollama => "ollama",
+        }
+    }
+
     /// The API of a path.
     pub fn of(path: &str) -> Self {
         if path.starts_with("/v1/messages") {

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::error::{ApiError, Result};
 use crate::reading::Reading;
+use crate::record::Record;
 use crate::registry::Lease;
 use crate::state::{Admitted, Deadline};
 
@@ -37,6 +38,7 @@ pub(crate) struct Running {
     pub prompts: Vec<usize>,
     /// How the replies are taken apart.
     pub reading: Reading,
+    record: Record,
     events: SelectAll<Events>,
     first: Option<(usize, Step)>,
     /// How many replies there are.
@@ -63,6 +65,7 @@ impl Running {
             }))
         });
         Self {
+            record: Record::new(prompts.iter().sum(), n_open),
             events: stream::select_all(events),
             first: None,
             n_replies: n_open,
@@ -96,6 +99,16 @@ impl Running {
         if self.n_open == 0 {
             return Ok(None);
         }
+        let next = self.receive().await;
+        match &next {
+            Ok(Some((i, step))) => self.record.step(*i, step),
+            Ok(None) => {}
+            Err(error) => self.record.failed(error),
+        }
+        next
+    }
+
+    async fn receive(&mut self) -> Result<Option<(usize, Step)>> {
         let event = tokio::select! {
             event = self.events.next() => event,
             () = tokio::time::sleep_until(self.deadline.at) => {

@@ -27,6 +27,7 @@ mod prompt;
 mod prompted;
 mod pulls;
 mod reading;
+mod record;
 mod registry;
 mod router;
 mod sampling;

@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", advice(source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -59,6 +59,18 @@ pub enum Error {
     /// The system refuses what the server needs.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// What to do when an address cannot be listened on.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program, perhaps another server, has this port: choose one with --port (0: any that is free)"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another with --port",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address: choose one with --host",
+        _ => "",
+    }
 }
 
 /// What asks the server to end.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::auth::Caller;
 use crate::config::Config;
@@ -77,6 +78,9 @@ impl Server {
         let turned_away = |_| ApiError::overloaded().or_retry_after(listed.next_place());
         let permit = self.places.clone().try_acquire_owned().map_err(turned_away)?;
         let lease = self.registry.acquire(model).await?;
+        let span = tracing::Span::current();
+        span.record("model", &lease.name);
+        span.set_attribute("gen_ai.request.model", lease.name.clone());
         Ok(Admitted { lease, permit, deadline })
     }
 

@@ -1,8 +1,8 @@
 //! `quarrel serve`: models over HTTP.
 
 mod source;
+mod telemetry;
 
-use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use server::{Bound, Config, Keys, LoadError, Pulls, Registry, Residency, TlsFiles};
 
-use crate::args::{LogFormat, NetworkArgs, ServeArgs};
+use crate::args::{NetworkArgs, ServeArgs};
 use crate::{environment, loading, output};
 
 /// Serves until told to end.
@@ -19,19 +19,31 @@ pub fn run(args: ServeArgs) -> Result<()> {
     let address = address(&args.network)?;
     let config = config(&args)?;
     let insecure = args.network.insecure;
-    watch_log(args.network.log_format);
+    let _telemetry = telemetry::start(args.network.log_format, args.network.otlp.as_deref())?;
     server::install_metrics();
     let residency = Residency {
         idle: args.idle_unload.map(Duration::from_secs),
         budget: args.memory.map(|gib| gib << 30),
     };
-    server::serve(address, config, insecure, |bound: &Bound| {
+    let served = server::serve(address, config, insecure, |bound: &Bound| {
         let registry = Registry::new(source::all(&args)?, residency)?;
         registry.preload()?;
         let names = registry.names().join(", ");
         output::say(&format!("serving {names} at {}://{}", bound.scheme(), bound.address()));
         Ok(registry)
-    })
+    });
+    served.map_err(|error| with_files(error, &args.network))
+}
+
+/// Says which files a complaint about certificates is about.
+fn with_files(error: anyhow::Error, network: &NetworkArgs) -> anyhow::Error {
+    match (error.downcast_ref(), &network.tls_cert, &network.tls_key) {
+        (Some(server::Error::Tls(_)), Some(certificates), Some(key)) => {
+            let files = format!("--tls-cert {}, --tls-key {}", certificates.display(), key.display());
+            error.context(files)
+        }
+        _ => error,
+    }
 }
 
 /// Lets callers fetch models into the cache, and serves them as the others are.
@@ -42,16 +54,6 @@ fn pulls(args: &ServeArgs) -> Result<Pulls> {
         source::pulled(&args, resolved).map_err(|error| LoadError(output::explain(&error)))
     };
     Ok(Pulls { store, open: Box::new(open) })
-}
-
-/// Shows the log on standard error.
-fn watch_log(format: LogFormat) {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-    let log = log.with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }
 
 fn address(args: &NetworkArgs) -> Result<SocketAddr> {

@@ -192,6 +192,7 @@ impl Source {
                 let load = LoadArgs { ctx: Some(fits), ..self.load.clone() };
                 self.opened.load_for_batch(&load, self.parallel, kv_memory)
             }
+            Some(model::Error::CacheMemory { .. }) => Err(error.context("raise --kv-memory or lower --ctx")),
             _ => Err(error),
         }
     }

@@ -82,13 +82,15 @@ impl Sequence {
         }
     }
 
-    /// What the scheduler needs to know.
-    pub fn state(&self, n_groups: usize) -> SequenceState {
+    /// What the scheduler needs to know, whose steps have at most `most` rows.
+    pub fn state(&self, n_groups: usize, most: usize) -> SequenceState {
+        let found = if self.running { self.cached_tokens } else { self.n_cached };
         SequenceState {
             id: self.id,
             running: self.running,
             n_cached: self.n_cached,
             n_tokens: self.tokens.len(),
+            is_long: self.is_prefilling() && self.n_prompt - found > most,
             chunk_end: if self.is_prefilling() { self.n_prompt } else { self.tokens.len() },
             pages: (0..n_groups).map(|g| self.pages.len(g)).collect(),
             freeable: (0..n_groups).map(|g| self.pages.freeable(g)).collect(),

@@ -13,6 +13,7 @@ use crate::constraint::Matcher;
 use crate::engine::{Counts, Replies, Submission};
 use crate::generating::Generating;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::pages::BlockManager;
 use crate::sampling::{SampleInput, Sampled, Sampler};
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
@@ -31,6 +32,7 @@ pub(crate) struct Worker {
     queue: Receiver<Submission>,
     counts: Arc<Counts>,
     metrics: Metrics,
+    pace: Pace,
     limits: RunnerLimits,
     manager: BlockManager,
     sampler: Sampler,
@@ -56,6 +58,7 @@ impl Worker {
             queue,
             counts,
             metrics,
+            pace: Pace::default(),
             limits,
             manager,
             sampler: Sampler::new(),
@@ -219,9 +222,12 @@ impl Worker {
     }
 
     fn decide(&self, ready: &[SequenceId]) -> ScheduledBatch {
+        let most = self.limits.max_batch_tokens;
         let states: Vec<_> =
-            ready.iter().map(|id| self.sequences[id].state(self.manager.n_groups())).collect();
-        schedule(&states, self.budget())
+            ready.iter().map(|id| self.sequences[id].state(self.manager.n_groups(), most)).collect();
+        let replies = states.iter().filter(|s| s.running && s.n_tokens - s.n_cached == 1).count();
+        let long = states.iter().filter(|s| s.running && s.is_long).count();
+        schedule(&states, Budget { long_tokens: self.pace.rows(long, replies, most), ..self.budget() })
     }
 
     fn budget(&self) -> Budget {
@@ -232,6 +238,7 @@ impl Worker {
         };
         Budget {
             tokens: self.limits.max_batch_tokens,
+            long_tokens: self.limits.max_batch_tokens,
             sequences: self.limits.max_sequences.min(self.limits.max_outputs),
             page_size,
             free_pages: self.manager.available(),
@@ -243,6 +250,7 @@ impl Worker {
     fn step(&mut self, rows: &[(SequenceId, usize)]) -> Result<()> {
         let start = Instant::now();
         let batch = batch::build(rows.iter().map(|(id, n)| (&self.sequences[id], *n)), &self.manager);
+        let replies = rows.iter().filter(|(id, n)| *n == 1 && !self.sequences[id].is_prefilling()).count();
         let embeds = |(id, _): &(SequenceId, usize)| matches!(self.sequences[id].task, Task::Embed(_));
         let mut finished = Vec::new();
         if rows.iter().any(embeds) {
@@ -273,7 +281,9 @@ impl Worker {
                 finished.push(id);
             }
         }
-        self.metrics.step(rows.iter().map(|(_, n)| n).sum(), rows.len(), start.elapsed());
+        let (n_rows, took) = (rows.iter().map(|(_, n)| n).sum::<usize>(), start.elapsed());
+        self.metrics.step(n_rows, rows.len(), took);
+        self.pace.record(n_rows - replies, replies, took);
         finished.into_iter().for_each(|id| self.remove(id));
         Ok(())
     }

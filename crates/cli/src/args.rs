@@ -173,9 +173,13 @@ pub struct ServeArgs {
     /// Use this template instead of the models' own: chatml, gemma, llama2, llama3, mistral, phi3 or zephyr.
     #[arg(long, value_name = "NAME")]
     pub chat_template: Option<String>,
-    /// Replies that are generated side by side; each has the whole context to itself.
+    /// Replies that are generated side by side.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub parallel: u16,
+    /// Memory for each model's KV cache, as 512MiB, 4GiB or 25% of what is free; replies share its pages, and
+    /// it holds at least one full context [default: all that they can use, at most 25%].
+    #[arg(long, value_name = "SIZE", value_parser = kv_memory)]
+    pub kv_memory: Option<KvMemory>,
     /// Requests that may be worked on or wait at once; more are answered with status 429.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_requests: u32,
@@ -187,6 +191,29 @@ pub struct ServeArgs {
     pub memory: Option<u64>,
     #[command(flatten)]
     pub network: NetworkArgs,
+}
+
+/// How much memory a KV cache may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvMemory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the memory that is free.
+    Percent(u8),
+}
+
+/// `512MiB`, `4GiB` or `25%`.
+fn kv_memory(text: &str) -> Result<KvMemory, String> {
+    let wrong = || "write it as 512MiB, 4GiB or 25%".to_owned();
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.parse().ok().filter(|percent| (1..=90).contains(percent));
+        return percent.map(KvMemory::Percent).ok_or_else(|| "a share is from 1% to 90%".into());
+    }
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).ok_or_else(wrong)?;
+    let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).map(KvMemory::Bytes).ok_or_else(wrong)
 }
 
 /// Who can reach the server, and how.
@@ -416,4 +443,19 @@ fn isa(text: &str) -> Result<Isa, String> {
         let names: Vec<_> = Isa::ALL.iter().map(|isa| isa.option()).collect();
         format!("this build knows {}", names.join(", "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_memory_are_read() {
+        assert_eq!(kv_memory("512MiB"), Ok(KvMemory::Bytes(512 << 20)));
+        assert_eq!(kv_memory("4 GiB"), Ok(KvMemory::Bytes(4 << 30)));
+        assert_eq!(kv_memory("25%"), Ok(KvMemory::Percent(25)));
+        for wrong in ["", "4", "4GB", "0MiB", "-1GiB", "0%", "91%", "x%", "99999999999TiB"] {
+            assert!(kv_memory(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -208,11 +208,13 @@ impl Opened {
         self.load_with(args, |options| LoadOptions { max_outputs: SCORED_ROWS, ..options })
     }
 
-    /// Loads the weights for `n` sequences side by side, logits of each.
-    pub fn load_for_batch(&self, args: &LoadArgs, n: usize) -> Result<LoadedModel> {
+    /// Loads the weights for `n` sequences side by side, logits of each, which share a cache of
+    /// `kv_memory` bytes; `None`: each has the whole context.
+    pub fn load_for_batch(&self, args: &LoadArgs, n: usize, kv_memory: Option<u64>) -> Result<LoadedModel> {
         self.load_with(args, |options| LoadOptions {
             max_batch_tokens: options.max_batch_tokens.max(n),
             max_sequences: n,
+            kv_memory,
             max_outputs: n,
             ..options
         })

@@ -52,6 +52,7 @@ impl Worker {
     ) -> Self {
         let limits = runner.limits();
         let manager = BlockManager::new(runner.groups());
+        metrics.pages(runner.groups().iter().map(|group| group.n_pages as usize).sum());
         Self {
             runner,
             tokenizer,

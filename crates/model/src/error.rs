@@ -55,6 +55,21 @@ pub enum Error {
         /// The longest context that would fit; 0 if none does.
         fits: u32,
     },
+    /// The cache was given less memory than one sequence of full length takes.
+    #[error(
+        "a KV cache for a context of {context} tokens takes {needed} bytes, but may take {budget}; {}",
+        advice(*fits)
+    )]
+    CacheMemory {
+        /// Bytes that one sequence takes.
+        needed: u64,
+        /// Its length in tokens.
+        context: u32,
+        /// Bytes that the cache may take.
+        budget: u64,
+        /// The longest context that would fit; 0 if none does.
+        fits: u32,
+    },
     /// A load option that makes no sense for this model.
     #[error("option {option}: {problem}")]
     Option {

@@ -21,8 +21,11 @@ pub struct LoadOptions {
     pub kv_v: KvFormat,
     /// Rows a step; longer prompts run in chunks.
     pub max_batch_tokens: usize,
-    /// Sequences a step; the cache has pages for as many of full length.
+    /// Sequences a step.
     pub max_sequences: usize,
+    /// Bytes of the cache, whose pages all sequences share: at least those of one sequence of full
+    /// length; `None`: those of `max_sequences`.
+    pub kv_memory: Option<u64>,
     /// Rows a step whose logits are wanted.
     pub max_outputs: usize,
     /// Bytes that weights, cache and scratch may take; `None`: only the device's word counts.
@@ -38,6 +41,7 @@ impl Default for LoadOptions {
             kv_v: KvFormat::F16,
             max_batch_tokens: 512,
             max_sequences: 1,
+            kv_memory: None,
             max_outputs: 1,
             memory: None,
         }
@@ -69,11 +73,32 @@ impl LoadOptions {
             kv_v: self.kv_v,
             max_batch_tokens: self.max_batch_tokens,
             max_sequences: self.max_sequences,
+            budget: self.kv_memory,
         }
     }
 
-    /// Chooses the context and adds everything up.
-    fn plan(&self, config: &ModelConfig, weights: u64, scratch: u64) -> Result<MemoryPlan> {
+    /// Chooses the context and the cache's size, and adds everything up.
+    fn plan(&self, config: &ModelConfig, weights: u64, scratch: u64) -> Result<(CacheNeeds, MemoryPlan)> {
+        let wanted = self.wanted_context(config)?;
+        let left = self.memory.unwrap_or(u64::MAX).saturating_sub(weights).saturating_sub(scratch);
+        // A cache that is shared takes what is left when that is less than it may take.
+        let needs = CacheNeeds { budget: self.kv_memory.map(|budget| budget.min(left)), ..self.needs() };
+        let plan = |context| {
+            let kv_cache = needs.bytes(config, context);
+            (needs, MemoryPlan { weights, kv_cache, scratch, context })
+        };
+        let Some(limit) = self.memory.filter(|&limit| plan(wanted).1.total() > limit) else {
+            return Ok(plan(wanted));
+        };
+        let fits = needs.longest_context(config, left, wanted);
+        match self.context {
+            None if fits >= PAGE_SIZE => Ok(plan(fits)),
+            _ => Err(Error::Memory { plan: plan(wanted).1, limit, fits }),
+        }
+    }
+
+    /// The context that was asked for; if none was, the model's own or the longest that fits the cache.
+    fn wanted_context(&self, config: &ModelConfig) -> Result<u32> {
         let wanted = self.context.unwrap_or(config.context_length);
         if wanted > config.context_length {
             return Err(Error::Option {
@@ -81,19 +106,13 @@ impl LoadOptions {
                 problem: format!("is {wanted}, but the model was trained for {}", config.context_length),
             });
         }
-        let plan = |context| {
-            let kv_cache = self.needs().bytes(config, context);
-            MemoryPlan { weights, kv_cache, scratch, context }
-        };
-        let Some(limit) = self.memory.filter(|&limit| plan(wanted).total() > limit) else {
-            return Ok(plan(wanted));
-        };
-        let left = limit.saturating_sub(weights).saturating_sub(scratch);
-        let fits = self.needs().longest_context(config, left, wanted);
-        match self.context {
-            None if fits >= PAGE_SIZE => Ok(plan(fits)),
-            _ => Err(Error::Memory { plan: plan(wanted), limit, fits }),
+        let Some(budget) = self.kv_memory else { return Ok(wanted) };
+        let one = CacheNeeds { max_sequences: 1, budget: None, ..self.needs() };
+        let fits = one.longest_context(config, budget, wanted);
+        if fits == wanted || (self.context.is_none() && fits >= PAGE_SIZE) {
+            return Ok(fits);
         }
+        Err(Error::CacheMemory { needed: one.bytes(config, wanted), context: wanted, budget, fits })
     }
 }
 
@@ -128,8 +147,8 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
     let sizes = forward::write_step(&config, &map, config.context_length, Hidden::Kept).step;
     let max_outputs = options.max_outputs.min(options.max_batch_tokens);
     let scratch = memory::scratch(&sizes, options.max_batch_tokens, max_outputs);
-    let plan = options.plan(&config, file.tensor_bytes(), scratch)?;
-    let cache = options.needs().config(&config, plan.context)?;
+    let (needs, plan) = options.plan(&config, file.tensor_bytes(), scratch)?;
+    let cache = needs.config(&config, plan.context)?;
     let limits = RunnerLimits {
         n_vocab: config.n_vocab,
         max_context: plan.context,

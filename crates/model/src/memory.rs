@@ -35,22 +35,33 @@ pub(crate) struct CacheNeeds {
     pub kv_v: KvFormat,
     pub max_batch_tokens: usize,
     pub max_sequences: usize,
+    /// Bytes to share among all sequences; `None`: as many as let each have the whole context.
+    pub budget: Option<u64>,
 }
 
 impl CacheNeeds {
-    /// Pages for `max_sequences` sequences of `context` tokens: all of them in
-    /// full groups; in window groups the window, the rows of a step, and a page
-    /// at each end that is only partly in use.
-    fn pages(&self, span: Span, context: u32) -> u64 {
+    /// Pages for one sequence of `context` tokens: all of them in full groups; in window groups
+    /// the window, the rows of a step, and a page at each end that is only partly in use.
+    fn pages_of_one(&self, span: Span, context: u32) -> u64 {
         let whole = u64::from(context).div_ceil(PAGE_SIZE.into());
-        let each = match span {
+        match span {
             Span::Full => whole,
             Span::Window(window) => {
                 let seen = u64::from(window) + self.max_batch_tokens as u64;
                 whole.min(seen.div_ceil(PAGE_SIZE.into()) + 2)
             }
-        };
-        each.saturating_mul(self.max_sequences as u64)
+        }
+    }
+
+    /// Pages of a group: those of one sequence, times as often as the budget has room for one,
+    /// fractions included; at least once, at most for all sequences.
+    fn pages(&self, model: &ModelConfig, span: Span, context: u32) -> u64 {
+        let one = self.pages_of_one(span, context);
+        let all = one.saturating_mul(self.max_sequences as u64);
+        let Some(budget) = self.budget else { return all };
+        let shared =
+            u128::from(one) * u128::from(budget) / u128::from(self.bytes_of_one(model, context).max(1));
+        u64::try_from(shared).unwrap_or(u64::MAX).clamp(one, all)
     }
 
     /// The cache's shape, one group a span.
@@ -60,7 +71,7 @@ impl CacheNeeds {
     pub fn config(&self, model: &ModelConfig, context: u32) -> Result<CacheConfig> {
         let spans = model.spans();
         let group = |&span: &Span| {
-            let pages = self.pages(span, context);
+            let pages = self.pages(model, span, context);
             let slots = pages.checked_mul(PAGE_SIZE.into()).and_then(|slots| u32::try_from(slots).ok());
             let Some(_) = slots else {
                 return Err(Error::Option {
@@ -98,10 +109,20 @@ impl CacheNeeds {
 
     /// Bytes of the cache for a context.
     pub fn bytes(&self, model: &ModelConfig, context: u32) -> u64 {
+        self.sum(model, |span| self.pages(model, span, context))
+    }
+
+    /// Bytes that one sequence of `context` tokens takes.
+    pub fn bytes_of_one(&self, model: &ModelConfig, context: u32) -> u64 {
+        self.sum(model, |span| self.pages_of_one(span, context))
+    }
+
+    /// Bytes of so many pages of each layer's group.
+    fn sum(&self, model: &ModelConfig, pages: impl Fn(Span) -> u64) -> u64 {
         let spans = model.spans();
         let layers = model.layers.iter().map(|layer| {
             let per_page = self.layer(layer, &spans).bytes_per_token() as u64 * u64::from(PAGE_SIZE);
-            self.pages(layer.attention.span, context).saturating_mul(per_page)
+            pages(layer.attention.span).saturating_mul(per_page)
         });
         layers.fold(0, u64::saturating_add)
     }
@@ -134,5 +155,5 @@ pub(crate) fn scratch(step: &Step, tokens: usize, outputs: usize) -> u64 {
 
 /// Bytes of keys and values for one sequence of `context` tokens, with prompts in chunks of 512.
 pub fn kv_cache_bytes(model: &ModelConfig, context: u32, kv_k: KvFormat, kv_v: KvFormat) -> u64 {
-    CacheNeeds { kv_k, kv_v, max_batch_tokens: 512, max_sequences: 1 }.bytes(model, context)
+    CacheNeeds { kv_k, kv_v, max_batch_tokens: 512, max_sequences: 1, budget: None }.bytes(model, context)
 }

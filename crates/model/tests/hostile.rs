@@ -266,6 +266,42 @@ fn memory_is_planned() {
 }
 
 #[test]
+fn a_shared_cache_keeps_to_its_memory() {
+    for name in ["llama", "llama-window", "gemma3"] {
+        let file = Parts::of(name).file();
+        let cache = |kv_memory, memory| {
+            let options = LoadOptions { context: Some(128), max_sequences: 5, kv_memory, memory, ..OPTIONS };
+            load(&file, reference(), &options)
+        };
+        let pages = |loaded: &quarrel_model::LoadedModel| -> Vec<u32> {
+            loaded.groups().iter().map(|group| group.n_pages).collect()
+        };
+        let all = cache(None, None).expect("it fits");
+        let one = load(&file, reference(), &LoadOptions { context: Some(128), max_sequences: 1, ..OPTIONS });
+        let one = one.expect("it fits");
+        let (one_plan, all_plan) = (*one.memory(), *all.memory());
+        assert_eq!(all_plan.kv_cache, 5 * one_plan.kv_cache, "{name}");
+        // With more than all can use, all; in between, no more than that; at least one sequence.
+        assert_eq!(pages(&cache(Some(u64::MAX), None).expect("it fits")), pages(&all));
+        for budget in [one_plan.kv_cache, one_plan.kv_cache * 5 / 2, all_plan.kv_cache - 1] {
+            let some = cache(Some(budget), None).expect("one sequence fits");
+            assert!(some.memory().kv_cache <= budget, "{name}: {:?} of {budget}", some.memory());
+            assert!(some.memory().kv_cache > budget / 2, "{name}: {:?} of {budget}", some.memory());
+            assert!(pages(&some).iter().zip(pages(&one)).all(|(some, one)| *some >= one), "{name}");
+        }
+        assert_eq!(pages(&cache(Some(one_plan.kv_cache), None).expect("one fits")), pages(&one));
+        let less = cache(Some(one_plan.kv_cache - 1), None);
+        let Err(Error::CacheMemory { needed, context: 128, fits, .. }) = less else { panic!("{name}") };
+        assert_eq!(needed, one_plan.kv_cache);
+        assert!(fits > 0 && fits < 128, "{fits}");
+        // What weights and scratch leave is less than the cache may take.
+        let limit = all_plan.total() - all_plan.kv_cache / 2;
+        let tight = cache(Some(u64::MAX), Some(limit)).expect("one sequence fits");
+        assert!(tight.memory().total() <= limit, "{name}: {:?}", tight.memory());
+    }
+}
+
+#[test]
 fn options_that_make_no_sense() {
     let file = Parts::of("llama").file();
     for options in [

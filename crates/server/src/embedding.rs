@@ -1,6 +1,8 @@
 //! Embedding texts, whichever API asks.
 
-use engine::{Embedding, EmbeddingRequest};
+use std::time::Duration;
+
+use engine::{Embedding, EmbeddingRequest, Engine, PendingEmbedding};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use tokenizer::Encode;
@@ -13,6 +15,9 @@ use crate::state::Server;
 
 /// Most texts of one request, as OpenAI has it.
 const MAX_INPUTS: usize = 2048;
+
+/// How soon a text that found no place in the engine tries again.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// One or several texts, as text or as tokens.
 #[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
@@ -110,8 +115,13 @@ pub(crate) async fn embed(
     let admitted = server.admit(model).await?;
     let lease = &admitted.lease;
     let requests = server.compute(lease, move |model| build(model)?.requests(model)).await?;
-    let pending = requests.into_iter().map(|request| async move {
-        lease.engine.embed(EmbeddingRequest { cache_salt: caller.salt, ..request })?.recv().await
+    let pending = requests.into_iter().enumerate().map(|(i, request)| async move {
+        let request = EmbeddingRequest { cache_salt: caller.salt, ..request };
+        let pending = match i {
+            0 => lease.engine.embed(request)?,
+            _ => embed_when_free(&lease.engine, request).await?,
+        };
+        pending.recv().await
     });
     // Enough to fill the engine's batches, and no more than it takes.
     let at_once = (2 * lease.engine.limits().max_sequences).min(lease.engine.load().max_requests);
@@ -125,4 +135,14 @@ pub(crate) async fn embed(
         _ = stopping.wait_for(|stopping| *stopping) => return Err(ApiError::stopping()),
     };
     Ok(Embedded { model: lease.name.clone(), embeddings })
+}
+
+/// Waits for a place: a request that has begun is not refused halfway.
+async fn embed_when_free(engine: &Engine, request: EmbeddingRequest) -> engine::Result<PendingEmbedding> {
+    loop {
+        match engine.embed(request.clone()) {
+            Err(engine::Error::Busy { .. }) => tokio::time::sleep(RETRY).await,
+            other => return other,
+        }
+    }
 }

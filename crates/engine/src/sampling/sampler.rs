@@ -113,11 +113,38 @@ fn draw_mirostat(
 
 /// The lowest index of the largest number; NaN and negative infinity never win.
 fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best = (None, f32::NEG_INFINITY);
-    for (id, &logit) in (0..).zip(logits) {
-        if logit > best.1 {
-            best = (Some(id), logit);
+    // Lanes side by side, which the compiler turns into vectors; a comparison with NaN is false.
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = logits.as_chunks::<16>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane = larger(*lane, x));
+    }
+    let best = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |best, &x| larger(best, x));
+    let is_there = best > f32::NEG_INFINITY;
+    let place = logits.iter().position(|&x| x == best).filter(|_| is_there)?;
+    u32::try_from(place).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_is_the_first_of_the_largest() {
+        const NONE: f32 = f32::NEG_INFINITY;
+        for n in [0, 1, 15, 16, 17, 100] {
+            assert_eq!(argmax(&vec![NONE; n]), None);
+            assert_eq!(argmax(&vec![f32::NAN; n]), None);
+            for place in 0..n {
+                let mut logits = vec![f32::NAN; n];
+                logits[place..].fill(-3.0);
+                assert_eq!(argmax(&logits), Some(place as u32));
+                logits[place] = NONE;
+                assert_eq!(argmax(&logits), (place + 1 < n).then_some(place as u32 + 1));
+                logits[n - 1] = f32::INFINITY;
+                assert_eq!(argmax(&logits), Some(n as u32 - 1));
+            }
         }
     }
-    best.0
 }

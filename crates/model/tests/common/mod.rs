@@ -30,6 +30,7 @@ pub const OPTIONS: LoadOptions = LoadOptions {
     kv_v: KvFormat::F32,
     max_batch_tokens: 64,
     max_sequences: 2,
+    kv_memory: None,
     max_outputs: 64,
     memory: None,
 };

@@ -1,19 +1,23 @@
 //! The models that are served: opened, described, loaded when they are asked for.
 
 use anyhow::{Context, Result};
+use backend::Memory;
 use engine::{Engine, EngineConfig};
 use indicatif::HumanBytes;
-use model::ModelConfig;
+use model::{LoadedModel, ModelConfig, ModelRunner as _};
 use server::{LoadError, Model, ModelInfo, ModelSource};
 use store::Resolved;
 use tokenizer::template::Template;
 
-use crate::args::{LoadArgs, ServeArgs};
+use crate::args::{KvMemory, LoadArgs, ServeArgs};
 use crate::loading::{self, Opened};
 use crate::output;
 
 /// Least context that is worth serving when memory does not allow the usual one.
 const SHORTEST_CONTEXT: u32 = 512;
+
+/// Most of the free memory that a KV cache takes without being asked to.
+const KV_SHARE: KvMemory = KvMemory::Percent(25);
 
 /// Each model with the names it is served under.
 type Sources = Vec<(Vec<String>, Box<dyn ModelSource>)>;
@@ -67,9 +71,8 @@ fn info(
     args: &ServeArgs,
     template: Option<&Template>,
 ) -> Result<ModelInfo> {
-    let context = args.load.ctx.unwrap_or(config.context_length.min(loading::DEFAULT_CONTEXT));
-    let (kv_k, kv_v) = loading::kv_formats(&args.load.kv)?;
-    let cache = model::kv_cache_bytes(config, context, kv_k, kv_v).saturating_mul(args.parallel.into());
+    let (context, one) = one_context(config, args)?;
+    let cache = one.saturating_mul(args.parallel.into()).min(kv_budget(args.kv_memory, one));
     let file_bytes = opened.file.tensor_bytes();
     Ok(ModelInfo {
         architecture: opened.architecture(),
@@ -83,6 +86,26 @@ fn info(
     })
 }
 
+/// The longest context, and the bytes of cache that it takes.
+fn one_context(config: &ModelConfig, args: &ServeArgs) -> Result<(u32, u64)> {
+    let context = args.load.ctx.unwrap_or(config.context_length.min(loading::DEFAULT_CONTEXT));
+    let (kv_k, kv_v) = loading::kv_formats(&args.load.kv)?;
+    Ok((context, model::kv_cache_bytes(config, context, kv_k, kv_v)))
+}
+
+/// Bytes that a model's cache may take, where one context takes `one`: as many as were asked for,
+/// or else a share of what is free, but never too few for one.
+fn kv_budget(asked: Option<KvMemory>, one: u64) -> u64 {
+    let share = |percent: u8| match Memory::now() {
+        Some(memory) => memory.available / 100 * u64::from(percent),
+        None => u64::MAX,
+    };
+    match asked.unwrap_or(KV_SHARE) {
+        KvMemory::Bytes(bytes) => bytes,
+        KvMemory::Percent(percent) => share(percent).max(one),
+    }
+}
+
 /// A model that can be loaded and unloaded.
 struct Source {
     opened: Opened,
@@ -91,6 +114,9 @@ struct Source {
     template: Option<String>,
     load: LoadArgs,
     parallel: usize,
+    /// How much memory was asked for the cache, and what one context takes.
+    kv_memory: Option<KvMemory>,
+    one_context: u64,
     max_requests: usize,
 }
 
@@ -107,26 +133,19 @@ impl Source {
             template: named.map(str::to_owned),
             load: args.load.clone(),
             parallel: args.parallel.into(),
+            kv_memory: args.kv_memory,
+            one_context: one_context(&config, args)?.1,
             max_requests: args.max_requests as usize,
         })
     }
 
     fn start(&self) -> Result<Model> {
-        let loaded = match self.opened.load_for_batch(&self.load, self.parallel) {
-            Err(error) => self.load_shorter(error)?,
+        let kv_memory = Some(kv_budget(self.kv_memory, self.one_context));
+        let loaded = match self.opened.load_for_batch(&self.load, self.parallel, kv_memory) {
+            Err(error) => self.load_shorter(error, kv_memory)?,
             Ok(loaded) => loaded,
         };
-        let memory = *loaded.memory();
-        output::say(&format!(
-            "{} · {} · {} slots of {} tokens · {} of weights, up to {} of KV cache, {} of scratch",
-            self.alias,
-            model::ModelRunner::description(&loaded),
-            self.parallel,
-            memory.context,
-            HumanBytes(memory.weights),
-            HumanBytes(memory.kv_cache),
-            HumanBytes(memory.scratch),
-        ));
+        output::say(&self.plan(&loaded));
         let config = EngineConfig { name: self.alias.clone(), max_requests: self.max_requests };
         let tokenizer = self.opened.tokenizer.clone();
         let engine = Engine::start(Box::new(loaded), tokenizer.clone(), config);
@@ -137,14 +156,35 @@ impl Source {
         Ok(Model::new(engine, tokenizer, template))
     }
 
+    /// What the model takes and what it can do with it, on one line.
+    fn plan(&self, loaded: &LoadedModel) -> String {
+        let memory = *loaded.memory();
+        // Groups with a window give pages back; those without one hold every token.
+        let full = loaded.groups().iter().filter(|group| group.window.is_none());
+        let tokens = full.map(|group| u64::from(group.n_pages) * u64::from(group.page_size)).min();
+        let shared =
+            tokens.map_or_else(String::new, |tokens| format!(" for {tokens} tokens of all together"));
+        format!(
+            "{} · {} · up to {} replies at once, each of up to {} tokens · {} of weights, up to {} of KV \
+             cache{shared}, {} of scratch",
+            self.alias,
+            loaded.description(),
+            self.parallel,
+            memory.context,
+            HumanBytes(memory.weights),
+            HumanBytes(memory.kv_cache),
+            HumanBytes(memory.scratch),
+        )
+    }
+
     /// Loads with the context that fits, where none was asked for.
-    fn load_shorter(&self, error: anyhow::Error) -> Result<model::LoadedModel> {
+    fn load_shorter(&self, error: anyhow::Error, kv_memory: Option<u64>) -> Result<LoadedModel> {
         match error.downcast_ref() {
-            Some(&model::Error::Memory { fits, .. })
+            Some(&(model::Error::Memory { fits, .. } | model::Error::CacheMemory { fits, .. }))
                 if self.load.ctx.is_none() && fits >= SHORTEST_CONTEXT =>
             {
                 let load = LoadArgs { ctx: Some(fits), ..self.load.clone() };
-                self.opened.load_for_batch(&load, self.parallel)
+                self.opened.load_for_batch(&load, self.parallel, kv_memory)
             }
             _ => Err(error),
         }

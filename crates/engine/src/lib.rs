@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod generating;
 pub mod metrics;
+mod pace;
 mod pages;
 mod prompt;
 mod reply;

@@ -2,7 +2,8 @@
 //! function of what is known, without clock, device or I/O.
 //!
 //! The rules: sequences that generate always run, prompts fill what is left of
-//! the token budget in the order of the queue (by priority, then by arrival); a
+//! the token budget in the order of the queue (by priority, then by arrival), of
+//! which long ones may have only a part beside sequences that generate; a
 //! sequence that finds no page takes them from the last one in the queue; the
 //! first one therefore always makes progress.
 
@@ -20,6 +21,8 @@ pub struct SequenceState {
     pub n_cached: usize,
     /// Tokens known: prompt and generated. More than `n_cached`.
     pub n_tokens: usize,
+    /// Whether it is at a prompt that takes more than one step in any case.
+    pub is_long: bool,
     /// Where a chunk must end at the latest, so that a step holds one role only.
     pub chunk_end: usize,
     /// Logical pages it has in each group.
@@ -33,6 +36,8 @@ pub struct SequenceState {
 pub struct Budget {
     /// Rows.
     pub tokens: usize,
+    /// Rows of long prompts in a step in which other sequences generate.
+    pub long_tokens: usize,
     /// Sequences.
     pub sequences: usize,
     /// Tokens a page.
@@ -58,27 +63,53 @@ pub fn schedule(sequences: &[SequenceState], mut budget: Budget) -> ScheduledBat
     let running: Vec<&SequenceState> = sequences.iter().filter(|s| s.running).collect();
     let decoding = |s: &&SequenceState| s.n_tokens - s.n_cached == 1;
     let (decodes, prefills): (Vec<_>, Vec<_>) = running.iter().copied().partition(decoding);
-    for sequence in decodes.into_iter().chain(prefills) {
-        if batch.preempted.contains(&sequence.id) {
-            continue;
-        }
-        let mut rows = fitting_rows(sequence, &budget);
-        while rows == 0 && budget.tokens > 0 && budget.sequences > 0 {
-            let Some(victim) = last_victim(&running, sequence.id, &batch) else { break };
-            preempt(victim, &mut batch, &mut budget);
-            if victim.id == sequence.id {
-                break;
-            }
-            rows = fitting_rows(sequence, &budget);
-        }
-        take(sequence, rows, &mut batch, &mut budget);
+    for sequence in decodes {
+        place(sequence, &running, &mut batch, &mut budget);
+    }
+    if batch.rows.is_empty() {
+        budget.long_tokens = budget.tokens;
+    }
+    for sequence in prefills {
+        place(sequence, &running, &mut batch, &mut budget);
     }
     if batch.preempted.is_empty() {
         admit(sequences, &mut batch, &mut budget);
     }
-    let place = |id| sequences.iter().position(|s| s.id == id);
-    batch.rows.sort_by_cached_key(|(id, _)| place(*id));
+    let turn = |id| sequences.iter().position(|s| s.id == id);
+    batch.rows.sort_by_cached_key(|(id, _)| turn(*id));
     batch
+}
+
+/// Gives a running sequence what it can get, if need be from those behind it.
+fn place(
+    sequence: &SequenceState,
+    running: &[&SequenceState],
+    batch: &mut ScheduledBatch,
+    budget: &mut Budget,
+) {
+    if batch.preempted.contains(&sequence.id) {
+        return;
+    }
+    let mut rows = fitting_rows(sequence, budget);
+    while rows == 0 && tokens_for(sequence, budget) > 0 && budget.sequences > 0 {
+        let Some(victim) = last_victim(running, sequence.id, batch) else { break };
+        preempt(victim, batch, budget);
+        if victim.id == sequence.id {
+            break;
+        }
+        rows = fitting_rows(sequence, budget);
+    }
+    take(sequence, rows, batch, budget);
+}
+
+/// Rows that it may have, if there are pages.
+fn tokens_for(sequence: &SequenceState, budget: &Budget) -> usize {
+    if is_held_back(sequence) { budget.tokens.min(budget.long_tokens) } else { budget.tokens }
+}
+
+/// Whether it is at a long prompt, before its last token.
+fn is_held_back(sequence: &SequenceState) -> bool {
+    sequence.is_long && sequence.n_tokens - sequence.n_cached > 1
 }
 
 /// Starts waiting sequences in order, as long as what is known of them fits.
@@ -108,7 +139,8 @@ fn fitting_rows(sequence: &SequenceState, budget: &Budget) -> usize {
         .map(|(held, free)| (held + free) * budget.page_size)
         .min()
         .unwrap_or(usize::MAX);
-    let end = sequence.n_tokens.min(sequence.chunk_end).min(room).min(sequence.n_cached + budget.tokens);
+    let most = sequence.n_cached + tokens_for(sequence, budget);
+    let end = sequence.n_tokens.min(sequence.chunk_end).min(room).min(most);
     end.saturating_sub(sequence.n_cached)
 }
 
@@ -144,6 +176,9 @@ fn take(sequence: &SequenceState, rows: usize, batch: &mut ScheduledBatch, budge
     let needed = missing(sequence, sequence.n_cached + rows, budget.page_size);
     budget.free_pages.iter_mut().zip(needed).for_each(|(free, needed)| *free -= needed);
     budget.tokens -= rows;
+    if is_held_back(sequence) {
+        budget.long_tokens -= rows;
+    }
     budget.sequences -= 1;
     batch.rows.push((sequence.id, rows));
 }
@@ -169,6 +204,7 @@ mod tests {
             running,
             n_cached,
             n_tokens,
+            is_long: false,
             chunk_end: n_tokens,
             pages: vec![pages],
             freeable: vec![pages],
@@ -176,7 +212,14 @@ mod tests {
     }
 
     fn budget(tokens: usize, free: usize) -> Budget {
-        Budget { tokens, sequences: 8, page_size: 4, free_pages: vec![free], page_limit: vec![100] }
+        Budget {
+            tokens,
+            long_tokens: tokens,
+            sequences: 8,
+            page_size: 4,
+            free_pages: vec![free],
+            page_limit: vec![100],
+        }
     }
 
     #[test]
@@ -187,6 +230,18 @@ mod tests {
         let batch = schedule(&all, budget(20, 100));
         assert_eq!(batch.rows, [(1, 16), (2, 1), (3, 3)]);
         assert!(batch.preempted.is_empty());
+    }
+
+    #[test]
+    fn long_prompts_have_a_smaller_budget_beside_replies() {
+        let mut all = [sequence(1, true, 4, 40, 1), sequence(2, true, 7, 8, 2), sequence(3, false, 0, 9, 0)];
+        all[0].is_long = true;
+        let limited = Budget { long_tokens: 6, ..budget(20, 100) };
+        assert_eq!(schedule(&all, limited.clone()).rows, [(1, 6), (2, 1), (3, 9)]);
+        assert_eq!(schedule(&[all[0].clone(), all[2].clone()], limited).rows, [(1, 20)]);
+        let none = Budget { long_tokens: 0, ..budget(20, 0) };
+        let batch = schedule(&all, none);
+        assert_eq!((batch.rows, batch.preempted), (vec![(2, 1)], vec![]), "nobody gives way for no rows");
     }
 
     #[test]

@@ -102,14 +102,17 @@ impl Sequence {
         }
     }
 
-    /// What the scheduler needs to know.
-    pub fn state(&self, n_groups: usize) -> SequenceState {
+    /// What the scheduler needs to know, whose steps have at most `most` rows.
+    pub fn state(&self, n_groups: usize, most: usize) -> SequenceState {
+        let at_prompt = self.is_at_prompt();
+        let found = if self.running { self.cached_tokens } else { self.n_cached };
         SequenceState {
             id: self.id,
             running: self.running,
             n_cached: self.n_submitted,
             n_tokens: self.n_tokens(),
-            chunk_end: if self.n_submitted < self.n_prompt { self.n_prompt } else { self.n_tokens() },
+            is_long: at_prompt && self.n_prompt - found > most,
+            chunk_end: if at_prompt { self.n_prompt } else { self.n_tokens() },
             pages: (0..n_groups).map(|g| self.pages.len(g)).collect(),
             freeable: (0..n_groups).map(|g| self.pages.freeable(g)).collect(),
         }
@@ -181,6 +184,11 @@ impl Sequence {
     }
 
     /// Whether the prompt is not all in the cache.
+    pub fn is_at_prompt(&self) -> bool {
+        self.n_submitted < self.n_prompt
+    }
+
+    /// Whether rows of the prompt are missing in the cache.
     pub fn is_prefilling(&self) -> bool {
         self.n_cached < self.n_prompt
     }

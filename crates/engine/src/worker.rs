@@ -21,6 +21,7 @@ use crate::constraint::Matcher;
 use crate::engine::{Counts, EngineConfig, Replies, Submission};
 use crate::generating::Generating;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::pages::BlockManager;
 use crate::sampling::{SampleInput, Sampled, Sampler};
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
@@ -39,6 +40,7 @@ pub(crate) struct Worker {
     queue: Receiver<Submission>,
     counts: Arc<Counts>,
     metrics: Metrics,
+    pace: Pace,
     limits: RunnerLimits,
     manager: BlockManager,
     sampler: Sampler,
@@ -58,6 +60,8 @@ struct InFlight {
     parts: Vec<Part>,
     hidden: bool,
     submitted: Instant,
+    /// Parts of replies that are generated.
+    n_replies: usize,
 }
 
 impl Worker {
@@ -78,6 +82,7 @@ impl Worker {
             queue,
             counts,
             metrics,
+            pace: Pace::default(),
             limits,
             manager,
             sampler: Sampler::new(),
@@ -248,9 +253,12 @@ impl Worker {
     }
 
     fn decide(&self, ready: &[SequenceId]) -> ScheduledBatch {
+        let most = self.limits.max_batch_tokens;
         let states: Vec<_> =
-            ready.iter().map(|id| self.sequences[id].state(self.manager.n_groups())).collect();
-        schedule(&states, self.budget())
+            ready.iter().map(|id| self.sequences[id].state(self.manager.n_groups(), most)).collect();
+        let replies = states.iter().filter(|s| s.running && s.n_tokens - s.n_cached == 1).count();
+        let long = states.iter().filter(|s| s.running && s.is_long).count();
+        schedule(&states, Budget { long_tokens: self.pace.rows(long, replies, most), ..self.budget() })
     }
 
     fn budget(&self) -> Budget {
@@ -261,6 +269,7 @@ impl Worker {
         };
         Budget {
             tokens: self.limits.max_batch_tokens,
+            long_tokens: self.limits.max_batch_tokens,
             sequences: self.limits.max_sequences.min(self.limits.max_outputs),
             page_size,
             free_pages: self.manager.available(),
@@ -271,6 +280,8 @@ impl Worker {
     /// Hands a step to the runner.
     fn submit(&mut self, rows: &[(SequenceId, usize)]) {
         let submitted = Instant::now();
+        let is_reply = |(id, n): &&(SequenceId, usize)| *n == 1 && !self.sequences[id].is_at_prompt();
+        let n_replies = rows.iter().filter(is_reply).count();
         let rows = rows.iter().map(|(id, n)| (&self.sequences[id], *n));
         let (step, parts) = batch::build(rows, &self.manager, |draw| self.runner.can_draw(draw));
         if let Err(error) = self.runner.submit(&step) {
@@ -281,7 +292,7 @@ impl Worker {
         for part in &parts {
             self.sequence(part.id).submitted(number, part);
         }
-        self.in_flight.push_back(InFlight { number, parts, hidden: step.hidden, submitted });
+        self.in_flight.push_back(InFlight { number, parts, hidden: step.hidden, submitted, n_replies });
     }
 
     /// Waits for the oldest step and deals with its results.
@@ -292,8 +303,10 @@ impl Worker {
         }
         let since = step.submitted.max(self.last_completed);
         self.last_completed = Instant::now();
-        let n_rows = step.parts.iter().map(|part| part.n_rows).sum();
-        self.metrics.step(n_rows, step.parts.len(), self.last_completed - since);
+        let n_rows: usize = step.parts.iter().map(|part| part.n_rows).sum();
+        let took = self.last_completed - since;
+        self.metrics.step(n_rows, step.parts.len(), took);
+        self.pace.record(n_rows - step.n_replies, step.n_replies, took);
     }
 
     fn deal(&mut self, step: &InFlight) -> Result<()> {

@@ -295,6 +295,10 @@ fn a_reply_of_a_form_may_call_instead() {
         let form = Some(json!({ "type": "object", "properties": { "a": { "type": "integer" } },
             "required": ["a"], "additionalProperties": false }));
         let either = Constraint::tool_calls(&CallGrammar { form, ..grammar(format, false) }, &SMOLLM2.0);
+        if format == ToolFormat::Llama3 {
+            assert!(either.is_err());
+            continue;
+        }
         let either = either.expect("it compiles");
         assert!(
             takes(&either, "{\"a\": 1}") && takes(&either, "<think>\nHm.\n</think>\n\n{\"a\": 1}"),
@@ -304,7 +308,7 @@ fn a_reply_of_a_form_may_call_instead() {
         let (opening, closing) = (format.opening(), format.closing());
         let call = match format {
             ToolFormat::Hermes | ToolFormat::Gemma => "{\"name\": \"time\", \"arguments\": {}}",
-            ToolFormat::Llama3 => "{\"name\": \"time\", \"parameters\": {}}",
+            ToolFormat::Llama3 => unreachable!("it is refused"),
             ToolFormat::Mistral => "[{\"name\": \"time\", \"arguments\": {}}]",
             ToolFormat::MistralArgs => "time[ARGS]{}",
         };

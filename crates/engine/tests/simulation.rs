@@ -96,6 +96,7 @@ impl Machine {
             running: s.running,
             n_cached: s.n_cached,
             n_tokens: s.n_tokens,
+            is_long: s.n_cached < s.n_prompt && s.n_prompt > self.max_tokens,
             chunk_end: if s.n_cached < s.n_prompt { s.n_prompt } else { s.n_tokens },
             pages: s.pages.clone(),
             freeable: s.pages.clone(),
@@ -113,6 +114,7 @@ impl Machine {
         }
         let budget = Budget {
             tokens: self.max_tokens,
+            long_tokens: self.random.below(self.max_tokens),
             sequences: self.max_sequences,
             page_size: PAGE,
             free_pages: self.free(),

@@ -78,6 +78,27 @@ pub enum Error {
         /// What is wrong.
         source: Box<model::Error>,
     },
+    /// A server did not begin to serve, or ended.
+    #[error("`{command}` does not serve; its log, {}, ends:\n{tail}", log.display())]
+    Server {
+        /// The command line.
+        command: String,
+        /// Where its standard error goes.
+        log: PathBuf,
+        /// The end of that.
+        tail: String,
+    },
+    /// A request could not be made, or its answer not be read.
+    #[error("{path}: {what}")]
+    Request {
+        /// The path asked.
+        path: String,
+        /// What went wrong.
+        what: String,
+    },
+    /// What was measured or seen is not what must be.
+    #[error("not as it must be: {}", .0.join("; "))]
+    Missed(Vec<String>),
     /// Options that leave nothing to do.
     #[error("{0}")]
     Usage(&'static str),

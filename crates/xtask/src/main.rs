@@ -1,7 +1,9 @@
 //! Repository chores. `cargo xtask --help` lists them; one module each.
 
 mod arm;
+mod browser;
 mod ci;
+mod clients;
 mod compare;
 mod dist;
 mod error;
@@ -9,9 +11,14 @@ mod figures;
 mod fixtures;
 mod generate;
 mod kernels;
+mod load;
 mod models;
+mod overload;
 mod pgo;
 mod quarrel;
+mod schemathesis;
+mod serving;
+mod soak;
 mod tidy;
 mod workspace;
 
@@ -38,12 +45,24 @@ enum Command {
     Kernels,
     /// Run the CPU backend's tests for 64-bit ARM, emulated by QEMU
     Arm(arm::Args),
+    /// Test the chat page in a browser
+    Browser(browser::Args),
+    /// Run the clients that people use, unchanged, against `quarrel serve`
+    Clients(clients::Args),
     /// Measure speed in turn with llama.cpp, built from its Python package, and print a table
     CompareLlamaCpp(compare::Args),
     /// Build the binary of a release, with the profile of a typical load, into target/dist
     Dist(dist::Args),
     /// Write a random model of a real model's shape
     GenerateModel(generate::Args),
+    /// Send `quarrel serve` ten times more at once than it takes
+    Overload(overload::Args),
+    /// Send `quarrel serve` whatever its OpenAPI document allows, and forbids
+    Schemathesis(schemathesis::Args),
+    /// Let many clients loose on `quarrel serve` for half an hour
+    Soak(soak::Args),
+    /// Measure `quarrel serve` under load in turn with llama.cpp's server
+    ServerLoad(load::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
     Pgo(pgo::Args),
 }
@@ -55,9 +74,15 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),
         Command::Arm(args) => arm::run(&args),
+        Command::Browser(args) => browser::run(&args),
+        Command::Clients(args) => clients::run(&args),
         Command::CompareLlamaCpp(args) => compare::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::GenerateModel(args) => generate::run(&args),
+        Command::Overload(args) => overload::run(&args),
+        Command::Schemathesis(args) => schemathesis::run(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::ServerLoad(args) => load::run(&args),
         Command::Pgo(args) => pgo::run(&args),
     };
     match done {

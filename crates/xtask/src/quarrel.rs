@@ -50,6 +50,17 @@ impl Quarrel {
         Ok(Self { binary, isa: None })
     }
 
+    /// The build that tests use, made first.
+    ///
+    /// # Errors
+    /// A build that fails.
+    pub fn dev(root: &Path) -> Result<Self> {
+        let mut cargo = workspace::cargo();
+        workspace::watch(cargo.current_dir(root).args(["build", "--locked", "--package", "quarrel"]))?;
+        let binary = workspace::target_directory(root)?.join("debug").join(file_name());
+        Ok(Self { binary, isa: None })
+    }
+
     /// Runs it with `args`, its output kept.
     ///
     /// # Errors

@@ -48,6 +48,11 @@ impl CallGrammar {
         let reasoning = self.reasoning();
         let lark = match &self.form {
             _ if self.required => format!("start: {reasoning}calls\n"),
+            // The two begin alike, and the lexer would not find back.
+            Some(_) if self.format.is_bare() => {
+                let what = "this model's calls are JSON themselves, so that a form of other replies is not supported";
+                return Err(Error::Constraint(what.into()));
+            }
             Some(schema) => {
                 let schema = compilable(schema)?;
                 format!("start: {reasoning}(calls | form)\nform: %json {schema}\n")

@@ -18,7 +18,10 @@ const SHA256: &str = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db276
 const BUILDERS: [&str; 2] = ["cmake==4.4.5", "ninja==1.13.2"];
 
 /// The measuring programs.
-const PROGRAMS: [&str; 2] = ["llama-bench", "llama-batched-bench"];
+pub const BENCHES: &[&str] = &["llama-bench", "llama-batched-bench"];
+
+/// The server.
+pub const SERVER: &str = "llama-server";
 
 /// Nothing that is not measured, nothing from outside, no GPU.
 const OPTIONS: [&str; 7] = [
@@ -42,12 +45,12 @@ pub struct Built {
     pub target: String,
 }
 
-/// Fetches and builds it below `target/llama.cpp`, unless `skip_build`; for no
-/// more than `isa` if that says AVX2, so that both programs are held to the same.
+/// Fetches it and builds `programs` below `target/llama.cpp`, unless `skip_build`; for no
+/// more than `isa` if that says AVX2, so that both sides are held to the same.
 ///
 /// # Errors
 /// What cannot be fetched or built; nothing there when the build is skipped.
-pub fn build(root: &Path, isa: Option<&str>, skip_build: bool) -> Result<Built> {
+pub fn build(root: &Path, programs: &[&str], isa: Option<&str>, skip_build: bool) -> Result<Built> {
     let version = PACKAGE.rsplit("==").next().unwrap_or(PACKAGE);
     let dir = root.join("target/llama.cpp").join(version);
     let switches = held_to(isa, switches());
@@ -56,19 +59,19 @@ pub fn build(root: &Path, isa: Option<&str>, skip_build: bool) -> Result<Built> 
     if !skip_build {
         let source = dir.join("source");
         fetch(&dir, &source)?;
-        compile(&source, &to, &switches)?;
+        compile(&source, &to, programs, &switches)?;
     }
     let directory = to.join("bin");
-    check(&directory, "run without --skip-build")?;
+    check(&directory, programs, "run without --skip-build")?;
     Ok(Built { directory, target })
 }
 
-/// Says which of the programs is not in `directory`, and what to do.
+/// Says which of `programs` is not in `directory`, and what to do.
 ///
 /// # Errors
 /// [`Error::Missing`].
-pub fn check(directory: &Path, advice: &'static str) -> Result<()> {
-    for program in PROGRAMS {
+pub fn check(directory: &Path, programs: &[&str], advice: &'static str) -> Result<()> {
+    for program in programs {
         let path = directory.join(program);
         if !path.exists() {
             return Err(Error::Missing { path, advice });
@@ -95,8 +98,8 @@ fn fetch(dir: &Path, to: &Path) -> Result<()> {
     std::fs::rename(&made, to).map_err(at(to))
 }
 
-/// Builds the programs in `to`; quick when they are there already.
-fn compile(source: &Path, to: &Path, switches: &[Switch]) -> Result<()> {
+/// Builds `programs` in `to`; quick when they are there already.
+fn compile(source: &Path, to: &Path, programs: &[&str], switches: &[Switch]) -> Result<()> {
     let bin = fixtures::programs(&BUILDERS)?;
     let mut configure = Command::new(bin.join("cmake"));
     configure.arg("-S").arg(source).arg("-B").arg(to).args(["-G", "Ninja"]);
@@ -109,7 +112,7 @@ fn compile(source: &Path, to: &Path, switches: &[Switch]) -> Result<()> {
     let what = "configuring llama.cpp, which needs a C++ compiler (on Debian: apt install g++)";
     run(what, &mut configure)?;
     eprintln!("building llama.cpp");
-    watch(Command::new(bin.join("cmake")).arg("--build").arg(to).arg("--target").args(PROGRAMS))
+    watch(Command::new(bin.join("cmake")).arg("--build").arg(to).arg("--target").args(programs))
 }
 
 /// What this processor has.
@@ -182,7 +185,7 @@ mod tests {
     fn a_missing_program_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("llama-bench"), "").expect("writable");
-        let error = check(dir.path(), "look again").expect_err("one is missing").to_string();
+        let error = check(dir.path(), BENCHES, "look again").expect_err("one is missing").to_string();
         assert!(error.ends_with("llama-batched-bench is missing: look again"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask compare-llama-cpp`: our speed and llama.cpp's, measured in
 //! turn on the same files, and how near decoding comes to reading memory.
 
-mod llama_cpp;
+pub mod llama_cpp;
 mod peer;
 mod stream;
 mod table;
@@ -91,10 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
 /// The peer, and what it is in words.
 fn peer(root: &Path, args: &Args) -> Result<(Peer, String)> {
     if let Some(directory) = &args.llama_bin {
-        llama_cpp::check(directory, "--llama-bin names the directory of both programs")?;
+        llama_cpp::check(directory, llama_cpp::BENCHES, "--llama-bin names the directory of both programs")?;
         return Ok((Peer { directory: directory.clone() }, "a build made elsewhere".to_owned()));
     }
-    let built = llama_cpp::build(root, args.isa.as_deref(), args.skip_build)?;
+    let built = llama_cpp::build(root, llama_cpp::BENCHES, args.isa.as_deref(), args.skip_build)?;
     let words = format!("{}, built for {}", llama_cpp::PACKAGE, built.target);
     Ok((Peer { directory: built.directory }, words))
 }

@@ -85,8 +85,21 @@ fn test(python: &Path, tests: &Path, ours: &Path, server: &Server) -> Result<Str
     let copy: PathBuf = temp.path().join("tests");
     workspace::run("copying the tests", Command::new("cp").arg("-r").arg(tests).arg(&copy))?;
     let port = server.address().rsplit(':').next().unwrap_or_default();
+    // As llama.cpp runs them itself: those it calls slow fetch large models.
     let mut pytest = Command::new(python);
-    pytest.current_dir(&copy).args(["-m", "pytest", "-p", "outcomes", "-s", "-q", "--timeout", "60", "unit"]);
+    pytest.current_dir(&copy).args([
+        "-m",
+        "pytest",
+        "-p",
+        "outcomes",
+        "-s",
+        "-q",
+        "-m",
+        "not slow",
+        "--timeout",
+        "60",
+        "unit",
+    ]);
     pytest.env("PYTHONPATH", ours).env("DEBUG_EXTERNAL", "1").env("PORT", port).env("NO_PROXY", "127.0.0.1");
     // Its status says that some failed, which the table knows better.
     let out = pytest.output().map_err(|source| Error::Start { program: "pytest".to_owned(), source })?;

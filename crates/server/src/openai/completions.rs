@@ -83,7 +83,7 @@ impl ToSchema for CompletionRequest {}
 
 impl FromFields for CompletionRequest {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self> {
-        accept(&mut fields, &["user", "cache_prompt"]);
+        accept(&mut fields, &["user", "cache_prompt", "id_slot"]);
         let (form, sampling) = (take(&mut fields)?, take(&mut fields)?);
         Ok(Self { text: parse(fields)?, form, sampling })
     }

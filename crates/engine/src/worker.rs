@@ -122,6 +122,8 @@ impl Worker {
     fn receive(&mut self) -> bool {
         loop {
             let received = if self.is_idle() {
+                // Whoever looks meanwhile sees that nothing is left.
+                self.report();
                 self.queue.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
                 self.queue.try_recv()

@@ -27,6 +27,10 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/apply-template", post(tokens::apply_template))
+        // Clients of llama.cpp's server may leave the version out.
+        .route("/models", get(openai::models::list))
+        .route("/chat/completions", post(openai::chat::complete))
+        .route("/responses", post(openai::responses::create))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*model}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::complete))

@@ -16,6 +16,9 @@ pub fn run() -> Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     cargo(&["xtask", "fixtures"])?;
     cargo(&["test", "--workspace", "--locked"])?;
+    cargo(&["xtask", "clients"])?;
+    cargo(&["xtask", "schemathesis", "--seconds", "60"])?;
+    cargo(&["xtask", "browser", "--install"])?;
     apple()?;
     cargo(&["xtask", "kernels"])?;
     if cfg!(not(target_arch = "aarch64")) {

@@ -11,6 +11,7 @@ mod figures;
 mod fixtures;
 mod generate;
 mod kernels;
+mod llama_server;
 mod load;
 mod models;
 mod overload;
@@ -55,6 +56,8 @@ enum Command {
     Dist(dist::Args),
     /// Write a random model of a real model's shape
     GenerateModel(generate::Args),
+    /// Run the tests of llama.cpp's server against `quarrel serve`
+    LlamaServerTests,
     /// Send `quarrel serve` ten times more at once than it takes
     Overload(overload::Args),
     /// Send `quarrel serve` whatever its OpenAPI document allows, and forbids
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::CompareLlamaCpp(args) => compare::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::GenerateModel(args) => generate::run(&args),
+        Command::LlamaServerTests => llama_server::run(),
         Command::Overload(args) => overload::run(&args),
         Command::Schemathesis(args) => schemathesis::run(&args),
         Command::Soak(args) => soak::run(&args),

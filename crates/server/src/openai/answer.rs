@@ -6,9 +6,9 @@ use engine::{FinishReason, TokenLogprob};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::finish_reason;
 use super::logprobs::{ChatLogprobs, TokenEntry, chat_entry};
 use super::usage::{Timings, Usage};
+use super::{FINGERPRINT, finish_reason};
 use crate::error::Result;
 use crate::generation::{Reply, Running};
 use crate::ids;
@@ -52,6 +52,7 @@ pub(crate) struct ChatCompletion {
     object: &'static str,
     created: u64,
     model: String,
+    system_fingerprint: &'static str,
     choices: Vec<Choice>,
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,5 +160,14 @@ pub(super) async fn whole(
         });
     }
     let Head { id, created, model } = head;
-    Ok(ChatCompletion { id, object: "chat.completion", created, model, choices, usage, timings })
+    Ok(ChatCompletion {
+        id,
+        object: "chat.completion",
+        created,
+        model,
+        system_fingerprint: FINGERPRINT,
+        choices,
+        usage,
+        timings,
+    })
 }

@@ -26,7 +26,7 @@ use crate::state::{Ask, Server};
 use crate::stream::{self, Framing};
 
 /// Fields that are accepted because nothing here depends on them.
-const ACCEPTED: [&str; 10] = [
+const ACCEPTED: [&str; 11] = [
     "user",
     "metadata",
     "store",
@@ -37,6 +37,7 @@ const ACCEPTED: [&str; 10] = [
     "prompt_cache_options",
     "prediction",
     "cache_prompt",
+    "id_slot",
 ];
 
 /// A conversation to be continued.

@@ -3,6 +3,7 @@
 use engine::{ReplyDelta, ReplyParser};
 use serde::Serialize;
 
+use super::FINGERPRINT;
 use super::answer::{Head, Tokens, reason_of};
 use super::logprobs::{ChatLogprobs, TokenEntry};
 use super::usage::{Timings, Usage};
@@ -23,6 +24,8 @@ pub(super) struct ChatStream {
     head: Head,
     tokens: Tokens,
     usage: Usage,
+    /// Of the only reply, once it is complete.
+    timings: Option<Timings>,
     shown: Shown,
     reading: Reading,
     /// One a reply.
@@ -35,6 +38,7 @@ struct Chunk<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
+    system_fingerprint: &'static str,
     choices: &'a [ChunkChoice],
     /// Null in every piece but the last, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,8 +59,9 @@ struct ChunkChoice {
 struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// Null where a reply begins.
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
+    content: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +92,7 @@ impl Delta {
     fn new(delta: ReplyDelta, reading: &Reading) -> Self {
         let none = Self::default();
         match delta {
-            ReplyDelta::Content(text) => Self { content: Some(text), ..none },
+            ReplyDelta::Content(text) => Self { content: Some(Some(text)), ..none },
             ReplyDelta::Reasoning(text) => Self { reasoning_content: Some(text), ..none },
             ReplyDelta::ToolCallStart { index, name } => {
                 let function = FunctionDelta { name: Some(name), arguments: String::new() };
@@ -107,7 +112,15 @@ impl ChatStream {
     pub fn new(running: &Running, head: Head, tokens: Tokens, shown: Shown) -> Self {
         let reading = running.reading;
         let parsers = (0..running.n_replies).map(|_| reading.parser()).collect();
-        Self { head, tokens, usage: Usage::of_prompts(&running.prompts), shown, reading, parsers }
+        Self {
+            head,
+            tokens,
+            usage: Usage::of_prompts(&running.prompts),
+            timings: None,
+            shown,
+            reading,
+            parsers,
+        }
     }
 
     fn chunk(&self, choice: Option<ChunkChoice>, timings: Option<Timings>, out: &mut Pieces) {
@@ -117,6 +130,7 @@ impl ChatStream {
             object: "chat.completion.chunk",
             created: self.head.created,
             model: &self.head.model,
+            system_fingerprint: FINGERPRINT,
             choices: choice.as_slice(),
             usage: self.shown.include_usage.then(|| is_usage.then_some(&self.usage)),
             timings,
@@ -135,7 +149,7 @@ impl ChatStream {
             self.delta(i, Delta::new(delta, &self.reading), entry.take(), out);
         }
         if entry.is_some() {
-            let nothing = Delta { content: Some(String::new()), ..Delta::default() };
+            let nothing = Delta { content: Some(Some(String::new())), ..Delta::default() };
             self.delta(i, nothing, entry, out);
         }
     }
@@ -144,7 +158,7 @@ impl ChatStream {
 impl Teller for ChatStream {
     fn begin(&mut self, out: &mut Pieces) {
         for index in 0..self.parsers.len() {
-            let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
+            let delta = Delta { role: Some("assistant"), content: Some(None), ..Delta::default() };
             let choice = ChunkChoice { index, delta, logprobs: None, finish_reason: None };
             self.chunk(Some(choice), None, out);
         }
@@ -166,14 +180,16 @@ impl Teller for ChatStream {
                 self.usage.add(&stats, index == 0);
                 let finish_reason = Some(reason_of(reason, n_calls));
                 let choice = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
-                self.chunk(Some(choice), Some(Timings::from(&stats)), out);
+                let timings = Timings::from(&stats);
+                self.timings = (self.parsers.len() == 1).then_some(timings);
+                self.chunk(Some(choice), Some(timings), out);
             }
         }
     }
 
     fn end(&mut self, out: &mut Pieces) {
         if self.shown.include_usage {
-            self.chunk(None, None, out);
+            self.chunk(None, self.timings, out);
         }
         out.push_text("[DONE]");
     }

@@ -13,7 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::logprobs::TextLogprobs;
 use super::usage::{Timings, Usage};
-use super::{MAX_CHOICES, StreamOptions, finish_reason};
+use super::{FINGERPRINT, MAX_CHOICES, StreamOptions, finish_reason};
 use crate::auth::Caller;
 use crate::error::{ApiError, Dialect, Result};
 use crate::fields::{Both, Fields, FromFields, accept, merged, parse, take};
@@ -83,7 +83,7 @@ impl ToSchema for CompletionRequest {}
 
 impl FromFields for CompletionRequest {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self> {
-        accept(&mut fields, &["user", "cache_prompt"]);
+        accept(&mut fields, &["user", "cache_prompt", "id_slot"]);
         let (form, sampling) = (take(&mut fields)?, take(&mut fields)?);
         Ok(Self { text: parse(fields)?, form, sampling })
     }
@@ -206,6 +206,7 @@ pub(crate) struct Completion {
     object: &'static str,
     created: u64,
     model: String,
+    system_fingerprint: &'static str,
     choices: Vec<Choice>,
     /// In a stream, null in every piece but the last, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,6 +276,7 @@ impl TextStream {
             object: "text_completion",
             created: self.created,
             model: self.name.clone(),
+            system_fingerprint: FINGERPRINT,
             choices,
             usage,
             timings,

@@ -18,6 +18,9 @@ use utoipa::ToSchema;
 
 use crate::fields::Ignored;
 
+/// What computes answers: the same seed gives the same answer as long as this stays.
+pub(crate) const FINGERPRINT: &str = concat!("b", env!("CARGO_PKG_VERSION"));
+
 /// Most replies to one request.
 pub(crate) const MAX_CHOICES: usize = 128;
 

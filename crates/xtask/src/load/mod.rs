@@ -172,13 +172,15 @@ fn throughput(
 /// All but one stream run; then the last one brings a long prompt.
 fn long_prompt(args: &Args, ours: &Server, prompts: &mut Prompts<'_>, page: &mut report::Page) -> Result<()> {
     let client = Client::new(&ours.url, None);
-    for running in [args.streams.saturating_sub(1).max(1), 4, 1] {
+    let full = args.streams.saturating_sub(1).max(1);
+    // Beside fewer replies the least piece of a prompt is more than its share.
+    for running in [full, 4, 1] {
         let mut rounds = Vec::new();
         for _ in 0..args.rounds {
             let others: Vec<Ask> = (0..running).map(|_| Ask::new(prompts.next(64), 6000)).collect();
             rounds.push(streams::disturbed(&client, &others, &Ask::new(prompts.next(LONG), 1))?);
         }
-        page.long_prompt(running, &rounds);
+        page.long_prompt(running, running == full, &rounds);
     }
     Ok(())
 }

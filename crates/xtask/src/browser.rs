@@ -40,7 +40,9 @@ pub fn run(args: &Args) -> Result<()> {
     test(&root, &[])?;
     let model = fixtures::fetch(&[models::SMOLLM2])?.join(models::SMOLLM2);
     let model = format!("{}=smollm2-135m", model.display());
-    let server = Server::ours(&root, "browser", &Quarrel::dev(&root)?, &["--model", &model], None)?;
+    // A small model may talk until its context is full: a short one ends it soon.
+    let options = ["--model", &model, "--ctx", "512"];
+    let server = Server::ours(&root, "browser", &Quarrel::dev(&root)?, &options, None)?;
     test(&root, &["--url", &server.url])
 }
 

@@ -24,7 +24,8 @@ def a_message_is_answered_while_one_watches(chat):
     assert chat.reply(), "no reply"
     assert "tokens/s" in chat.js("document.querySelector('.assistant .stats').textContent")
     assert not chat.js("document.querySelector('#meter').hidden"), "no context meter"
-    assert chat.reply() in chat.js("document.querySelector('#status').textContent"), "not said to readers"
+    # A long one only from its beginning.
+    assert chat.reply()[:500] in chat.js("document.querySelector('#status').textContent"), "not said to readers"
 
 
 @test(needs_mock=True)

@@ -20,9 +20,12 @@ pub struct Args {
     /// Install the browser by apt, as root, where it is missing
     #[arg(long)]
     pub install: bool,
+    /// Leave out the part before the real server, whose model decides how long replies take
+    #[arg(long)]
+    pub stand_in_only: bool,
 }
 
-/// Runs the page's tests twice.
+/// Runs the page's tests twice: before a server that stands in, and before ours.
 ///
 /// # Errors
 /// No browser, and any test that fails.
@@ -38,6 +41,9 @@ pub fn run(args: &Args) -> Result<()> {
         workspace::watch(Command::new("apt-get").args(["install", "--yes", BROWSERS[0]]))?;
     }
     test(&root, &[])?;
+    if args.stand_in_only {
+        return Ok(());
+    }
     let model = fixtures::fetch(&[models::SMOLLM2])?.join(models::SMOLLM2);
     let model = format!("{}=smollm2-135m", model.display());
     // A small model may talk until its context is full: a short one ends it soon.

@@ -37,9 +37,10 @@ pub fn run(args: &Args) -> Result<()> {
     let model = format!("{}=m", model.display());
     let options = ["--model", &model, "--ctx", "256"];
     let mut server = Server::ours(&root, "schemathesis", &Quarrel::dev(&root)?, &options, None)?;
-    let mut command = Command::new(python.with_file_name("schemathesis"));
+    let mut command = Command::new(python);
     command.current_dir(root.join("target")).env("NO_PROXY", "127.0.0.1");
-    command.arg("run").arg(format!("{}/openapi.json", server.url));
+    // As a module: a script would remember the path of its environment.
+    command.args(["-m", "schemathesis.cli", "run"]).arg(format!("{}/openapi.json", server.url));
     command.args(["--checks", "not_a_server_error", "--request-timeout", HANG, "--continue-on-failure"]);
     command.args(["--max-time", &args.seconds.to_string(), "--seed", &args.seed.to_string()]);
     // Pulling reaches out to the network; what it refuses is in the server's tests.

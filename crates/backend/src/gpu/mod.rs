@@ -25,7 +25,7 @@ pub use formats::support;
 pub use runtime::{Groups, Runtime};
 
 use crate::host::Limits;
-use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Place, Plan, Result, Rows};
+use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Step, StepInputs, TokenInputs, Weight};
 use inputs::Layout;
 use lower::{Argument, Grid, Launch, Lowering};
@@ -163,6 +163,10 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn description(&self) -> String {
         self.runtime.description()
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        self.runtime.memory()
     }
 
     fn load(&mut self, weights: Vec<Weight>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What a device must be able to do.
 
-use crate::{BufferId, CacheConfig, Result, Step, StepInputs, Weight};
+use crate::{BufferId, CacheConfig, Memory, Result, Step, StepInputs, Weight};
 
 /// The largest inputs a lowered step accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +38,11 @@ pub trait Backend: Send {
     /// ([`crate::bounds::F16_SCALES`]).
     fn rounds_scales(&self) -> bool {
         false
+    }
+
+    /// The memory that weights, cache and scratch lie in, where the device says.
+    fn memory(&self) -> Option<Memory> {
+        None
     }
 
     /// Takes the model's weights; [`crate::WeightId`] `i` is `weights[i]` from now on.

@@ -66,15 +66,22 @@ pub struct LoadArgs {
     /// Context length in tokens [default: the model's own, at most 8192; perplexity: 512; bench: what it needs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// Threads to compute with [default: one for each core].
+    /// What computes: cpu, cuda (an NVIDIA GPU) or auto (the GPU where there is one and it can take the
+    /// model, else the CPU).
+    #[arg(long, value_name = "BACKEND", value_enum, default_value_t = BackendChoice::Auto, hide_possible_values = true)]
+    pub backend: BackendChoice,
+    /// Which GPU, counted from 0 as `quarrel doctor` lists them; implies --backend cuda [default: the first].
+    #[arg(long, value_name = "N")]
+    pub device: Option<u16>,
+    /// Threads to compute with on the CPU [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Instruction set to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or amx; on
-    /// ARM neon or neon-dotprod [default: the fastest that this processor has].
+    /// Instruction set of the CPU to compute with: scalar; on x86-64 also avx2, avx512, avx512-bf16 or
+    /// amx; on ARM neon or neon-dotprod; implies --backend cpu [default: the fastest that it has].
     #[arg(long, value_name = "SET", value_parser = isa)]
     pub isa: Option<Isa>,
-    /// Where weights are read from: mapped (the file, nothing is copied), interleaved (a copy that
-    /// computes faster) or auto (interleaved where memory allows, else mapped).
+    /// Where the CPU reads weights from: mapped (the file, nothing is copied), interleaved (a copy that
+    /// computes faster; both imply --backend cpu) or auto (interleaved where memory allows, else mapped).
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = Weights::Auto, hide_possible_values = true)]
     pub weights: Weights,
     /// How the KV cache stores numbers: f32, f16, bf16, q8_0 or fp8, or k=FORMAT,v=FORMAT.
@@ -433,6 +440,17 @@ pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What may compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// A GPU where it can, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
 /// How weights are held.

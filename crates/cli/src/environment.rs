@@ -22,6 +22,16 @@ pub fn history_file() -> Option<PathBuf> {
     cache_dir().ok().map(|dir| dir.join("chat_history"))
 }
 
+/// Where compiled GPU kernels are kept: beside the models.
+pub fn kernel_cache() -> Option<PathBuf> {
+    cache_dir().ok().map(|dir| dir.join("kernels"))
+}
+
+/// The library of NVRTC where it is not among the system's: `QUARREL_NVRTC`.
+pub fn nvrtc() -> Option<PathBuf> {
+    path("QUARREL_NVRTC")
+}
+
 /// Ollama's store: `OLLAMA_MODELS`, else its default.
 pub fn ollama_dir() -> Option<PathBuf> {
     path("OLLAMA_MODELS").or_else(|| home().map(|home| home.join(".ollama/models")))

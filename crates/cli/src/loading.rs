@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use backend::{Backend, Cpu, CpuConfig, Memory};
 use engine::{Engine, EngineConfig};
 use gguf::ModelFile;
 use model::quantize::{Recipe, quantize};
@@ -16,6 +15,7 @@ use tokenizer::Tokenizer;
 use tokenizer::template::{SpecialTokens, Template};
 
 use crate::args::{EngineArgs, LoadArgs};
+use crate::device::{self, Device};
 use crate::environment;
 use crate::progress::PullProgress;
 
@@ -57,6 +57,7 @@ pub fn fetch(name: &str) -> Result<Resolved> {
 pub fn check(args: &LoadArgs) -> Result<()> {
     kv_formats(&args.kv)?;
     recipe(args.quantize.as_deref())?;
+    device::asked(args)?;
     Ok(())
 }
 
@@ -195,39 +196,36 @@ impl Opened {
     /// The file to load: quantised first where that was asked for.
     fn file(&self, args: &LoadArgs) -> Result<Cow<'_, ModelFile>> {
         let Some(recipe) = recipe(args.quantize.as_deref())? else { return Ok(Cow::Borrowed(&self.file)) };
-        Ok(Cow::Owned(quantize(&self.file, recipe, &[], threads(args))?))
+        Ok(Cow::Owned(quantize(&self.file, recipe, &[], device::threads(args))?))
     }
 
     /// Loads the weights for one sequence at a time.
     pub fn load(&self, args: &LoadArgs) -> Result<LoadedModel> {
-        self.load_with(args, |options| options)
+        self.load_on(&device::choose(args)?, args, |options| options)
     }
 
     /// Loads the weights for scoring texts: many rows of logits a step.
     pub fn load_for_scoring(&self, args: &LoadArgs) -> Result<LoadedModel> {
-        self.load_with(args, |options| LoadOptions { max_outputs: SCORED_ROWS, ..options })
+        let scoring = |options| LoadOptions { max_outputs: SCORED_ROWS, ..options };
+        self.load_on(&device::choose(args)?, args, scoring)
     }
 
-    /// Loads the weights for `n` sequences side by side, logits of each, which share a cache of
-    /// `kv_memory` bytes; `None`: each has the whole context.
-    pub fn load_for_batch(&self, args: &LoadArgs, n: usize, kv_memory: Option<u64>) -> Result<LoadedModel> {
-        self.load_with(args, |options| LoadOptions {
-            max_batch_tokens: options.max_batch_tokens.max(n),
-            max_sequences: n,
-            kv_memory,
-            max_outputs: n,
-            ..options
-        })
+    /// Loads the weights for `n` sequences side by side, logits of each.
+    pub fn load_for_batch(&self, args: &LoadArgs, n: usize) -> Result<LoadedModel> {
+        self.load_on(&device::choose(args)?, args, |options| side_by_side(options, n))
     }
 
-    fn load_with(
+    /// Loads the weights on a device; `change` gets the options as they suit it.
+    pub fn load_on(
         &self,
+        device: &Device,
         args: &LoadArgs,
-        change: impl FnOnce(LoadOptions) -> LoadOptions,
+        change: impl Fn(LoadOptions) -> LoadOptions,
     ) -> Result<LoadedModel> {
         let file = self.file(args)?;
-        let options = change(load_options(args, &file)?);
-        Ok(model::load(&file, backend(args)?, &options)?)
+        let options = load_options(args, &file)?;
+        device
+            .load(&self.name, args, options, |backend, options| model::load(&file, backend, &change(options)))
     }
 
     /// Starts an engine on the loaded model.
@@ -240,6 +238,16 @@ impl Opened {
     }
 }
 
+/// `options` for `n` sequences side by side, logits of each.
+pub fn side_by_side(options: LoadOptions, n: usize) -> LoadOptions {
+    LoadOptions {
+        max_batch_tokens: options.max_batch_tokens.max(n),
+        max_sequences: n,
+        max_outputs: n,
+        ..options
+    }
+}
+
 /// A running engine, and what to tell people about it.
 pub struct Started {
     pub engine: Engine,
@@ -249,32 +257,12 @@ pub struct Started {
     pub memory: MemoryPlan,
 }
 
-/// The backend that computes.
-fn backend(args: &LoadArgs) -> Result<Box<dyn Backend>> {
-    let config = CpuConfig { threads: Some(threads(args)), isa: args.isa, weights: args.weights.into() };
-    Ok(Box::new(Cpu::new(config)?))
-}
-
-fn threads(args: &LoadArgs) -> usize {
-    args.threads.map_or_else(default_threads, usize::from)
-}
-
-/// The CPU with so many threads.
-pub fn cpu(threads: usize) -> Result<Cpu> {
-    Ok(Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?)
-}
-
-/// One thread for each core.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn load_options(args: &LoadArgs, file: &ModelFile) -> Result<LoadOptions> {
+/// How `file` is to be loaded on any device.
+pub fn load_options(args: &LoadArgs, file: &ModelFile) -> Result<LoadOptions> {
     let (kv_k, kv_v) = kv_formats(&args.kv)?;
     let trained = model::ModelConfig::from_file(file)?.context_length;
     let context = Some(args.ctx.unwrap_or(trained.min(DEFAULT_CONTEXT)));
-    let memory = Memory::now().map(|memory| memory.available);
-    Ok(LoadOptions { context, kv_k, kv_v, memory, ..LoadOptions::default() })
+    Ok(LoadOptions { context, kv_k, kv_v, ..LoadOptions::default() })
 }
 
 /// `f16`, or `k=f16,v=f32` in either order.

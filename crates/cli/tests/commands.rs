@@ -16,6 +16,8 @@ fn model() -> String {
 fn quarrel(cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quarrel"));
     command.env("QUARREL_CACHE", cache).env_remove("HF_TOKEN").env_remove("OLLAMA_MODELS");
+    // Texts to the bit are the CPU's.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 
@@ -280,7 +282,7 @@ fn a_wrong_instruction_set_is_answered_with_the_known_ones() {
 #[test]
 fn mistakes_are_explained() {
     let model = model();
-    let cases: [(&[&str], i32, &str); 20] = [
+    let cases: [(&[&str], i32, &str); 26] = [
         (&["run", "--temprature", "1", "hi"], 2, "--temperature"),
         (&["run", "--model", "smolm2-135m", "hi"], 1, "smollm2-135m"),
         (&["run", "--model", "/nowhere/x.gguf", "hi"], 1, "/nowhere/x.gguf"),
@@ -300,6 +302,12 @@ fn mistakes_are_explained() {
         (&["bench", "--model", &model, "--batch", "0"], 2, "--batch"),
         (&["bench", "--prompt", "0", "--gen", "0", "--depth", "4"], 1, "nothing to measure"),
         (&["run", "--weights", "copied", "hi"], 2, "interleaved"),
+        (&["run", "--backend", "gpu", "hi"], 2, "cuda"),
+        (&["run", "--backend", "cpu", "--device", "0", "hi"], 1, "--device"),
+        (&["run", "--backend", "cuda", "--isa", "scalar", "hi"], 1, "--isa"),
+        (&["run", "--device", "1", "--weights", "mapped", "hi"], 1, "--weights"),
+        (&["run", "--model", &model, "--backend", "cuda", "hi"], 1, "cuda is not available"),
+        (&["run", "--model", &model, "--device", "1000", "hi"], 1, "cuda is not available"),
         (&["quantize", &model, "/dev/null", "Q8_0", "--force"], 1, "not a regular file"),
         (&["quantize", &model, "/nowhere/out.gguf", "Q9"], 1, "Q4_K_M"),
     ];
@@ -323,5 +331,9 @@ fn the_cache_lists_and_forgets() {
 fn doctor_reports_even_on_a_bare_machine() {
     let found = json(&["doctor", "--json"]);
     assert!(found["cpu"].as_str().is_some_and(|cpu| cpu.contains("cpu")), "{found}");
-    assert!(found["cuda"].is_string() || found["cuda_problem"].is_string(), "{found}");
+    for part in ["cuda", "nvrtc"] {
+        let problem = format!("{part}_problem");
+        assert!(found[part].is_string() != found[&problem].is_string(), "{part} in {found}");
+    }
+    assert_eq!((&found["gpus"], &found["compiled_kernels"]), (&Value::Array(vec![]), &0.into()), "{found}");
 }

@@ -17,6 +17,7 @@ fn model() -> String {
 fn serve(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quarrel"));
     command.arg("serve").args(args).env_remove("QUARREL_API_KEYS").stdin(Stdio::null());
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 

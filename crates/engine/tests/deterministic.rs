@@ -3,12 +3,15 @@
 
 mod common;
 
+use backend::Backend;
 use model::{LoadOptions, testing};
 use quarrel_engine::{Engine, EngineConfig, Event, Generation, Request, SamplingParams, TokenLogprob};
 
-fn engine(name: &str, max_sequences: usize, deterministic: bool) -> Engine {
+/// Opens a device.
+type Open = fn() -> Box<dyn Backend>;
+
+fn engine(open: Open, name: &str, max_sequences: usize, deterministic: bool) -> Engine {
     let file = testing::tiny(name, 1).expect("the name is known");
-    let backend = backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU");
     let options = LoadOptions {
         context: Some(128),
         max_batch_tokens: 24,
@@ -17,7 +20,7 @@ fn engine(name: &str, max_sequences: usize, deterministic: bool) -> Engine {
         max_outputs: max_sequences,
         ..LoadOptions::default()
     };
-    let loaded = model::load(&file, Box::new(backend), &options).expect("tiny models load");
+    let loaded = model::load(&file, open(), &options).expect("tiny models load");
     let config = EngineConfig { deterministic, ..EngineConfig::default() };
     Engine::start(Box::new(loaded), common::tokenizer(), config)
 }
@@ -42,23 +45,22 @@ fn read(generation: Generation) -> Reply {
     panic!("a generation ends with Finished or Failed");
 }
 
-fn alone(name: &str, request: &Request) -> Reply {
-    read(engine(name, 1, true).submit(request.clone()).unwrap())
+fn alone(open: Open, name: &str, request: &Request) -> Reply {
+    read(engine(open, name, 1, true).submit(request.clone()).unwrap())
 }
 
-#[test]
-fn a_second_turn_is_computed_as_if_it_were_the_first() {
-    for name in ["llama", "gemma3", "qwen3moe"] {
+fn a_second_turn_is_computed_as_if_it_were_the_first(open: Open, names: &[&str]) {
+    for &name in names {
         let first = request(testing::tiny_tokens(20, 1), 60);
         let mut cached = vec![];
         for deterministic in [true, false] {
-            let engine = engine(name, 1, deterministic);
+            let engine = engine(open, name, 1, deterministic);
             let (reply, _) = read(engine.submit(first.clone()).unwrap());
             let turn = first.prompt.iter().copied().chain(reply.iter().map(|(id, _)| *id));
             let second = request(turn.chain([7, 8, 9]).collect(), 20);
             let found = read(engine.submit(second.clone()).unwrap());
             if deterministic {
-                assert_eq!(found.0, alone(name, &second).0, "{name}");
+                assert_eq!(found.0, alone(open, name, &second).0, "{name}");
                 // The prompt's own pages are found again.
                 let again = read(engine.submit(second.clone()).unwrap());
                 assert_eq!((again.0, again.1), (found.0, 64), "{name}");
@@ -70,8 +72,7 @@ fn a_second_turn_is_computed_as_if_it_were_the_first() {
     }
 }
 
-#[test]
-fn who_is_preempted_says_the_same() {
+fn who_is_preempted_says_the_same(open: Open) {
     for name in ["llama", "gemma3"] {
         let requests: Vec<_> = (0..10)
             .map(|i| {
@@ -80,9 +81,9 @@ fn who_is_preempted_says_the_same() {
                 request(prompt, 60 + i)
             })
             .collect();
-        let expected: Vec<_> = requests.iter().map(|request| alone(name, request).0).collect();
+        let expected: Vec<_> = requests.iter().map(|request| alone(open, name, request).0).collect();
         // Room for two full contexts, and for more short ones: some lose their pages.
-        let engine = engine(name, 2, true);
+        let engine = engine(open, name, 2, true);
         for _ in 0..2 {
             let running: Vec<_> =
                 requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
@@ -90,5 +91,35 @@ fn who_is_preempted_says_the_same() {
                 assert!(&read(generation).0 == expected, "{name}");
             }
         }
+    }
+}
+
+mod cpu {
+    use super::common::cpu;
+
+    #[test]
+    fn a_second_turn_is_computed_as_if_it_were_the_first() {
+        super::a_second_turn_is_computed_as_if_it_were_the_first(cpu, &["llama", "gemma3", "qwen3moe"]);
+    }
+
+    #[test]
+    fn who_is_preempted_says_the_same() {
+        super::who_is_preempted_says_the_same(cpu);
+    }
+}
+
+mod cuda {
+    use super::common::cuda;
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn a_second_turn_is_computed_as_if_it_were_the_first() {
+        super::a_second_turn_is_computed_as_if_it_were_the_first(cuda, &["llama", "gemma3"]);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn who_is_preempted_says_the_same() {
+        super::who_is_preempted_says_the_same(cuda);
     }
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use backend::Backend;
+use common::cpu;
 use model::{LoadOptions, LoadedModel, ModelRunner as _, Role, single, testing};
 use quarrel_engine::{
     EmbeddingRequest, Engine, EngineConfig, Error, Event, Pooling, Request, SamplingParams,
@@ -10,9 +12,11 @@ use quarrel_engine::{
 const CONTEXT: u32 = 128;
 const POOLINGS: [Pooling; 3] = [Pooling::Last, Pooling::Mean, Pooling::First];
 
-fn load(name: &str, max_batch_tokens: usize, max_sequences: usize) -> LoadedModel {
+/// Opens a device.
+type Open = fn() -> Box<dyn Backend>;
+
+fn load(open: Open, name: &str, max_batch_tokens: usize, max_sequences: usize) -> LoadedModel {
     let file = testing::tiny(name, 1).expect("the name is known");
-    let backend = backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU");
     let options = LoadOptions {
         context: Some(CONTEXT),
         max_batch_tokens,
@@ -20,11 +24,11 @@ fn load(name: &str, max_batch_tokens: usize, max_sequences: usize) -> LoadedMode
         max_outputs: max_sequences,
         ..LoadOptions::default()
     };
-    model::load(&file, Box::new(backend), &options).expect("tiny models load")
+    model::load(&file, open(), &options).expect("tiny models load")
 }
 
-fn engine(name: &str, max_batch_tokens: usize, max_sequences: usize) -> Engine {
-    let loaded = load(name, max_batch_tokens, max_sequences);
+fn engine(open: Open, name: &str, max_batch_tokens: usize, max_sequences: usize) -> Engine {
+    let loaded = load(open, name, max_batch_tokens, max_sequences);
     Engine::start(Box::new(loaded), common::tokenizer(), EngineConfig::default())
 }
 
@@ -60,14 +64,13 @@ fn agree(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs().max(1e-3))
 }
 
-#[test]
-fn they_are_those_of_one_whole_step() {
-    // Of full attention, and of windows, whose pages are freed on the way.
-    for name in ["llama", "gemma3", "qwen3moe"] {
-        let mut whole = load(name, CONTEXT as usize, 1);
+/// Of models with full attention, and with windows, whose pages are freed on the way.
+fn they_are_those_of_one_whole_step(open: Open, names: &[&str]) {
+    for &name in names {
+        let mut whole = load(open, name, CONTEXT as usize, 1);
         for (prompt, pooling) in prompts().iter().zip(POOLINGS.into_iter().cycle()) {
             for normalise in [true, false] {
-                let engine = engine(name, 16, 4);
+                let engine = engine(open, name, 16, 4);
                 let embedding = engine.embed(request(prompt, pooling, normalise)).unwrap().wait().unwrap();
                 let expected = expected(&mut whole, prompt, pooling, normalise);
                 assert!(agree(&embedding.values, &expected), "{name} {pooling:?}");
@@ -79,17 +82,16 @@ fn they_are_those_of_one_whole_step() {
 
 /// Alone in one chunk, or in company of others and of replies, in chunks, after
 /// preemption and with prompts in the cache: no bit differs.
-#[test]
-fn company_chunks_and_the_cache_change_no_bit() {
+fn company_chunks_and_the_cache_change_no_bit(open: Open) {
     for name in ["llama", "gemma3"] {
         let embed_alone = |prompt: &Vec<u32>, pooling| {
-            let engine = engine(name, CONTEXT as usize, 1);
+            let engine = engine(open, name, CONTEXT as usize, 1);
             engine.embed(request(prompt, pooling, true)).unwrap().wait().unwrap().values
         };
         let alone: Vec<_> =
             prompts().iter().map(|prompt| POOLINGS.map(|pooling| embed_alone(prompt, pooling))).collect();
         for (max_batch_tokens, max_sequences) in [(7, 2), (48, 4), (128, 8)] {
-            let engine = engine(name, max_batch_tokens, max_sequences);
+            let engine = engine(open, name, max_batch_tokens, max_sequences);
             for round in 0..2 {
                 let reply = Request {
                     max_tokens: Some(30),
@@ -116,7 +118,7 @@ fn company_chunks_and_the_cache_change_no_bit() {
 
 #[test]
 fn only_the_last_token_alone_uses_the_prefix_cache() {
-    let engine = engine("llama", 64, 2);
+    let engine = engine(cpu, "llama", 64, 2);
     let prompt = &testing::tiny_tokens(100, 3);
     let cached =
         |pooling| engine.embed(request(prompt, pooling, true)).unwrap().wait().unwrap().stats.cached_tokens;
@@ -126,7 +128,7 @@ fn only_the_last_token_alone_uses_the_prefix_cache() {
 
 #[test]
 fn pages_come_back_from_dropped_requests() {
-    let engine = engine("llama", 8, 1);
+    let engine = engine(cpu, "llama", 8, 1);
     let prompt = &testing::tiny_tokens(CONTEXT as usize, 1);
     for _ in 0..50 {
         drop(engine.embed(request(prompt, Pooling::Mean, true)).unwrap());
@@ -143,7 +145,7 @@ fn pages_come_back_from_dropped_requests() {
 
 #[test]
 fn what_can_never_run_is_refused() {
-    let engine = engine("llama", 64, 2);
+    let engine = engine(cpu, "llama", 64, 2);
     assert_eq!(engine.embedding().map(|shape| shape.pooling), Some(Pooling::Last));
     let error = |prompt| engine.embed(EmbeddingRequest::new(prompt)).err();
     assert!(matches!(error(vec![]), Some(Error::EmptyPrompt)));
@@ -153,4 +155,34 @@ fn what_can_never_run_is_refused() {
     let parrot = common::Parrot::new(vec![], limits);
     let engine = Engine::start(Box::new(parrot), common::tokenizer(), EngineConfig::default());
     assert!(matches!(engine.embed(EmbeddingRequest::new(vec![1])), Err(Error::NoEmbeddings)));
+}
+
+mod on_the_cpu {
+    use super::common::cpu;
+
+    #[test]
+    fn they_are_those_of_one_whole_step() {
+        super::they_are_those_of_one_whole_step(cpu, &["llama", "gemma3", "qwen3moe"]);
+    }
+
+    #[test]
+    fn company_chunks_and_the_cache_change_no_bit() {
+        super::company_chunks_and_the_cache_change_no_bit(cpu);
+    }
+}
+
+mod cuda {
+    use super::common::cuda;
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn they_are_those_of_one_whole_step() {
+        super::they_are_those_of_one_whole_step(cuda, &["llama", "gemma3"]);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn company_chunks_and_the_cache_change_no_bit() {
+        super::company_chunks_and_the_cache_change_no_bit(cuda);
+    }
 }

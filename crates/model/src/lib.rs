@@ -30,5 +30,5 @@ pub use config::{ModelConfig, Pooling};
 pub use error::{Error, Result};
 pub use load::{LoadOptions, check, load};
 pub use loaded::LoadedModel;
-pub use memory::{MemoryPlan, PAGE_SIZE, kv_cache_bytes};
+pub use memory::{MemoryPlan, PAGE_SIZE};
 pub use runner::{CacheGroup, Draw, EmbeddingShape, ModelRunner, RunnerLimits, SubmittedStep};

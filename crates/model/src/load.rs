@@ -67,6 +67,11 @@ impl LoadOptions {
         }
     }
 
+    /// Bytes of keys and values for one sequence of `context` tokens.
+    pub fn kv_cache_bytes(&self, model: &ModelConfig, context: u32) -> u64 {
+        self.needs().bytes_of_one(model, context)
+    }
+
     fn needs(&self) -> CacheNeeds {
         CacheNeeds {
             kv_k: self.kv_k,

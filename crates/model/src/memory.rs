@@ -152,8 +152,3 @@ pub(crate) fn scratch(step: &Step, tokens: usize, outputs: usize) -> u64 {
     };
     step.buffers().iter().map(bytes).fold(0, u64::saturating_add)
 }
-
-/// Bytes of keys and values for one sequence of `context` tokens, with prompts in chunks of 512.
-pub fn kv_cache_bytes(model: &ModelConfig, context: u32, kv_k: KvFormat, kv_v: KvFormat) -> u64 {
-    CacheNeeds { kv_k, kv_v, max_batch_tokens: 512, max_sequences: 1, budget: None }.bytes(model, context)
-}

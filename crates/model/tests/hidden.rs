@@ -4,7 +4,7 @@
 mod common;
 
 use backend::{Backend, Role};
-use common::{OPTIONS, ROUNDINGS, SEED, Sequence, batch, cpu, max_difference, reference, tiny};
+use common::{OPTIONS, ROUNDINGS, SEED, Sequence, batch, max_difference, tiny, tiny_names};
 use quarrel_model::{Error, ForwardBatch, LoadedModel, ModelRunner as _, testing};
 
 const N_TOKENS: usize = 40;
@@ -15,10 +15,9 @@ fn hidden(model: &mut LoadedModel, inputs: &ForwardBatch) -> Vec<f32> {
 }
 
 /// The logits are a linear map of the hidden states, here computed the slow way.
-#[test]
-fn logits_follow_from_them() {
+fn logits_follow_from_them(backend: fn() -> Box<dyn Backend>) {
     let tokens = testing::tiny_tokens(N_TOKENS, SEED);
-    for name in testing::tiny_names() {
+    for name in tiny_names(backend) {
         let file = testing::tiny(name, SEED).expect("the name is from the list");
         let output = file.tensor("output.weight").or_else(|| file.tensor("token_embd.weight"));
         let weights: Vec<f32> = output
@@ -27,35 +26,33 @@ fn logits_follow_from_them() {
             .chunks_exact(4)
             .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect();
-        for backend in [reference, cpu] {
-            let mut model = tiny(name, backend(), &OPTIONS);
-            let mut sequence = Sequence::new(&model, 0, 2);
-            let inputs = batch(&model, &mut [(&mut sequence, &tokens, Role::Prompt)]);
-            let hidden = hidden(&mut model, &inputs);
-            let logits = model.logits().expect("the same step gives logits").to_vec();
-            let (n_embd, config) = (model.config().n_embd, model.config().output.clone());
-            let logit = |weight: &[f32], row: &[f32]| {
-                let dot: f64 = weight.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-                let logit = dot * f64::from(config.scale);
-                config.softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh()) as f32
-            };
-            let mut slow = Vec::new();
-            for row in hidden.chunks_exact(n_embd) {
-                slow.extend(weights.chunks_exact(n_embd).map(|weight| logit(weight, row)));
-            }
-            let difference = max_difference(&slow, &logits);
-            assert!(difference <= ROUNDINGS, "{name}: {difference}");
-            model.forward(&inputs).expect("the batch fits");
-            assert!(model.logits().expect("a batch has run") == logits, "{name}: they change no logit");
-            assert!(matches!(model.hidden(), Err(Error::NoHidden)), "{name}: a plain step keeps none");
+        let mut model = tiny(name, backend(), &OPTIONS);
+        let mut sequence = Sequence::new(&model, 0, 2);
+        let inputs = batch(&model, &mut [(&mut sequence, &tokens, Role::Prompt)]);
+        let hidden = hidden(&mut model, &inputs);
+        let logits = model.logits().expect("the same step gives logits").to_vec();
+        let (n_embd, config) = (model.config().n_embd, model.config().output.clone());
+        let logit = |weight: &[f32], row: &[f32]| {
+            let dot: f64 = weight.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            let logit = dot * f64::from(config.scale);
+            config.softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh()) as f32
+        };
+        let mut slow = Vec::new();
+        for row in hidden.chunks_exact(n_embd) {
+            slow.extend(weights.chunks_exact(n_embd).map(|weight| logit(weight, row)));
         }
+        let difference = max_difference(&slow, &logits);
+        assert!(difference <= ROUNDINGS, "{name}: {difference}");
+        model.forward(&inputs).expect("the batch fits");
+        assert!(model.logits().expect("a batch has run") == logits, "{name}: they change no logit");
+        assert!(matches!(model.hidden(), Err(Error::NoHidden)), "{name}: a plain step keeps none");
     }
 }
 
 fn do_not_depend_on_chunks_or_company(backend: fn() -> Box<dyn Backend>) {
     let tokens = testing::tiny_tokens(N_TOKENS, SEED);
     let other = testing::tiny_tokens(20, SEED + 1);
-    for name in testing::tiny_names() {
+    for name in tiny_names(backend) {
         let mut model = tiny(name, backend(), &OPTIONS);
         let n_embd = model.embedding().expect("loaded models embed").n_embd;
         let mut sequence = Sequence::new(&model, 0, 2);
@@ -77,12 +74,46 @@ fn do_not_depend_on_chunks_or_company(backend: fn() -> Box<dyn Backend>) {
     }
 }
 
-#[test]
-fn do_not_depend_on_chunks_or_company_on_the_cpu() {
-    do_not_depend_on_chunks_or_company(cpu);
+mod reference {
+    use super::common::reference;
+
+    #[test]
+    fn logits_follow_from_them() {
+        super::logits_follow_from_them(reference);
+    }
+
+    #[test]
+    fn do_not_depend_on_chunks_or_company() {
+        super::do_not_depend_on_chunks_or_company(reference);
+    }
 }
 
-#[test]
-fn do_not_depend_on_chunks_or_company_in_the_reference() {
-    do_not_depend_on_chunks_or_company(reference);
+mod cpu {
+    use super::common::cpu;
+
+    #[test]
+    fn logits_follow_from_them() {
+        super::logits_follow_from_them(cpu);
+    }
+
+    #[test]
+    fn do_not_depend_on_chunks_or_company() {
+        super::do_not_depend_on_chunks_or_company(cpu);
+    }
+}
+
+mod cuda {
+    use super::common::cuda;
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn logits_follow_from_them() {
+        super::logits_follow_from_them(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn do_not_depend_on_chunks_or_company() {
+        super::do_not_depend_on_chunks_or_company(cuda);
+    }
 }

@@ -1,18 +1,17 @@
-//! A real model on the CPU against what llama.cpp makes of it; the goldens and
+//! A real model on every device against what llama.cpp makes of it; the goldens and
 //! their command are in `tests/data/golden_smollm2.py`. Needs `cargo xtask fixtures`.
 
 mod common;
 
 use std::path::Path;
 
-use backend::Role;
-use common::cpu;
+use backend::{Backend, Role};
 use quarrel_model::quantize::{Recipe, quantize};
 use quarrel_model::{LoadOptions, LoadedModel, ModelRunner as _, load, single};
 
 const CONTEXT: usize = 512;
 
-fn smollm2(recipe: Option<Recipe>) -> LoadedModel {
+fn smollm2(recipe: Option<Recipe>, backend: fn() -> Box<dyn Backend>) -> LoadedModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures/smollm2-135m.gguf");
     let file = gguf::ModelFile::open(&path).expect("`cargo xtask fixtures` fetches the model");
     let file = match recipe {
@@ -25,7 +24,7 @@ fn smollm2(recipe: Option<Recipe>) -> LoadedModel {
         max_outputs: 256,
         ..LoadOptions::default()
     };
-    load(&file, cpu(), &options).expect("the model loads")
+    load(&file, backend(), &options).expect("the model loads")
 }
 
 /// Logits after each of `ids`, the first at position `start`.
@@ -95,9 +94,8 @@ fn distance(model: &mut LoadedModel) -> Distance {
     distance
 }
 
-#[test]
-fn forced_logits_of_exact_weights_are_llama_cpps() {
-    let distance = distance(&mut smollm2(Some(Recipe::F32)));
+fn forced_logits_of_exact_weights_are_llama_cpps(backend: fn() -> Box<dyn Backend>) {
+    let distance = distance(&mut smollm2(Some(Recipe::F32), backend));
     assert!(distance.agreement >= 0.99);
     // The goldens are rounded to f16, logits of about 20 by 0.004 on average and both caches
     // to f16 too, which costs about as much.
@@ -107,22 +105,20 @@ fn forced_logits_of_exact_weights_are_llama_cpps() {
 /// Activations rounded to 8 bits in blocks of 32 cost llama.cpp 0.148 of a logit
 /// on average here and 4 % of the top tokens (golden_smollm2.py prints both). Our
 /// rounding is as fine; the samples are large enough to tell a tenth of that.
-#[test]
-fn quantised_weights_are_as_close_as_llama_cpps() {
-    let distance = distance(&mut smollm2(None));
+fn quantised_weights_are_as_close_as_llama_cpps(backend: fn() -> Box<dyn Backend>) {
+    let distance = distance(&mut smollm2(None, backend));
     assert!(distance.agreement >= 0.961 - 0.01);
     assert!(distance.mean <= 0.148 * 1.1);
 }
 
-#[test]
-fn greedy_text_is_llama_cpps_until_a_near_tie() {
+fn greedy_text_is_llama_cpps_until_a_near_tie(backend: fn() -> Box<dyn Backend>) {
     /// Five times the mean difference that exact weights leave.
     const NEAR_TIE: f32 = 0.1;
     /// Tokens a prompt: reading f32 weights for each takes its time.
     const LENGTH: usize = 24;
     let text = String::from_utf8(data("greedy.txt")).expect("it is text");
     let lines: Vec<&str> = text.lines().collect();
-    let mut model = smollm2(Some(Recipe::F32));
+    let mut model = smollm2(Some(Recipe::F32), backend);
     for lines in lines.chunks_exact(3) {
         let ids =
             |line: &str| -> Vec<u32> { line.split(' ').map(|x| x.parse().expect("a number")).collect() };
@@ -137,5 +133,46 @@ fn greedy_text_is_llama_cpps_until_a_near_tie() {
             }
             logits = run(&mut model, &[id], prompt.len() + i, Role::Generated)[0].to_vec();
         }
+    }
+}
+
+mod cpu {
+    use super::common::cpu;
+
+    #[test]
+    fn forced_logits_of_exact_weights_are_llama_cpps() {
+        super::forced_logits_of_exact_weights_are_llama_cpps(cpu);
+    }
+
+    #[test]
+    fn quantised_weights_are_as_close_as_llama_cpps() {
+        super::quantised_weights_are_as_close_as_llama_cpps(cpu);
+    }
+
+    #[test]
+    fn greedy_text_is_llama_cpps_until_a_near_tie() {
+        super::greedy_text_is_llama_cpps_until_a_near_tie(cpu);
+    }
+}
+
+mod cuda {
+    use super::common::cuda;
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn forced_logits_of_exact_weights_are_llama_cpps() {
+        super::forced_logits_of_exact_weights_are_llama_cpps(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn quantised_weights_are_as_close_as_llama_cpps() {
+        super::quantised_weights_are_as_close_as_llama_cpps(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn greedy_text_is_llama_cpps_until_a_near_tie() {
+        super::greedy_text_is_llama_cpps_until_a_near_tie(cuda);
     }
 }

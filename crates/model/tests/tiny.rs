@@ -4,7 +4,9 @@
 mod common;
 
 use backend::{Backend, Role};
-use common::{OPTIONS, ROUNDINGS, SEED, STRIDE, Sequence, batch, golden, max_difference, run, tiny};
+use common::{
+    OPTIONS, ROUNDINGS, SEED, STRIDE, Sequence, batch, golden, max_difference, run, tiny, tiny_names,
+};
 use quarrel_model::{LoadOptions, ModelRunner as _, single, testing};
 
 const N_TOKENS: usize = 40;
@@ -18,8 +20,9 @@ fn bound(name: &str) -> f32 {
 
 fn agrees_with_llama_cpp(backend: fn() -> Box<dyn Backend>) {
     let tokens = testing::tiny_tokens(N_TOKENS, SEED);
+    let names = tiny_names(backend);
     let mut compared = 0;
-    for name in testing::tiny_names() {
+    for &name in &names {
         let Some(golden) = golden("tiny", name) else { continue };
         let mut model = tiny(name, backend(), &OPTIONS);
         let mut sequence = Sequence::new(&model, 0, 2);
@@ -30,14 +33,14 @@ fn agrees_with_llama_cpp(backend: fn() -> Box<dyn Backend>) {
         assert!(difference <= bound(name), "{name}: logits differ by {difference}");
         compared += 1;
     }
-    assert_eq!(compared, testing::tiny_names().len() - 1, "all but llama-window have goldens");
+    assert_eq!(compared, names.len() - 1, "all but llama-window have goldens");
 }
 
 /// Within a role, chunking changes no bit; decode may use other arithmetic,
 /// which for f32 weights is another order of the same sums.
 fn is_the_same_in_chunks(backend: fn() -> Box<dyn Backend>) {
     let tokens = testing::tiny_tokens(N_TOKENS, SEED);
-    for name in testing::tiny_names() {
+    for name in tiny_names(backend) {
         let mut model = tiny(name, backend(), &OPTIONS);
         let mut in_chunks = |sizes: &[usize], role| {
             let mut sequence = Sequence::new(&model, 0, 2);
@@ -67,7 +70,7 @@ fn is_the_same_in_chunks(backend: fn() -> Box<dyn Backend>) {
 fn is_the_same_in_company(backend: fn() -> Box<dyn Backend>) {
     let tokens = testing::tiny_tokens(N_TOKENS, SEED);
     let other = testing::tiny_tokens(25, SEED + 1);
-    for name in testing::tiny_names() {
+    for name in tiny_names(backend) {
         let mut model = tiny(name, backend(), &OPTIONS);
         let n_vocab = model.limits().n_vocab;
         let mut alone = |tokens: &[u32]| {
@@ -237,5 +240,45 @@ mod cpu {
     #[test]
     fn shares_pools() {
         super::shares_pools(cpu);
+    }
+}
+
+mod cuda {
+    use super::common::cuda;
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn agrees_with_llama_cpp() {
+        super::agrees_with_llama_cpp(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn is_the_same_in_chunks() {
+        super::is_the_same_in_chunks(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn is_the_same_in_company() {
+        super::is_the_same_in_company(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn sees_only_its_window() {
+        super::sees_only_its_window(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn reuses_pages_of_a_window() {
+        super::reuses_pages_of_a_window(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn shares_pools() {
+        super::shares_pools(cuda);
     }
 }

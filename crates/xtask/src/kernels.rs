@@ -24,12 +24,24 @@ const FIND_NVRTC: &str = "import glob, nvidia; \
 pub fn run_all() -> Result<()> {
     let root = workspace::root()?;
     let python = environment(&root.join("target/fixtures"))?;
-    let found = run("finding NVRTC", Command::new(&python).args(["-c", FIND_NVRTC]))?;
-    let nvrtc = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    let nvrtc = find_nvrtc(&python)?;
     test(&root, "quarrel-backend", "nvrtc", &[("QUARREL_TEST_NVRTC", nvrtc)])?;
     let zig = |tool| format!("{} -m ziglang {tool}", python.display());
     let compilers = [("QUARREL_TEST_CLANG", zig("clang")), ("QUARREL_TEST_CLANGXX", zig("c++"))];
     test(&root, "metal-emulator", "kernels", &compilers)
+}
+
+/// NVRTC's file, fetched if it is not here.
+///
+/// # Errors
+/// A package that cannot be fetched.
+pub fn nvrtc(root: &Path) -> Result<PathBuf> {
+    Ok(find_nvrtc(&environment(&root.join("target/fixtures"))?)?.into())
+}
+
+fn find_nvrtc(python: &Path) -> Result<String> {
+    let found = run("finding NVRTC", Command::new(python).args(["-c", FIND_NVRTC]))?;
+    Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
 }
 
 /// A virtual environment with [`PACKAGES`]; its interpreter.

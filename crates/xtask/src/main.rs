@@ -10,6 +10,7 @@ mod error;
 mod figures;
 mod fixtures;
 mod generate;
+mod gpu;
 mod kernels;
 mod llama_server;
 mod load;
@@ -54,6 +55,8 @@ enum Command {
     CompareLlamaCpp(compare::Args),
     /// Build the binary of a release, with the profile of a typical load, into target/dist
     Dist(dist::Args),
+    /// Test every op and whole models on this machine's NVIDIA GPU
+    Gpu(gpu::Args),
     /// Write a random model of a real model's shape
     GenerateModel(generate::Args),
     /// Run the tests of llama.cpp's server against `quarrel serve`
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Clients(args) => clients::run(&args),
         Command::CompareLlamaCpp(args) => compare::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Gpu(args) => gpu::run(&args),
         Command::GenerateModel(args) => generate::run(&args),
         Command::LlamaServerTests => llama_server::run(),
         Command::Overload(args) => overload::run(&args),

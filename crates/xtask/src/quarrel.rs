@@ -85,7 +85,8 @@ impl Quarrel {
     /// What `quarrel bench` says; output without a figure that was asked for.
     pub fn bench(&self, model: &Path, workload: &Workload) -> Result<Report> {
         let mut command = Command::new(&self.binary);
-        command.arg("bench").args(["--json", "--repetitions", "1", "--model"]).arg(model);
+        // As the peer is built: for the CPU.
+        command.arg("bench").args(["--backend", "cpu", "--json", "--repetitions", "1", "--model"]).arg(model);
         command.args(arguments(workload));
         if let Some(isa) = &self.isa {
             command.args(["--isa", isa]);

@@ -243,6 +243,10 @@ impl Backend for Cpu {
         format!("cpu: {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, self.isa.name())
     }
 
+    fn memory(&self) -> Option<Memory> {
+        Memory::now()
+    }
+
     fn rounds_prompts(&self) -> bool {
         let form = |role| linear::form(Format::BF16, self.isa, role);
         form(crate::Role::Prompt) != form(crate::Role::Generated)

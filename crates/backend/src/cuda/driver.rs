@@ -323,7 +323,7 @@ impl DeviceBuffer {
     }
 }
 
-fn failed(what: &str) -> impl FnOnce(DriverError) -> Error + use<> {
+pub(super) fn failed(what: &str) -> impl FnOnce(DriverError) -> Error + use<> {
     let what = what.to_owned();
     move |e| Error::Device { backend: "cuda", what, reason: e.to_string() }
 }

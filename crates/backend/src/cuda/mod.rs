@@ -1,11 +1,13 @@
 //! NVIDIA GPUs, through the driver that is found when the program runs.
 
 mod cache;
+mod devices;
 mod driver;
 pub mod nvrtc;
 
 use std::path::PathBuf;
 
+pub use devices::{Device, Driver};
 pub use driver::CudaRuntime;
 
 use crate::Result;

@@ -31,7 +31,7 @@ pub use formats::support;
 pub use runtime::{Groups, Runtime, Shape};
 
 use crate::host::Limits;
-use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Place, Plan, Result, Rows};
+use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Step, StepInputs, TokenInputs, Weight};
 use inputs::{Layout, RowOrder};
 use lower::{Argument, Grid, Launch, Lowering};
@@ -277,6 +277,10 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn rounds_scales(&self) -> bool {
         self.runtime.has_tiles()
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        self.runtime.memory()
     }
 
     fn load(&mut self, weights: Vec<Weight>) -> Result<()> {

@@ -24,7 +24,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if model_args.ctx.is_none() {
         model_args.ctx = Some(u32::try_from(workload.context())?);
     }
-    let mut runner = opened.load_for_batch(&model_args, workload.batch, None)?;
+    let mut runner = opened.load_for_batch(&model_args, workload.batch)?;
     let measured = measure(&mut runner, &workload)?;
     let device = runner.description();
     if args.json {

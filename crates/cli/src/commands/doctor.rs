@@ -4,35 +4,36 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-use backend::Backend;
-use backend::cuda::{Cuda, CudaOptions};
+use backend::cuda::nvrtc::Nvrtc;
+use backend::cuda::{Cuda, Driver};
+use backend::{Backend, Cpu, CpuConfig};
 use indicatif::HumanBytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
-use crate::{environment, loading, output};
+use crate::{device, environment, loading, output};
 
 /// Prints the findings.
 pub fn run(args: &DoctorArgs) -> Result<()> {
-    let threads = loading::default_threads();
-    let cpu = loading::cpu(threads)?.description();
+    let threads = device::default_threads();
+    let cpu = Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?.description();
     let cache = environment::cache_dir()?;
     let entries = loading::store()?.list();
-    let cuda = Cuda::open(&CudaOptions::default()).map(|cuda| cuda.description()).map_err(|e| e.to_string());
+    let gpu = Gpu::find();
     let python = python_version(&environment::python());
     if args.json {
-        return output::show_json(&json!({
+        let mut all = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             "cpu": cpu,
             "threads": threads,
-            "cuda": cuda.as_ref().ok(),
-            "cuda_problem": cuda.as_ref().err(),
             "cache_dir": cache,
             "cached_models": entries.as_ref().map(Vec::len).ok(),
             "cache_problem": entries.as_ref().err().map(ToString::to_string),
             "python": python,
-        }));
+        });
+        gpu.add_to(&mut all);
+        return output::show_json(&all);
     }
     let models = match &entries {
         Ok(entries) => {
@@ -43,15 +44,92 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     };
     let python =
         python.unwrap_or_else(|| "not found; needed only to fetch smollm2-135m and gemma3-270m".into());
-    let cuda = cuda.unwrap_or_else(|problem| problem);
     output::show(&format!(
-        "quarrel   {} ({} {})\ncpu       {cpu}\ncuda      {cuda}\ncache     {} ({models})\npython    {python}\n",
+        "quarrel   {} ({} {})\ncpu       {cpu}\n{}cache     {} ({models})\npython    {python}\n",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::OS,
         std::env::consts::ARCH,
+        gpu.lines(),
         cache.display(),
     ))
     .map_err(Into::into)
+}
+
+/// What computing on GPUs takes.
+struct Gpu {
+    driver: Result<Option<Driver>, String>,
+    /// The first device, opened.
+    cuda: Result<String, String>,
+    nvrtc: Result<(i32, i32), String>,
+    /// Compiled kernels on disk, and their bytes.
+    kernels: Option<(usize, u64)>,
+}
+
+impl Gpu {
+    fn find() -> Self {
+        let options = device::cuda_options(0);
+        let kernels = options.kernel_cache.as_deref().and_then(|dir| sizes(dir).ok());
+        Self {
+            driver: Driver::find().map_err(|error| error.to_string()),
+            cuda: Cuda::open(&options).map(|cuda| cuda.description()).map_err(|error| error.to_string()),
+            nvrtc: Nvrtc::load(options.nvrtc.as_deref())
+                .map(|nvrtc| nvrtc.version())
+                .map_err(|error| error.to_string()),
+            kernels,
+        }
+    }
+
+    /// Lines for people; one where there is no GPU, however many things are missing then.
+    fn lines(&self) -> String {
+        let driver = match &self.driver {
+            Ok(Some(driver)) if !driver.devices.is_empty() => driver,
+            Err(problem) => return format!("cuda      {problem}\n"),
+            Ok(_) => {
+                let problem = self.cuda.as_ref().err().map_or("no device", String::as_str);
+                return format!("cuda      {problem}\n");
+            }
+        };
+        let mut lines = format!("cuda      driver for CUDA {}.{}", driver.version.0, driver.version.1);
+        if let Err(problem) = &self.cuda {
+            lines += &format!("; {problem}");
+        }
+        for (i, device) in driver.devices.iter().enumerate() {
+            let ((major, minor), memory) = (device.capability, HumanBytes(device.memory));
+            lines += &format!("\n  gpu {i}   {}, compute capability {major}.{minor}, {memory}", device.name);
+        }
+        let nvrtc = match &self.nvrtc {
+            Ok((major, minor)) => format!("{major}.{minor}"),
+            Err(problem) => problem.clone() + "; QUARREL_NVRTC names its file where the system does not",
+        };
+        let (n, bytes) = self.kernels.unwrap_or_default();
+        lines + &format!("\nnvrtc     {nvrtc}\nkernels   {n} compiled, {}\n", HumanBytes(bytes))
+    }
+
+    fn add_to(&self, all: &mut Value) {
+        let devices = self.driver.iter().flatten().flat_map(|driver| &driver.devices);
+        let devices = devices.map(|device| {
+            let capability = format!("{}.{}", device.capability.0, device.capability.1);
+            json!({ "name": device.name, "compute_capability": capability, "memory": device.memory })
+        });
+        let version = |version: (i32, i32)| format!("{}.{}", version.0, version.1);
+        all["cuda"] = json!(self.cuda.as_ref().ok());
+        all["cuda_problem"] = json!(self.cuda.as_ref().err());
+        all["cuda_driver"] = json!(self.driver.iter().flatten().map(|d| version(d.version)).next());
+        all["gpus"] = devices.collect();
+        all["nvrtc"] = json!(self.nvrtc.as_ref().ok().copied().map(version));
+        all["nvrtc_problem"] = json!(self.nvrtc.as_ref().err());
+        all["compiled_kernels"] = json!(self.kernels.map_or(0, |(n, _)| n));
+        all["kernel_cache"] = json!(environment::kernel_cache());
+    }
+}
+
+/// Files in a directory, and their bytes.
+fn sizes(dir: &Path) -> std::io::Result<(usize, u64)> {
+    let mut found = (0, 0);
+    for entry in dir.read_dir()? {
+        found = (found.0 + 1, found.1 + entry?.metadata()?.len());
+    }
+    Ok(found)
 }
 
 fn python_version(python: &Path) -> Option<String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use gguf::{Array, Format, ModelFile, Value};
 use indicatif::HumanBytes;
-use model::{KvFormat, ModelConfig, kv_cache_bytes};
+use model::{KvFormat, LoadOptions, ModelConfig};
 use serde_json::{Map, json};
 
 use crate::args::InspectArgs;
@@ -57,7 +57,7 @@ fn show(args: &InspectArgs, file: &ModelFile, checked: &Result<ModelConfig>) -> 
             for context in contexts(config) {
                 text += &format!("\n  {context:>8}");
                 for &format in KvFormat::ALL {
-                    let bytes = kv_cache_bytes(config, context, format, format);
+                    let bytes = kv_cache_bytes(config, context, format);
                     text += &format!("  {:>11}", HumanBytes(bytes).to_string());
                 }
             }
@@ -90,12 +90,17 @@ fn as_json(file: &ModelFile, checked: &Result<ModelConfig>, tensors: bool) -> se
     }
     if let Ok(config) = checked {
         let kv = |context: u32| {
-            let bytes = |&f: &KvFormat| (f.name().to_owned(), json!(kv_cache_bytes(config, context, f, f)));
+            let bytes = |&f: &KvFormat| (f.name().to_owned(), json!(kv_cache_bytes(config, context, f)));
             json!({ "context": context, "bytes": KvFormat::ALL.iter().map(bytes).collect::<Map<_, _>>() })
         };
         all["kv_cache"] = contexts(config).map(kv).collect();
     }
     all
+}
+
+/// Bytes of the cache for one sequence, keys and values stored alike.
+fn kv_cache_bytes(config: &ModelConfig, context: u32, format: KvFormat) -> u64 {
+    LoadOptions { kv_k: format, kv_v: format, ..LoadOptions::default() }.kv_cache_bytes(config, context)
 }
 
 fn contexts(config: &ModelConfig) -> impl Iterator<Item = u32> {

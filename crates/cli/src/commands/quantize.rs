@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use model::quantize::{Override, Recipe, quantize_file};
 
 use crate::args::QuantizeArgs;
-use crate::{interrupt, loading, output};
+use crate::{device, interrupt, loading, output};
 
 /// Converts a model file.
 pub fn run(args: &QuantizeArgs) -> Result<()> {
@@ -28,7 +28,7 @@ pub fn run(args: &QuantizeArgs) -> Result<()> {
         path.display()
     );
     let file = loading::open_file(&path)?;
-    let threads = args.threads.map_or_else(loading::default_threads, usize::from);
+    let threads = args.threads.map_or_else(device::default_threads, usize::from);
     let bar = progress_bar(file.tensor_bytes());
     quantize_file(&file, &args.output, recipe, &overrides, threads, &mut |progress| {
         bar.set_message(format!("{} {} → {}", progress.tensor, progress.from, progress.to));

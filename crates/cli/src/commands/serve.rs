@@ -11,13 +11,15 @@ use anyhow::{Context, Result};
 use server::{Bound, Config, Keys, LoadError, Pulls, Registry, Residency, TlsFiles};
 
 use crate::args::{NetworkArgs, ServeArgs};
+use crate::device::{self, Device};
 use crate::{environment, loading, output};
 
 /// Serves until told to end.
 pub fn run(args: ServeArgs) -> Result<()> {
     loading::check(&args.load)?;
     let address = address(&args.network)?;
-    let config = config(&args)?;
+    let device = device::choose(&args.load)?;
+    let config = config(&args, &device)?;
     let insecure = args.network.insecure;
     let _telemetry = telemetry::start(args.network.log_format, args.network.otlp.as_deref())?;
     server::install_metrics();
@@ -26,7 +28,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
         budget: args.memory.map(|gib| gib << 30),
     };
     let served = server::serve(address, config, insecure, |bound: &Bound| {
-        let registry = Registry::new(source::all(&args)?, residency)?;
+        let registry = Registry::new(source::all(&args, &device)?, residency)?;
         registry.preload()?;
         let names = registry.names().join(", ");
         output::say(&format!("serving {names} at {}://{}", bound.scheme(), bound.address()));
@@ -47,11 +49,11 @@ fn with_files(error: anyhow::Error, network: &NetworkArgs) -> anyhow::Error {
 }
 
 /// Lets callers fetch models into the cache, and serves them as the others are.
-fn pulls(args: &ServeArgs) -> Result<Pulls> {
+fn pulls(args: &ServeArgs, device: &Device) -> Result<Pulls> {
     let store = loading::store().context("--allow-pull")?;
-    let args = args.clone();
+    let (args, device) = (args.clone(), device.clone());
     let open = move |resolved: &store::Resolved| {
-        source::pulled(&args, resolved).map_err(|error| LoadError(output::explain(&error)))
+        source::pulled(&args, &device, resolved).map_err(|error| LoadError(output::explain(&error)))
     };
     Ok(Pulls { store, open: Box::new(open) })
 }
@@ -63,7 +65,7 @@ fn address(args: &NetworkArgs) -> Result<SocketAddr> {
     found.with_context(|| format!("--host {}: no such address", args.host))
 }
 
-fn config(args: &ServeArgs) -> Result<Config> {
+fn config(args: &ServeArgs, device: &Device) -> Result<Config> {
     let network = &args.network;
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut keys = Keys::default();
@@ -90,7 +92,7 @@ fn config(args: &ServeArgs) -> Result<Config> {
         queue_time: Duration::from_secs(network.queue_time),
         drain: Duration::from_secs(network.drain),
         tls,
-        pulls: network.allow_pull.then(|| pulls(args)).transpose()?,
+        pulls: network.allow_pull.then(|| pulls(args, device)).transpose()?,
         ..Config::default()
     })
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use backend::Backend;
+use backend::cuda::{Cuda, CudaOptions};
 use gguf::{Array, Metadata};
 use model::{CacheGroup, ForwardBatch, ModelRunner, NO_PAGE, RunnerLimits, TokenInputs};
 use tokenizer::Tokenizer;
@@ -148,4 +150,19 @@ pub fn tokenizer() -> Arc<Tokenizer> {
     metadata.insert("tokenizer.ggml.unknown_token_id", 0u32);
     metadata.insert("tokenizer.ggml.add_space_prefix", false);
     Arc::new(Tokenizer::from_metadata(&metadata).expect("the vocabulary is valid"))
+}
+
+pub fn cpu() -> Box<dyn Backend> {
+    Box::new(backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU"))
+}
+
+/// The first CUDA device. All tests share its compiled kernels; `QUARREL_TEST_NVRTC` names the
+/// compiler where it is not among the system's libraries.
+pub fn cuda() -> Box<dyn Backend> {
+    let options = CudaOptions {
+        kernel_cache: Some(std::env::temp_dir().join("quarrel-test-kernels")),
+        nvrtc: std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into),
+        ..CudaOptions::default()
+    };
+    Box::new(Cuda::open(&options).unwrap_or_else(|e| panic!("{e}")))
 }

@@ -2,8 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use backend::cuda::{Cuda, CudaOptions};
 use backend::{Backend, GroupInputs, KvFormat, Role, SequenceInputs, StepInputs, TokenInputs};
-use quarrel_model::{LoadOptions, LoadedModel, ModelRunner, load, testing};
+use quarrel_model::{Error, LoadOptions, LoadedModel, ModelRunner, load, testing};
 
 /// The seed of models and tokens in all committed goldens.
 pub const SEED: u64 = 1;
@@ -41,6 +42,32 @@ pub fn reference() -> Box<dyn Backend> {
 
 pub fn cpu() -> Box<dyn Backend> {
     Box::new(backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU"))
+}
+
+/// The first CUDA device. All tests share its compiled kernels; `QUARREL_TEST_NVRTC` names the
+/// compiler where it is not among the system's libraries.
+pub fn cuda() -> Box<dyn Backend> {
+    let options = CudaOptions {
+        kernel_cache: Some(std::env::temp_dir().join("quarrel-test-kernels")),
+        nvrtc: std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into),
+        ..CudaOptions::default()
+    };
+    Box::new(Cuda::open(&options).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// The tiny models that a backend has all kernels for; it says which it has not.
+pub fn tiny_names(backend: fn() -> Box<dyn Backend>) -> Vec<&'static str> {
+    let has_kernels = |name: &&str| {
+        let file = testing::tiny(name, SEED).expect("the name is from the list");
+        match load(&file, backend(), &OPTIONS) {
+            Err(Error::Backend(error @ backend::Error::Absent { .. })) => {
+                println!("{name}: {error}");
+                false
+            }
+            _ => true,
+        }
+    };
+    testing::tiny_names().filter(has_kernels).collect()
 }
 
 pub fn tiny(name: &str, backend: Box<dyn Backend>, options: &LoadOptions) -> LoadedModel {

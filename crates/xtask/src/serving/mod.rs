@@ -40,7 +40,7 @@ impl Server {
         key: Option<&str>,
     ) -> Result<Self> {
         let mut command = Command::new(&quarrel.binary);
-        command.args(["serve", "--port", "0"]).args(args);
+        command.args(["serve", "--port", "0", "--backend", "cpu"]).args(args);
         if let Some(isa) = &quarrel.isa {
             command.args(["--isa", isa]);
         }

@@ -1,15 +1,15 @@
 //! The models that are served: opened, described, loaded when they are asked for.
 
 use anyhow::{Context, Result};
-use backend::Memory;
 use engine::{Engine, EngineConfig};
 use indicatif::HumanBytes;
-use model::{LoadedModel, ModelConfig, ModelRunner as _};
+use model::{LoadOptions, LoadedModel, ModelConfig, ModelRunner as _};
 use server::{LoadError, Model, ModelInfo, ModelSource};
 use store::Resolved;
 use tokenizer::template::Template;
 
 use crate::args::{KvMemory, LoadArgs, ServeArgs};
+use crate::device::Device;
 use crate::loading::{self, Opened};
 use crate::output;
 
@@ -22,8 +22,8 @@ const KV_SHARE: KvMemory = KvMemory::Percent(25);
 /// Each model with the names it is served under.
 type Sources = Vec<(Vec<String>, Box<dyn ModelSource>)>;
 
-/// Every model that the command line names, opened.
-pub fn all(args: &ServeArgs) -> Result<Sources> {
+/// Every model that the command line names, opened, to be loaded on `device`.
+pub fn all(args: &ServeArgs, device: &Device) -> Result<Sources> {
     let mut named: Vec<(&str, Vec<String>)> = Vec::new();
     for model in &args.models {
         let (name, alias) = split_alias(model);
@@ -32,11 +32,12 @@ pub fn all(args: &ServeArgs) -> Result<Sources> {
             None => named.push((name, alias.into_iter().collect())),
         }
     }
-    named.into_iter().map(|(name, aliases)| source(args, name, aliases)).collect()
+    named.into_iter().map(|(name, aliases)| source(args, device, name, aliases)).collect()
 }
 
 fn source(
     args: &ServeArgs,
+    device: &Device,
     name: &str,
     mut aliases: Vec<String>,
 ) -> Result<(Vec<String>, Box<dyn ModelSource>)> {
@@ -44,15 +45,15 @@ fn source(
     if aliases.is_empty() {
         aliases.push(opened.name.trim_end_matches(".gguf").to_owned());
     }
-    let source = Source::new(args, opened, aliases[0].clone())?;
+    let source = Source::new(args, device, opened, aliases[0].clone())?;
     Ok((aliases, Box::new(source)))
 }
 
 /// A model that was fetched because a caller asked for it.
-pub fn pulled(args: &ServeArgs, resolved: &Resolved) -> Result<Box<dyn ModelSource>> {
+pub fn pulled(args: &ServeArgs, device: &Device, resolved: &Resolved) -> Result<Box<dyn ModelSource>> {
     let name = resolved.name.to_string();
     let opened = loading::open_resolved(&name, resolved)?;
-    Ok(Box::new(Source::new(args, opened, name)?))
+    Ok(Box::new(Source::new(args, device, opened, name)?))
 }
 
 /// `MODEL=ALIAS`, or a model alone, whose path may hold an equals sign.
@@ -68,83 +69,79 @@ fn split_alias(text: &str) -> (&str, Option<String>) {
 fn info(
     opened: &Opened,
     config: &ModelConfig,
-    args: &ServeArgs,
+    (options, cache): (&LoadOptions, u64),
     template: Option<&Template>,
-) -> Result<ModelInfo> {
-    let (context, one) = one_context(config, args)?;
-    let cache = one.saturating_mul(args.parallel.into()).min(kv_budget(args.kv_memory, one));
+) -> ModelInfo {
     let file_bytes = opened.file.tensor_bytes();
-    Ok(ModelInfo {
+    ModelInfo {
         architecture: opened.architecture(),
         parameters: opened.parameters(),
         format: opened.format(),
         file_bytes,
         memory_bytes: file_bytes.saturating_add(cache),
-        context_length: context.into(),
+        context_length: options.context.unwrap_or(config.context_length).into(),
         embedding_length: config.n_embd as u64,
         template: template.map(|template| template.source().to_owned()),
-    })
+    }
 }
 
-/// The longest context, and the bytes of cache that it takes.
-fn one_context(config: &ModelConfig, args: &ServeArgs) -> Result<(u32, u64)> {
-    let context = args.load.ctx.unwrap_or(config.context_length.min(loading::DEFAULT_CONTEXT));
-    let (kv_k, kv_v) = loading::kv_formats(&args.load.kv)?;
-    Ok((context, model::kv_cache_bytes(config, context, kv_k, kv_v)))
-}
-
-/// Bytes that a model's cache may take, where one context takes `one`: as many as were asked for,
-/// or else a share of what is free, but never too few for one.
-fn kv_budget(asked: Option<KvMemory>, one: u64) -> u64 {
-    let share = |percent: u8| match Memory::now() {
-        Some(memory) => memory.available / 100 * u64::from(percent),
-        None => u64::MAX,
-    };
+/// Bytes of the cache of a model loaded by `options`: as many as were asked for, or else a share of
+/// what is free, but never too few for one context.
+fn kv_budget(asked: Option<KvMemory>, config: &ModelConfig, options: &LoadOptions) -> u64 {
+    let share = |percent: u8| options.memory.map_or(u64::MAX, |free| free / 100 * u64::from(percent));
     match asked.unwrap_or(KV_SHARE) {
         KvMemory::Bytes(bytes) => bytes,
-        KvMemory::Percent(percent) => share(percent).max(one),
+        KvMemory::Percent(percent) => share(percent).max(one_context(config, options)),
     }
+}
+
+/// Bytes of the cache that one sequence of full length takes.
+fn one_context(config: &ModelConfig, options: &LoadOptions) -> u64 {
+    options.kv_cache_bytes(config, options.context.unwrap_or(config.context_length))
 }
 
 /// A model that can be loaded and unloaded.
 struct Source {
     opened: Opened,
+    config: ModelConfig,
     info: ModelInfo,
     alias: String,
     template: Option<String>,
+    device: Device,
     load: LoadArgs,
     parallel: usize,
-    /// How much memory was asked for the cache, and what one context takes.
     kv_memory: Option<KvMemory>,
-    one_context: u64,
     max_requests: usize,
     deterministic: bool,
 }
 
 impl Source {
-    fn new(args: &ServeArgs, opened: Opened, alias: String) -> Result<Self> {
+    fn new(args: &ServeArgs, device: &Device, opened: Opened, alias: String) -> Result<Self> {
         let config = model::check(&opened.file).with_context(|| format!("{} cannot run", opened.name))?;
         let named = args.chat_template.as_deref();
         let template =
             if named.is_some() || opened.has_template() { Some(opened.template(named)?) } else { None };
+        let options = device.sized(loading::load_options(&args.load, &opened.file)?);
+        let cache = one_context(&config, &options).saturating_mul(args.parallel.into());
+        let cache = cache.min(kv_budget(args.kv_memory, &config, &options));
         Ok(Self {
-            info: info(&opened, &config, args, template.as_ref())?,
+            info: info(&opened, &config, (&options, cache), template.as_ref()),
             opened,
+            config,
             alias,
             template: named.map(str::to_owned),
+            device: device.clone(),
             load: args.load.clone(),
             parallel: args.parallel.into(),
             kv_memory: args.kv_memory,
-            one_context: one_context(&config, args)?.1,
             max_requests: args.max_requests as usize,
             deterministic: args.engine.deterministic,
         })
     }
 
     fn start(&self) -> Result<Model> {
-        let kv_memory = Some(kv_budget(self.kv_memory, self.one_context));
-        let loaded = match self.opened.load_for_batch(&self.load, self.parallel, kv_memory) {
-            Err(error) => self.load_shorter(error, kv_memory)?,
+        let loaded = match self.load_by(&self.load) {
+            Err(error) => self.load_shorter(error)?,
             Ok(loaded) => loaded,
         };
         output::say(&self.plan(&loaded));
@@ -183,14 +180,21 @@ impl Source {
         )
     }
 
+    fn load_by(&self, args: &LoadArgs) -> Result<LoadedModel> {
+        self.opened.load_on(&self.device, args, |options| {
+            let kv_memory = Some(kv_budget(self.kv_memory, &self.config, &options));
+            LoadOptions { kv_memory, ..loading::side_by_side(options, self.parallel) }
+        })
+    }
+
     /// Loads with the context that fits, where none was asked for.
-    fn load_shorter(&self, error: anyhow::Error, kv_memory: Option<u64>) -> Result<LoadedModel> {
+    fn load_shorter(&self, error: anyhow::Error) -> Result<LoadedModel> {
         match error.downcast_ref() {
             Some(&(model::Error::Memory { fits, .. } | model::Error::CacheMemory { fits, .. }))
                 if self.load.ctx.is_none() && fits >= SHORTEST_CONTEXT =>
             {
                 let load = LoadArgs { ctx: Some(fits), ..self.load.clone() };
-                self.opened.load_for_batch(&load, self.parallel, kv_memory)
+                self.load_by(&load)
             }
             Some(model::Error::CacheMemory { .. }) => Err(error.context("raise --kv-memory or lower --ctx")),
             _ => Err(error),

@@ -1,0 +1,143 @@
+//! Real models on a CUDA device: as near to what exact weights and activations
+//! give as the CPU is, prompts and generated tokens alike.
+//!
+//! Needs models in `target/fixtures`, the default one at least (`cargo xtask fixtures`).
+
+mod common;
+
+use std::path::PathBuf;
+
+use backend::{Backend, Role};
+use gguf::ModelFile;
+use quarrel_model::quantize::{Recipe, quantize};
+use quarrel_model::{Error, LoadOptions, LoadedModel, ModelRunner as _, load, single};
+use tokenizer::{Encode, Tokenizer};
+
+/// Tokens of the prompt, and of the reply.
+const PROMPT: usize = 192;
+const REPLY: usize = 32;
+
+/// The likeliest tokens of a position whose logits are compared.
+const LIKELIEST: usize = 4;
+
+/// What is read: plain English with names and code in it.
+const TEXT: &str = include_str!("../../../docs/sampling.md");
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures")
+}
+
+/// The models that are there.
+fn models() -> Vec<PathBuf> {
+    let entries = fixtures().read_dir().expect("`cargo xtask fixtures` makes it");
+    let paths = entries.map(|entry| entry.expect("a directory can be read").path());
+    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "gguf")).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no model in {}", fixtures().display());
+    paths
+}
+
+fn loaded(file: &ModelFile, backend: Box<dyn Backend>) -> Result<LoadedModel, Error> {
+    let context = Some((PROMPT + REPLY) as u32);
+    let (max_batch_tokens, max_outputs) = (PROMPT, PROMPT);
+    load(file, backend, &LoadOptions { context, max_batch_tokens, max_outputs, ..LoadOptions::default() })
+}
+
+/// Logits after each of `ids`, the first at position `start`.
+fn run(model: &mut LoadedModel, ids: &[u32], start: usize, role: Role) -> Vec<Vec<f32>> {
+    let rows = single::Rows { ids, start: start as u32, role };
+    let batch = single::batch(model.groups(), &rows, (0..ids.len() as u32).collect());
+    model.forward(&batch).expect("the batch fits");
+    let n_vocab = model.limits().n_vocab;
+    model.logits().expect("a batch has run").chunks_exact(n_vocab).map(<[f32]>::to_vec).collect()
+}
+
+/// Logits after each token of the prompt, in two chunks, and of the reply, one by one.
+fn forced(model: &mut LoadedModel, prompt: &[u32], reply: &[u32]) -> [Vec<Vec<f32>>; 2] {
+    let (first, second) = prompt.split_at(PROMPT / 3);
+    let mut read = run(model, first, 0, Role::Prompt);
+    read.extend(run(model, second, first.len(), Role::Prompt));
+    let said = reply.iter().enumerate();
+    let said = said.flat_map(|(i, id)| run(model, &[*id], PROMPT + i, Role::Generated));
+    [read, said.collect()]
+}
+
+/// Indices of the largest logits, the largest first.
+fn likeliest(logits: &[f32]) -> Vec<usize> {
+    let mut ids: Vec<usize> = (0..logits.len()).collect();
+    ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    ids.truncate(LIKELIEST);
+    ids
+}
+
+/// Mean difference from the exact logits of their likeliest tokens.
+fn distance(logits: &[Vec<f32>], exact: &[Vec<f32>]) -> f32 {
+    let differences = logits
+        .iter()
+        .zip(exact)
+        .flat_map(|(logits, exact)| likeliest(exact).into_iter().map(|id| (logits[id] - exact[id]).abs()));
+    differences.sum::<f32>() / (exact.len() * LIKELIEST) as f32
+}
+
+/// The likeliest reply to the prompt, as the model itself goes on.
+fn greedy(model: &mut LoadedModel, prompt: &[u32]) -> Vec<u32> {
+    let mut logits = run(model, prompt, 0, Role::Prompt).pop().expect("it has rows");
+    let mut reply = Vec::new();
+    while reply.len() < REPLY {
+        let id = likeliest(&logits)[0] as u32;
+        logits = run(model, &[id], PROMPT + reply.len(), Role::Generated).remove(0);
+        reply.push(id);
+    }
+    reply
+}
+
+/// Roundings of both kinds are independent of one another and of the order of sums: two devices
+/// that round as finely differ from exact logits by about as much, on average over some hundreds
+/// of them. What rounds nothing but f32 is allowed a hundredth of a logit, for caches in f16.
+fn allowed(cpu: f32) -> f32 {
+    1.15 * cpu + 0.01
+}
+
+fn check(path: &std::path::Path) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let file = ModelFile::open(path).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let mut cuda = match loaded(&file, common::cuda()) {
+        Err(Error::Backend(error @ backend::Error::Absent { .. })) => return println!("{name}: {error}"),
+        loaded => loaded.unwrap_or_else(|e| panic!("{name}: {e}")),
+    };
+    let mut cpu = loaded(&file, common::cpu()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let exact = quantize(&file, Recipe::F32, &[], 2).expect("the model can be converted");
+    let exact = loaded(&exact, common::cpu()).unwrap_or_else(|e| panic!("{name}: {e}"));
+
+    let tokenizer = Tokenizer::from_metadata(&file.metadata).expect("the model has a vocabulary");
+    let mut prompt = tokenizer.encode(TEXT, Encode { add_special: true, parse_special: false });
+    prompt.truncate(PROMPT);
+    assert_eq!(prompt.len(), PROMPT, "the text is long enough");
+
+    let reply = greedy(&mut cpu, &prompt);
+    let found = greedy(&mut cuda, &prompt);
+    let [cuda, cpu, exact] = [cuda, cpu, exact].map(|mut model| forced(&mut model, &prompt, &reply));
+    for (i, what) in ["prompt", "reply"].into_iter().enumerate() {
+        let [of_cuda, of_cpu] = [&cuda, &cpu].map(|logits| distance(&logits[i], &exact[i]));
+        println!("{name}: {what} off by {of_cuda:.4} on CUDA, by {of_cpu:.4} on the CPU");
+        assert!(of_cuda <= allowed(of_cpu), "{name}: {what} off by {of_cuda}, on the CPU by {of_cpu}");
+    }
+    let equal = reply.iter().zip(&found).take_while(|(a, b)| a == b).count();
+    println!("{name}: the reply is the CPU's for {equal} of {REPLY} tokens");
+    if equal < REPLY {
+        // What both chose from: the logits before the first token that differs.
+        let before = if equal == 0 { &exact[0][PROMPT - 1] } else { &exact[1][equal - 1] };
+        let ahead = (before[reply[equal] as usize] - before[found[equal] as usize]).abs();
+        // Five times what a logit is off by on the CPU.
+        let near_tie = 5.0 * allowed(distance(&cpu[1], &exact[1]));
+        assert!(ahead <= near_tie, "{name}: token {equal} differs, though {ahead} apart");
+    }
+}
+
+mod cuda {
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn real_models_are_as_exact_as_on_the_cpu() {
+        super::models().iter().for_each(|path| super::check(path));
+    }
+}

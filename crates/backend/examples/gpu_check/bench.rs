@@ -9,7 +9,7 @@ use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
-use crate::layers::{MISTRAL, Shape};
+use crate::layers::{MISTRAL, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 const MAPS: [(Format, u32); 6] = [
@@ -33,6 +33,7 @@ pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
     if wanted("decode") {
         for rows in [1, 8, 64] {
             decode(cuda, MISTRAL, 32, rows).map_err(text)?;
+            decode(cuda, SMOLLM2, 30, rows).map_err(text)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use super::linear;
 use super::packing::{Packing, TILE_COLS, TILE_ROWS};
 use crate::check::Access;
 use crate::gpu::args::GatedArgs;
-use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::GENERATED_GATED;
@@ -66,20 +66,22 @@ impl<'a> Gated<'a> {
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let desc = lowering.desc(self.op.gate);
         let rows = RowsOf::All(desc.rows);
-        let (x, end) = self.input.convert(lowering, rows, Form::of(self.shape.packing), 0)?;
+        let (mut buffers, end) = if self.kernel.converts() {
+            (self.input.plain().to_vec(), 0)
+        } else {
+            let (x, end) = self.input.convert(lowering, rows, Form::of(self.shape.packing), 0)?;
+            (vec![x], end)
+        };
         let (out, end) = lowering.scratch(end, desc.rows, desc.cols)?;
-        let (first_at, end_at) = Layout::span(rows);
+        buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
         let args = GatedArgs {
-            first_at,
-            end_at,
-            n_tiles: self.shape.n_tiles,
+            shape: self.input.shape(lowering, rows)?,
             cols: lowering.u32(desc.cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
         };
         let Generated { rows_each, bands, threads, shared } = self.kernel;
         let n_blocks = args.cols.div_ceil(TILE_ROWS as u32 * bands);
         let grid = Grid { x: self.kernel.groups(&lowering.device, n_blocks), rows, rows_each, threads };
-        let buffers = [x, Argument::Tiles(self.gate), Argument::Tiles(self.up), out];
         let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
         let launch = lowering.launch_for(&GENERATED_GATED, name, grid, args, &buffers);
         launch.early = true;

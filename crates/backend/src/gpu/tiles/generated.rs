@@ -12,6 +12,8 @@ const SLOTS: u32 = 2;
 const SLOT_BYTES: u32 = 2304;
 /// Bytes of one SIMD-group's sums of a band for eight rows.
 const SUMS_BYTES: u32 = 4 * 8 * 20;
+/// What a kernel declares itself, and the driver takes.
+const RESERVED: u32 = 1152;
 /// Blocks of a processor beyond which more do not help.
 const MOST_BLOCKS: u32 = 4;
 
@@ -49,7 +51,9 @@ impl Generated {
             // Three parts of 16 rows and more leave no memory for weights.
             Form::Split => &[1, 8],
         };
-        let fits = |&&rows: &&u32| Self::shared(shape, rows) <= lowering.device.shared_limit;
+        let fits = |&&rows: &&u32| {
+            Self::shared(shape, rows).saturating_add(RESERVED) <= lowering.device.shared_limit
+        };
         let usable = || sizes.iter().filter(fits);
         let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().last())?;
         Some(Self {
@@ -60,12 +64,17 @@ impl Generated {
         })
     }
 
+    /// Whether it reads its row as it is, and converts it.
+    pub fn converts(&self) -> bool {
+        self.rows_each == 1
+    }
+
     /// Threadgroups for so many blocks: each does several where the rows stay in its memory.
     pub fn groups(&self, device: &Device, n_blocks: u32) -> u32 {
         if self.rows_each > 8 {
             return n_blocks;
         }
-        let side_by_side = (device.shared_limit / self.shared.max(1)).clamp(1, MOST_BLOCKS);
+        let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, MOST_BLOCKS);
         n_blocks.min(device.units.saturating_mul(side_by_side))
     }
 

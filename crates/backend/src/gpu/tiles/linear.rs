@@ -2,9 +2,9 @@
 
 use super::convert::{Form, Input};
 use super::generated::{Generated, MapShape};
-use super::packing::{Packing, TILE_COLS, TILE_ROWS};
-use crate::gpu::args::TileArgs;
-use crate::gpu::inputs::{Layout, RowsOf};
+use super::packing::{Packing, TILE_ROWS};
+use crate::gpu::args::{TileArgs, TileShape};
+use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::GENERATED_LINEAR;
 use crate::{Result, Rows, WeightId};
@@ -47,51 +47,60 @@ pub(crate) fn can(lowering: &Lowering<'_>, weights: impl IntoIterator<Item = Wei
 }
 
 impl Maps<'_> {
-    /// Converts the rows and multiplies them; `skip` bytes of scratch are in use.
+    /// Multiplies rows, which are converted first unless the kernel does it; `skip` bytes
+    /// of scratch are in use.
     pub fn launch(&self, lowering: &mut Lowering<'_>, input: &Input, skip: usize) -> Result<()> {
         let rows = RowsOf::All(self.rows);
+        let tile_shape = input.shape(lowering, rows)?;
         for form in [Form::Quantised, Form::Split] {
             let of_form = |map: &&Map| Form::of(packing(lowering, map)) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
-            if maps.is_empty() {
-                continue;
-            }
-            let (x, _) = input.convert(lowering, rows, form, skip)?;
+            let mut converted = None;
             let mut rest = &maps[..];
             while let Some(first) = rest.first() {
-                let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
+                let packing_of_first = packing(lowering, first);
+                let same = |map: &&Map| packing(lowering, map) == packing_of_first;
                 let n = rest.iter().take(MAX_MAPS).take_while(same).count();
-                self.multiply(lowering, &rest[..n], rows, (x, input.cols))?;
+                let shape = MapShape {
+                    packing: packing_of_first,
+                    n_tiles: tile_shape.n_tiles,
+                    maps: 1,
+                    bands: BANDS,
+                };
+                let kernel = Generated::choose(lowering, rows, shape)
+                    .ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))?;
+                let x = match converted {
+                    _ if kernel.converts() => input.plain().to_vec(),
+                    Some(x) => vec![x],
+                    None => {
+                        let (x, _) = input.convert(lowering, rows, form, skip)?;
+                        converted = Some(x);
+                        vec![x]
+                    }
+                };
+                self.multiply(lowering, &rest[..n], (tile_shape, shape, kernel), x)?;
                 rest = &rest[n..];
             }
         }
         Ok(())
     }
 
-    /// One launch, of maps of the same packing.
+    /// One launch, of maps of the same packing; `buffers` are those of the rows.
     fn multiply(
         &self,
         lowering: &mut Lowering<'_>,
         maps: &[Map],
-        rows: RowsOf,
-        (x, cols): (Argument, usize),
+        (tile_shape, shape, kernel): (TileShape, MapShape, Generated),
+        mut buffers: Vec<Argument>,
     ) -> Result<()> {
-        let (first_at, end_at) = Layout::span(rows);
         let mut args = TileArgs {
-            first_at,
-            end_at,
-            n_tiles: lowering.u32(cols.div_ceil(TILE_COLS))?,
+            shape: tile_shape,
             block1: u32::MAX,
             block2: u32::MAX,
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
             ..TileArgs::default()
         };
-        let shape =
-            MapShape { packing: packing(lowering, &maps[0]), n_tiles: args.n_tiles, maps: 1, bands: BANDS };
-        let kernel = Generated::choose(lowering, rows, shape)
-            .ok_or_else(|| lowering.absent("linear", format!("{cols} columns"), NO_MEMORY))?;
-        let mut buffers = vec![x];
         for i in 0..MAX_MAPS {
             // A map that is not there has no blocks; any buffers stand for its own.
             let map = maps.get(i).unwrap_or(&maps[0]);
@@ -109,7 +118,8 @@ impl Maps<'_> {
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
         let Generated { rows_each, threads, shared, .. } = kernel;
-        let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
+        let x = kernel.groups(&lowering.device, args.n_blocks);
+        let grid = Grid { x, rows: RowsOf::All(self.rows), rows_each, threads };
         let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
         let launch =
             lowering.launch_for(&GENERATED_LINEAR, (shape.packing.name(), &suffix), grid, args, &buffers);

@@ -34,6 +34,12 @@ pub trait Backend: Send {
         false
     }
 
+    /// Whether scales of weights are rounded to f16, for tests to allow for
+    /// ([`crate::bounds::F16_SCALES`]).
+    fn rounds_scales(&self) -> bool {
+        false
+    }
+
     /// The memory that weights, cache and scratch lie in, where the device says.
     fn memory(&self) -> Option<Memory> {
         None

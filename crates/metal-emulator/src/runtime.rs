@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backend::gpu::source::Source;
-use backend::gpu::{Gpu, Groups, Runtime};
+use backend::gpu::{Gpu, Runtime, Shape};
 use backend::{Error, Memory};
 use libloading::Library;
 
@@ -117,6 +117,8 @@ fn failed(what: &str, reason: impl Into<String>) -> Error {
 impl Runtime for Emulator {
     type Buffer = Buffer;
     type Kernel = Kernel;
+    /// There are none: launches run at once.
+    type Graph = std::convert::Infallible;
 
     fn name(&self) -> &'static str {
         "metal"
@@ -163,6 +165,7 @@ impl Runtime for Emulator {
         source: &'static Source,
         _format: Option<&'static str>,
         entry: &str,
+        _shared: u32,
     ) -> backend::Result<Kernel> {
         let name = CString::new(entry).expect("names of kernels have no zero byte");
         // SAFETY: the name is a C string.
@@ -179,8 +182,7 @@ impl Runtime for Emulator {
     fn launch(
         &mut self,
         kernel: &Kernel,
-        groups: Groups,
-        threads: u32,
+        shape: Shape,
         args: &[u32],
         buffers: &[(&Buffer, usize)],
     ) -> backend::Result<()> {
@@ -190,7 +192,8 @@ impl Runtime for Emulator {
             *to = buffer.range(*offset, 0).cast();
         }
         self.seed = self.seed.wrapping_add(1);
-        let (groups, threads) = (Size { x: groups.0, y: groups.1, z: 1 }, Size { x: threads, y: 1, z: 1 });
+        let groups = Size { x: shape.groups.0, y: shape.groups.1, z: 1 };
+        let threads = Size { x: shape.threads, y: 1, z: 1 };
         let launch = Launch { groups, threads, buffers: bound, seed: self.seed };
         // SAFETY: the kernel is the library's and the buffers are live; what a
         // wrong kernel does beyond their ends mostly faults, which is what the
@@ -202,5 +205,17 @@ impl Runtime for Emulator {
         // SAFETY: it is a C string that stays until the next launch.
         let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
         Err(failed(&format!("running `{}`", kernel.name), problem))
+    }
+
+    fn record(
+        &mut self,
+        launches: &mut dyn FnMut(&mut Self) -> backend::Result<()>,
+    ) -> backend::Result<Option<Self::Graph>> {
+        launches(self)?;
+        Ok(None)
+    }
+
+    fn replay(&mut self, graph: &Self::Graph) -> backend::Result<()> {
+        match *graph {}
     }
 }

@@ -12,13 +12,28 @@ use quarrel_backend::{Backend, Error};
 use crate::layers::{MISTRAL, Shape};
 use crate::{Done, SEED, text};
 
+const MAPS: [(Format, u32); 6] = [
+    (Format::Q4_0, 1),
+    (Format::Q4_0, 8),
+    (Format::Q4_0, 64),
+    (Format::Q4_K, 1),
+    (Format::Q8_0, 1),
+    (Format::BF16, 1),
+];
+
 const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
-pub fn run(cuda: &mut Cuda) -> Done {
-    for (format, rows) in [(Format::Q4_0, 1), (Format::Q4_0, 8), (Format::Q8_0, 1), (Format::F16, 1)] {
+/// Single maps and whole steps, or one of them by name.
+pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    let maps: &[(Format, u32)] = if wanted("matvec") { &MAPS } else { &[] };
+    for &(format, rows) in maps {
         matvec(cuda, format, rows).map_err(text)?;
     }
-    decode(cuda, MISTRAL, 32).map_err(text)
+    if wanted("decode") {
+        decode(cuda, MISTRAL, 32).map_err(text)?;
+    }
+    Ok(())
 }
 
 /// Gate and up of Mistral-7B, several sets in turn so that none stays in the L2 cache.

@@ -1,7 +1,7 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
 //! reference and the CPU, and times what decides decoding speed.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench] [--nvrtc PATH] [--kernels DIR]`;
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode]] [--nvrtc PATH] [--kernels DIR]`;
 //! without a part, all parts. Exit status 1 when anything is off.
 
 mod bench;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         report("invariance", layers::invariance(&mut cuda));
     }
     if wanted("bench") {
-        report("bench", bench::run(&mut cuda));
+        report("bench", bench::run(&mut cuda, words.get(1).map(String::as_str)));
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sys};
 
 use super::CudaOptions;
 use super::cache::KernelCache;
 use super::nvrtc::{self, Nvrtc};
 use crate::gpu::source::{Dialect, Source};
-use crate::gpu::{Groups, Runtime};
+use crate::gpu::{Runtime, Shape};
 use crate::{Error, Memory, Result};
 
 /// One device and one stream of it.
@@ -74,6 +74,12 @@ pub struct Kernel {
 
 // SAFETY: as for `Module`.
 unsafe impl Send for Kernel {}
+
+/// A recorded graph of launches.
+pub struct Graph(CudaGraph);
+
+// SAFETY: graphs may be used from any thread, one at a time; the backend that owns it is used by one.
+unsafe impl Send for Graph {}
 
 impl CudaRuntime {
     /// Opens the device that `options` name.
@@ -149,6 +155,7 @@ impl CudaRuntime {
 impl Runtime for CudaRuntime {
     type Buffer = DeviceBuffer;
     type Kernel = Kernel;
+    type Graph = Graph;
 
     fn name(&self) -> &'static str {
         "cuda"
@@ -158,6 +165,11 @@ impl Runtime for CudaRuntime {
         let name = self.context.name().unwrap_or_else(|_| "unnamed device".to_owned());
         let memory = self.context.total_mem().unwrap_or(0) >> 30;
         format!("cuda: {name}, compute capability {}.{}, {memory} GiB", self.arch / 10, self.arch % 10)
+    }
+
+    fn has_tiles(&self) -> bool {
+        // The first with integer matrix instructions of 32 columns.
+        self.arch >= 80
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -219,6 +231,7 @@ impl Runtime for CudaRuntime {
         source: &'static Source,
         format: Option<&'static str>,
         entry: &str,
+        shared: u32,
     ) -> Result<Kernel> {
         self.bind()?;
         let module = self.module(source, format)?;
@@ -226,14 +239,20 @@ impl Runtime for CudaRuntime {
         // SAFETY: the module is loaded, and the kernel keeps it so.
         let function = unsafe { result::module::get_function(module.handle, name) };
         let function = function.map_err(failed(&format!("finding kernel `{entry}`")))?;
+        if shared > 0 {
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = i32::try_from(shared).expect("devices have a few hundred KiB");
+            // SAFETY: the function is valid.
+            unsafe { result::function::set_function_attribute(function, most, bytes) }
+                .map_err(failed(&format!("giving kernel `{entry}` {shared} bytes of shared memory")))?;
+        }
         Ok(Kernel { function, name: entry.to_owned(), _module: module })
     }
 
     fn launch(
         &mut self,
         kernel: &Kernel,
-        groups: Groups,
-        threads: u32,
+        shape: Shape,
         args: &[u32],
         buffers: &[(&DeviceBuffer, usize)],
     ) -> Result<()> {
@@ -242,14 +261,56 @@ impl Runtime for CudaRuntime {
             buffers.iter().map(|(b, offset)| b.range(*offset, 0)).collect();
         let mut params: Vec<*mut c_void> = vec![args.as_ptr().cast_mut().cast()];
         params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
-        let grid = (groups.0, groups.1, 1);
-        let stream = self.stream.cu_stream();
+        let mut early = early_launch();
+        let config = sys::CUlaunchConfig {
+            gridDimX: shape.groups.0,
+            gridDimY: shape.groups.1,
+            gridDimZ: 1,
+            blockDimX: shape.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shape.shared,
+            hStream: self.stream.cu_stream(),
+            attrs: &mut early,
+            numAttrs: (shape.early && self.arch >= EARLY_LAUNCH_ARCH).into(),
+        };
         // SAFETY: the parameters are the kernel's: its arguments, which the
         // driver copies before it returns, and as many pointers as it takes.
         // That kernels stay inside their buffers is what lowering and the
         // checks of a run's inputs see to.
-        unsafe { result::launch_kernel(kernel.function, grid, (threads, 1, 1), 0, stream, &mut params) }
-            .map_err(failed(&format!("launching `{}`", kernel.name)))
+        let status = unsafe {
+            sys::cuLaunchKernelEx(&config, kernel.function, params.as_mut_ptr(), std::ptr::null_mut())
+        };
+        status.result().map_err(failed(&format!("launching `{}`", kernel.name)))
+    }
+
+    fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Graph>> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed("recording a graph"))?;
+        let launched = launches(self);
+        // Ended even where a launch failed, or the stream could not be used again.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        launched?;
+        let graph = graph.map_err(failed("recording a graph"))?.map(Graph);
+        graph.iter().try_for_each(|graph| self.replay(graph))?;
+        Ok(graph)
+    }
+
+    fn replay(&mut self, graph: &Graph) -> Result<()> {
+        graph.0.launch().map_err(failed("launching a graph"))
+    }
+}
+
+/// The first compute capability whose kernels can wait for others.
+const EARLY_LAUNCH_ARCH: u32 = 90;
+
+/// Says that a kernel may begin before the one before it has ended (CUDA's programmatic dependent launch).
+fn early_launch() -> sys::CUlaunchAttribute {
+    let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value,
     }
 }
 

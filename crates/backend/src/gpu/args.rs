@@ -57,6 +57,59 @@ kernel_args! {
         /// The soft-cap of logits, or 0.
         softcap: f32,
     }
+    /// A conversion of activations for the kernels over tiles.
+    ConvertArgs {
+        /// First row; the threadgroup's place is added.
+        first_at: u32,
+        /// Behind the last row.
+        end_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// Tiles of 64 columns a row.
+        n_tiles: u32,
+        /// Rows to read instead of `0..`, or 0.
+        gather_at: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+    /// Up to three linear maps of the same rows, over tiles.
+    TileArgs {
+        /// First row.
+        first_at: u32,
+        /// Behind the last row.
+        end_at: u32,
+        /// Tiles of 64 columns a row.
+        n_tiles: u32,
+        /// First band of the second map.
+        band1: u32,
+        /// First band of the third map.
+        band2: u32,
+        /// Outputs of the first map.
+        cols0: u32,
+        /// Outputs of the second map.
+        cols1: u32,
+        /// Outputs of the third map.
+        cols2: u32,
+        /// A bit for each map that has a bias.
+        has_bias: u32,
+        /// Multiplies the result.
+        scale: f32,
+        /// The soft-cap of logits, or 0.
+        softcap: f32,
+    }
+    /// Gate and up projections with the gated activation, over tiles.
+    GatedArgs {
+        /// First row.
+        first_at: u32,
+        /// Behind the last row.
+        end_at: u32,
+        /// Tiles of 64 columns a row.
+        n_tiles: u32,
+        /// Outputs.
+        cols: u32,
+        /// 1 for the tanh form of GELU, 0 for SiLU.
+        gelu_tanh: u32,
+    }
     /// A gated activation.
     SwigluArgs {
         /// Number of rows.

@@ -1,8 +1,14 @@
 //! A step's inputs as one array of 32-bit words, uploaded at once before each
 //! run. Where things lie depends on the bucket alone, so that the arguments of
 //! a lowered step never change.
+//!
+//! Generated rows come first, whatever the order of their sequences, so that
+//! kernels for one role find theirs side by side.
 
-use crate::{Bucket, CacheConfig, Rows, StepInputs, TokenInputs};
+use crate::{Bucket, CacheConfig, Role, Rows, StepInputs, TokenInputs};
+
+/// Words that come first: numbers of tokens, of outputs, of generated rows, and a zero.
+const COUNTS: usize = 4;
 
 /// Where each part starts, in words.
 #[derive(Debug, Clone)]
@@ -28,8 +34,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// The layout for inputs up to `bucket`; `None` when offsets leave 32 bits.
     pub fn new(bucket: Bucket, cache: &CacheConfig) -> Option<Self> {
-        // The counts of tokens and of outputs come first.
-        let mut words = 2_usize;
+        let mut words = COUNTS;
         let mut take = |n: usize| -> Option<u32> {
             let at = u32::try_from(words).ok()?;
             words = words.checked_add(n)?;
@@ -61,34 +66,130 @@ impl Layout {
         }
     }
 
+    /// Where the first of such rows stands, and where the one behind the last.
+    pub fn span(rows: RowsOf) -> (u32, u32) {
+        match rows {
+            RowsOf::All(rows) => (3, Self::n_rows_at(rows)),
+            RowsOf::Generated => (3, 2),
+            RowsOf::Prompts => (2, 0),
+        }
+    }
+
     /// Fills `words` from inputs that have been checked against the bucket.
-    pub fn pack(&self, inputs: &StepInputs, words: &mut Vec<u32>) {
+    pub fn pack(&self, inputs: &StepInputs, order: &RowOrder, words: &mut Vec<u32>) {
         words.clear();
         words.resize(self.words, 0);
-        let n_tokens = inputs.tokens.len();
-        // Both are at most the bucket's, which fit.
-        words[0] = n_tokens as u32;
+        // All are at most the bucket's, which fit.
+        words[0] = inputs.tokens.len() as u32;
         words[1] = inputs.outputs.len() as u32;
+        words[2] = order.n_generated as u32;
+        let place = |row: usize| order.places[row] as usize;
+        let mut put_rows = |at: u32, values: &[u32]| {
+            for (row, &value) in values.iter().enumerate() {
+                words[at as usize + place(row)] = value;
+            }
+        };
         if let TokenInputs::Ids(ids) = &inputs.tokens {
-            put(words, self.ids, ids);
+            put_rows(self.ids, ids);
         }
-        put(words, self.positions, &inputs.positions);
-        put(words, self.outputs, &inputs.outputs);
+        put_rows(self.positions, &inputs.positions);
+        for (group, &(slots, _)) in inputs.groups.iter().zip(&self.groups) {
+            put_rows(slots, &group.slots);
+        }
         let mut row = 0;
         for (i, sequence) in inputs.sequences.iter().enumerate() {
-            for place in sequence.n_context - sequence.n_rows..sequence.n_context {
-                words[self.places as usize + row] = place;
-                words[self.sequences as usize + row] = i as u32;
+            for context in sequence.n_context - sequence.n_rows..sequence.n_context {
+                words[self.places as usize + place(row)] = context;
+                words[self.sequences as usize + place(row)] = i as u32;
                 row += 1;
             }
         }
-        for (group, &(slots, tables)) in inputs.groups.iter().zip(&self.groups) {
-            put(words, slots, &group.slots);
+        for (i, &row) in inputs.outputs.iter().enumerate() {
+            words[self.outputs as usize + i] = order.places[row as usize];
+        }
+        for (group, &(_, tables)) in inputs.groups.iter().zip(&self.groups) {
             let rows = group.block_tables.chunks(group.max_pages.max(1));
             for (i, table) in rows.enumerate() {
                 put(words, tables + (i * self.max_pages) as u32, table);
             }
         }
+    }
+}
+
+/// Which rows a launch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowsOf {
+    /// All of such a buffer.
+    All(Rows),
+    /// Generated tokens.
+    Generated,
+    /// Tokens of prompts.
+    Prompts,
+}
+
+impl RowsOf {
+    /// The most there are in a bucket.
+    pub fn most(self, bucket: Bucket) -> usize {
+        match self {
+            Self::All(Rows::Outputs) => bucket.outputs,
+            Self::All(Rows::Tokens) | Self::Generated | Self::Prompts => bucket.tokens,
+        }
+    }
+
+    /// How many there are in a step.
+    pub fn count(self, (tokens, outputs, generated): (usize, usize, usize)) -> usize {
+        match self {
+            Self::All(Rows::Tokens) => tokens,
+            Self::All(Rows::Outputs) => outputs,
+            Self::Generated => generated,
+            Self::Prompts => tokens - generated,
+        }
+    }
+}
+
+/// Where the device has each row of a step.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RowOrder {
+    /// Each row's place.
+    pub places: Vec<u32>,
+    /// Generated rows, which have the first places.
+    pub n_generated: usize,
+}
+
+impl RowOrder {
+    /// The order for a step's sequences.
+    pub fn set(&mut self, inputs: &StepInputs) {
+        let rows_of = |role| {
+            let rows = inputs.sequences.iter().filter(move |sequence| sequence.role == role);
+            rows.map(|sequence| sequence.n_rows).sum::<u32>()
+        };
+        let mut next = [0, rows_of(Role::Generated)];
+        self.n_generated = next[1] as usize;
+        self.places.clear();
+        for sequence in &inputs.sequences {
+            let next = &mut next[usize::from(sequence.role == Role::Prompt)];
+            self.places.extend(*next..*next + sequence.n_rows);
+            *next += sequence.n_rows;
+        }
+    }
+
+    /// Rows of `cols` values as the device has them.
+    pub fn to_device(&self, rows: &[f32], cols: usize) -> Vec<f32> {
+        let mut moved = vec![0.0; rows.len()];
+        for (row, &place) in rows.chunks_exact(cols).zip(&self.places) {
+            moved[place as usize * cols..][..cols].copy_from_slice(row);
+        }
+        moved
+    }
+
+    /// The device's rows of `cols` values in the order they were given.
+    pub fn to_host(&self, rows: &[f32], cols: usize) -> Vec<f32> {
+        self.places.iter().flat_map(|&place| &rows[place as usize * cols..][..cols]).copied().collect()
+    }
+
+    /// Whether every row is at its own place.
+    pub fn is_given(&self) -> bool {
+        self.places.iter().zip(0..).all(|(&place, row)| place == row)
     }
 }
 
@@ -106,28 +207,30 @@ mod tests {
         let group = GroupConfig { n_pages: 9, page_size: 4, window: None };
         let cache = CacheConfig { groups: vec![group], layers: Vec::new() };
         let bucket = Bucket { tokens: 4, sequences: 2, outputs: 2, max_pages: 3 };
-        let sequence = |n_rows, n_context| SequenceInputs { n_rows, n_context, role: Role::Prompt };
+        let sequence = |n_rows, n_context, role| SequenceInputs { n_rows, n_context, role };
         let inputs = StepInputs {
             tokens: TokenInputs::Ids(vec![10, 11, 12]),
             positions: vec![100, 101, 102],
-            sequences: vec![sequence(1, 6), sequence(2, 2)],
+            sequences: vec![sequence(1, 6, Role::Prompt), sequence(2, 2, Role::Generated)],
             groups: vec![GroupInputs { slots: vec![29, 0, 1], block_tables: vec![5, 7, 0, 8], max_pages: 2 }],
             outputs: vec![0, 2],
             adapter: None,
         };
         let layout = Layout::new(bucket, &cache).unwrap();
         let mut words = vec![u32::MAX; 3];
-        layout.pack(&inputs, &mut words);
+        let mut order = RowOrder::default();
+        order.set(&inputs);
+        layout.pack(&inputs, &order, &mut words);
         assert_eq!(words.len(), layout.words);
         let at = |start: u32, n: usize| &words[start as usize..][..n];
-        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 2), [3, 2]);
-        assert_eq!(at(layout.ids, 3), [10, 11, 12]);
-        assert_eq!(at(layout.positions, 3), [100, 101, 102], "what the model rotates by");
-        assert_eq!(at(layout.places, 3), [5, 0, 1], "where rows stand in their contexts");
-        assert_eq!(at(layout.sequences, 3), [0, 1, 1]);
-        assert_eq!(at(layout.outputs, 2), [0, 2]);
+        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 4), [3, 2, 2, 0]);
+        assert_eq!(at(layout.ids, 3), [11, 12, 10], "generated rows come first");
+        assert_eq!(at(layout.positions, 3), [101, 102, 100], "what the model rotates by");
+        assert_eq!(at(layout.places, 3), [0, 1, 5], "where rows stand in their contexts");
+        assert_eq!(at(layout.sequences, 3), [1, 1, 0]);
+        assert_eq!(at(layout.outputs, 2), [2, 1]);
         let (slots, tables) = layout.groups[0];
-        assert_eq!(at(slots, 3), [29, 0, 1]);
+        assert_eq!(at(slots, 3), [0, 1, 29]);
         assert_eq!(at(tables, 6), [5, 7, 0, 0, 8, 0], "rows are as long as the bucket's");
     }
 

@@ -1,7 +1,7 @@
 //! Linear maps as three ops launch them.
 
 use super::args::LinearArgs;
-use super::inputs::Layout;
+use super::inputs::{Layout, RowsOf};
 use super::lower::{Argument, Grid, Lowering};
 use super::source::Source;
 use crate::{Result, Rows, WeightId};
@@ -47,7 +47,7 @@ impl Linear {
             softcap: self.softcap.unwrap_or(0.0),
         };
         let x_groups = args.out_cols.div_ceil(outs * THREADS / 32);
-        let grid = Grid { x: x_groups, rows: self.rows, rows_each, threads: THREADS };
+        let grid = Grid { x: x_groups, rows: RowsOf::All(self.rows), rows_each, threads: THREADS };
         let bias = Argument::Weight(self.bias.unwrap_or(self.weight));
         let suffix = format!("_{rows_each}");
         lowering.launch_for(

@@ -7,19 +7,22 @@ use bytemuck::Pod;
 use gguf::Format;
 
 use super::formats::kernel_name;
-use super::inputs::Layout;
+use super::inputs::{Layout, RowsOf};
 use super::source::Source;
+use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
 use crate::{CacheLayerConfig, Rows, Step, Weight, WeightId};
 
 /// A buffer of a launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Argument {
     /// The array of inputs.
     Inputs,
-    /// A weight.
+    /// A weight as the file has it.
     Weight(WeightId),
+    /// A weight in tiles.
+    Tiles(WeightId),
     /// The arena, from this byte on.
     Arena(usize),
     /// Tables made when the step was lowered, from this byte on.
@@ -34,7 +37,7 @@ pub(crate) enum Argument {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
     pub x: u32,
-    pub rows: Rows,
+    pub rows: RowsOf,
     pub rows_each: u32,
     /// Threads a threadgroup.
     pub threads: u32,
@@ -50,6 +53,10 @@ pub(crate) struct Launch {
     pub grid: Grid,
     pub args: Vec<u32>,
     pub buffers: Vec<Argument>,
+    /// Bytes of threadgroup memory beside what the kernel declares.
+    pub shared: u32,
+    /// Whether the kernel waits itself for the launches before it.
+    pub early: bool,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
 }
@@ -57,6 +64,8 @@ pub(crate) struct Launch {
 /// What the ops of a step are lowered into.
 pub(crate) struct Lowering<'a> {
     pub backend: &'static str,
+    /// Whether kernels over tiles are to be used.
+    pub has_tiles: bool,
     pub bucket: Bucket,
     pub layout: &'a Layout,
     step: &'a Step,
@@ -73,7 +82,7 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     /// Lowers a step that has passed [`Step::check`].
     pub fn new(
-        backend: &'static str,
+        (backend, has_tiles): (&'static str, bool),
         step: &'a Step,
         bucket: Bucket,
         (weights, cache): (&'a [Weight], &'a CacheConfig),
@@ -81,6 +90,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<Self> {
         let mut lowering = Self {
             backend,
+            has_tiles,
             bucket,
             layout,
             step,
@@ -92,8 +102,28 @@ impl<'a> Lowering<'a> {
             tables: Vec::new(),
             launches: Vec::new(),
         };
-        step.ops().iter().try_for_each(|op| lowering.op(op))?;
+        let mut ops = step.ops();
+        while let [op, rest @ ..] = ops {
+            ops = match lowering.fused(op, rest)? {
+                Some(rest) => rest,
+                None => {
+                    lowering.op(op)?;
+                    rest
+                }
+            };
+        }
         Ok(lowering)
+    }
+
+    /// Lowers an op together with what follows it, where there is a kernel for both;
+    /// the ops that are left then.
+    fn fused<'o>(&mut self, op: &Op, rest: &'o [Op]) -> Result<Option<&'o [Op]>> {
+        let (Op::NormLinear(maps), [Op::SwigluLinearAdd(next), later @ ..]) = (op, rest) else {
+            return Ok(None);
+        };
+        let Some(gated) = Gated::find(self, maps, next, later) else { return Ok(None) };
+        gated.lower(self)?;
+        Ok(Some(later))
     }
 
     fn op(&mut self, op: &Op) -> Result<()> {
@@ -144,7 +174,11 @@ impl<'a> Lowering<'a> {
     /// `[rows, cols]` f32 that live until the next op. `skip` bytes of scratch
     /// are taken already; the second value is what to skip for the next one.
     pub fn scratch(&mut self, skip: usize, rows: Rows, cols: usize) -> Result<(Argument, usize)> {
-        let bytes = self.rows(rows).checked_mul(cols).and_then(|n| n.checked_mul(4));
+        self.scratch_bytes(skip, self.rows(rows).checked_mul(cols).and_then(|n| n.checked_mul(4)))
+    }
+
+    /// As [`scratch`](Self::scratch), of any kind; `None` for more than can be counted.
+    pub fn scratch_bytes(&mut self, skip: usize, bytes: Option<usize>) -> Result<(Argument, usize)> {
         let end = bytes.and_then(|n| n.checked_next_multiple_of(ALIGNMENT)?.checked_add(skip));
         let end =
             end.ok_or_else(|| Error::Step("an op's scratch takes more than can be addressed".into()))?;
@@ -193,9 +227,10 @@ impl<'a> Lowering<'a> {
         grid: Grid,
         args: impl Pod,
         buffers: &[Argument],
-    ) {
-        self.launch(source, format!("{}_{format}{suffix}", source.name), grid, args, buffers);
-        self.launches.last_mut().expect("one was just added").format = Some(format);
+    ) -> &mut Launch {
+        let launch = self.launch(source, format!("{}_{format}{suffix}", source.name), grid, args, buffers);
+        launch.format = Some(format);
+        launch
     }
 
     /// Adds a launch; `buffers` follow the inputs.
@@ -206,10 +241,18 @@ impl<'a> Lowering<'a> {
         grid: Grid,
         args: impl Pod,
         buffers: &[Argument],
-    ) {
-        let args = bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec();
-        let buffers = [&[Argument::Inputs], buffers].concat();
-        let entry = entry.into();
-        self.launches.push(Launch { source, format: None, entry, grid, args, buffers, embeds: false });
+    ) -> &mut Launch {
+        self.launches.push(Launch {
+            source,
+            format: None,
+            entry: entry.into(),
+            grid,
+            args: bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec(),
+            buffers: [&[Argument::Inputs], buffers].concat(),
+            shared: 0,
+            early: false,
+            embeds: false,
+        });
+        self.launches.last_mut().expect("one was just added")
     }
 }

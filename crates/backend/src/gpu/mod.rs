@@ -10,7 +10,10 @@
 //! bodies are written once, in the op's `.h` over `include/dialect.h`, for as
 //! long as that costs no speed; entry points are in the op's `.cu` and `.metal`.
 //!
-//! To add a weight format: `unpack` and its places in `include/formats.h`, a row
+//! Where the device has matrix instructions linear maps read weights in tiles
+//! ([`tiles`]); `Packing::of` says which of them a format becomes.
+//!
+//! To add a weight format to the kernels that read it as it is in the file: `unpack` and its places in `include/formats.h`, a row
 //! of `WEIGHT_FORMATS` there, its name in `formats.rs`.
 
 pub(crate) mod args;
@@ -20,23 +23,32 @@ pub(crate) mod linear;
 pub(crate) mod lower;
 mod runtime;
 pub mod source;
+pub(crate) mod tiles;
+
+use std::collections::HashMap;
 
 pub use formats::support;
-pub use runtime::{Groups, Runtime};
+pub use runtime::{Groups, Runtime, Shape};
 
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Step, StepInputs, TokenInputs, Weight};
-use inputs::Layout;
+use inputs::{Layout, RowOrder};
 use lower::{Argument, Grid, Launch, Lowering};
+use tiles::packing::{self, Packing};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
+
+/// The most rows of a bucket whose launches are kept as a graph: beyond, kernels take
+/// longer than launching them.
+const GRAPH_ROWS: usize = 64;
 
 /// A GPU behind its driver.
 pub struct Gpu<R: Runtime> {
     runtime: R,
     weights: Vec<Weight>,
-    device_weights: Vec<R::Buffer>,
+    /// Weights on the device, as the file has them or in tiles, each as some step reads it.
+    device_weights: HashMap<Argument, R::Buffer>,
     cache: CacheConfig,
     /// Keys and values of each layer.
     layers: Vec<(R::Buffer, R::Buffer)>,
@@ -44,6 +56,8 @@ pub struct Gpu<R: Runtime> {
     arena: Option<(R::Buffer, usize)>,
     inputs: Option<(R::Buffer, usize)>,
     words: Vec<u32>,
+    /// Buffers set from outside for the next run of a step.
+    written: Vec<(LoweredId, BufferId, Vec<f32>)>,
 }
 
 struct Lowered<R: Runtime> {
@@ -53,8 +67,12 @@ struct Lowered<R: Runtime> {
     layout: Layout,
     launches: Vec<(Launch, R::Kernel)>,
     tables: R::Buffer,
+    bucket: Bucket,
+    /// The launches of a step of generated rows alone, once it has run.
+    graph: Option<R::Graph>,
     /// Tokens and outputs of the last run, or of the bucket before it.
     rows: (usize, usize),
+    order: RowOrder,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -63,13 +81,14 @@ impl<R: Runtime> Gpu<R> {
         Self {
             runtime,
             weights: Vec::new(),
-            device_weights: Vec::new(),
+            device_weights: HashMap::new(),
             cache: CacheConfig::default(),
             layers: Vec::new(),
             lowered: Vec::new(),
             arena: None,
             inputs: None,
             words: Vec::new(),
+            written: Vec::new(),
         }
     }
 
@@ -99,6 +118,13 @@ impl<R: Runtime> Gpu<R> {
 
     /// Makes arena and inputs at least as large as a lowered step needs.
     fn reserve(&mut self, arena_bytes: usize, input_words: usize) -> Result<()> {
+        let known = |buffer: &Option<(R::Buffer, usize)>, bytes| {
+            buffer.as_ref().is_some_and(|(_, size)| *size >= bytes)
+        };
+        if !known(&self.arena, arena_bytes) || !known(&self.inputs, input_words * 4) {
+            // They hold addresses of what is replaced.
+            self.lowered.iter_mut().for_each(|lowered| lowered.graph = None);
+        }
         let wanted =
             [(&mut self.arena, arena_bytes, "scratch"), (&mut self.inputs, input_words * 4, "inputs")];
         for (buffer, bytes, what) in wanted {
@@ -111,34 +137,121 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
-    fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
-        self.lowered[id.0 as usize].layout.pack(inputs, &mut self.words);
-        let (buffer, _) = self.inputs.as_ref().expect("lowering reserved it");
-        self.runtime.upload(buffer, 0, bytemuck::cast_slice(&self.words))
-    }
-
-    fn launch_all(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
-        let lowered = &self.lowered[id.0 as usize];
-        let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
-        let (input_words, _) = self.inputs.as_ref().expect("lowering reserved it");
-        for (launch, kernel) in &lowered.launches {
-            let buffer = |argument: &Argument| match *argument {
-                Argument::Inputs => (input_words, 0),
-                Argument::Weight(id) => (&self.device_weights[id.0 as usize], 0),
-                Argument::Arena(offset) => (arena, offset),
-                Argument::Tables(offset) => (&lowered.tables, offset),
-                Argument::Keys(id) => (&self.layers[id.0 as usize].0, 0),
-                Argument::Values(id) => (&self.layers[id.0 as usize].1, 0),
-            };
-            let buffers: Vec<_> = launch.buffers.iter().map(buffer).collect();
-            if let (true, TokenInputs::Embeddings { values, .. }) = (launch.embeds, &inputs.tokens) {
-                let (to, offset) = *buffers.last().expect("an embedding has its output last");
-                self.runtime.upload(to, offset, bytemuck::cast_slice(values))?;
+    /// Puts the weights that launches read on the device, those that are not there yet.
+    fn upload_weights(&mut self, launches: &[Launch]) -> Result<()> {
+        for &argument in launches.iter().flat_map(|launch| &launch.buffers) {
+            let (Argument::Weight(id) | Argument::Tiles(id)) = argument else { continue };
+            if self.device_weights.contains_key(&argument) {
                 continue;
             }
-            let groups = launch.grid.groups(inputs.tokens.len(), inputs.outputs.len());
+            let weight = &self.weights[id.0 as usize];
+            let tiles = match Packing::of(weight.format()) {
+                Some(packing) if argument == Argument::Tiles(id) => Some(packing::pack(weight, packing)?),
+                _ => None,
+            };
+            let bytes = tiles.as_deref().unwrap_or(weight.bytes());
+            let buffer = self.runtime.allocate(weight.name(), bytes.len())?;
+            self.runtime.upload(&buffer, 0, bytes)?;
+            self.device_weights.insert(argument, buffer);
+        }
+        Ok(())
+    }
+
+    /// Puts a run's inputs on the device.
+    fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
+        let lowered = &mut self.lowered[id.0 as usize];
+        lowered.order.set(inputs);
+        lowered.layout.pack(inputs, &lowered.order, &mut self.words);
+        let (buffer, _) = self.inputs.as_ref().expect("lowering reserved it");
+        self.runtime.upload(buffer, 0, bytemuck::cast_slice(&self.words))?;
+        let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
+        for (_, buffer, mut values) in self.written.extract_if(.., |(lowered, ..)| *lowered == id) {
+            let desc = lowered.step.desc(buffer)?;
+            if desc.rows == Rows::Tokens {
+                values = lowered.order.to_device(&values, desc.cols);
+            }
+            let place = lowered.plan.place(buffer).expect("it was checked when it was written");
+            self.runtime.upload(arena, place.offset, bytemuck::cast_slice(&values))?;
+        }
+        Ok(())
+    }
+
+    /// Enqueues a step's launches, or the graph of them.
+    fn launch_all(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
+        let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, .. } = self;
+        let lowered = &mut lowered[id.0 as usize];
+        if let (Some(graph), true) = (&lowered.graph, lowered.has_one_role(inputs)) {
+            return runtime.replay(graph);
+        }
+        let memory = StepMemory {
+            weights: device_weights,
+            layers,
+            arena: &arena.as_ref().expect("lowering reserved it").0,
+            inputs: &input_words.as_ref().expect("lowering reserved it").0,
+        };
+        if lowered.has_one_role(inputs) {
+            let Bucket { tokens, outputs, .. } = lowered.bucket;
+            let mut launches =
+                |runtime: &mut R| lowered.launch(runtime, &memory, (tokens, outputs, tokens), None);
+            let graph = runtime.record(&mut launches)?;
+            lowered.graph = graph;
+            return Ok(());
+        }
+        let rows = (inputs.tokens.len(), inputs.outputs.len(), lowered.order.n_generated);
+        let embeddings = match &inputs.tokens {
+            TokenInputs::Ids(_) => None,
+            TokenInputs::Embeddings { values, .. } => Some(&values[..]),
+        };
+        lowered.launch(runtime, &memory, rows, embeddings)
+    }
+}
+
+/// What launches read and write.
+struct StepMemory<'a, R: Runtime> {
+    weights: &'a HashMap<Argument, R::Buffer>,
+    layers: &'a [(R::Buffer, R::Buffer)],
+    arena: &'a R::Buffer,
+    inputs: &'a R::Buffer,
+}
+
+impl<R: Runtime> Lowered<R> {
+    /// Whether a run's launches are those of every run of generated rows: they are made
+    /// for the whole bucket then, and kernels find out how many rows there are.
+    fn has_one_role(&self, inputs: &StepInputs) -> bool {
+        self.bucket.tokens <= GRAPH_ROWS
+            && self.order.n_generated == inputs.tokens.len()
+            && matches!(inputs.tokens, TokenInputs::Ids(_))
+    }
+
+    /// Enqueues the launches for so many tokens, outputs and generated rows.
+    fn launch(
+        &self,
+        runtime: &mut R,
+        memory: &StepMemory<'_, R>,
+        rows: (usize, usize, usize),
+        embeddings: Option<&[f32]>,
+    ) -> Result<()> {
+        for (launch, kernel) in &self.launches {
+            let buffer = |argument: &Argument| match *argument {
+                Argument::Inputs => (memory.inputs, 0),
+                Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
+                Argument::Arena(offset) => (memory.arena, offset),
+                Argument::Tables(offset) => (&self.tables, offset),
+                Argument::Keys(id) => (&memory.layers[id.0 as usize].0, 0),
+                Argument::Values(id) => (&memory.layers[id.0 as usize].1, 0),
+            };
+            let buffers: Vec<_> = launch.buffers.iter().map(buffer).collect();
+            if let (true, Some(values)) = (launch.embeds, embeddings) {
+                let (to, offset) = *buffers.last().expect("an embedding has its output last");
+                let values = self.order.to_device(values, values.len() / rows.0);
+                runtime.upload(to, offset, bytemuck::cast_slice(&values))?;
+                continue;
+            }
+            let groups = launch.grid.groups(rows);
             if groups.1 > 0 {
-                self.runtime.launch(kernel, groups, launch.grid.threads, &launch.args, &buffers)?;
+                let Launch { shared, early, .. } = *launch;
+                let shape = Shape { groups, threads: launch.grid.threads, shared, early };
+                runtime.launch(kernel, shape, &launch.args, &buffers)?;
             }
         }
         Ok(())
@@ -146,13 +259,10 @@ impl<R: Runtime> Gpu<R> {
 }
 
 impl Grid {
-    fn groups(&self, tokens: usize, outputs: usize) -> Groups {
-        let rows = match self.rows {
-            Rows::Tokens => tokens,
-            Rows::Outputs => outputs,
-        };
-        // Both were checked against the bucket, which was checked to fit.
-        (self.x, (rows as u32).div_ceil(self.rows_each))
+    /// Threadgroups for so many tokens, outputs and generated rows.
+    fn groups(&self, rows: (usize, usize, usize)) -> Groups {
+        // They were checked against the bucket, which was checked to fit.
+        (self.x, (self.rows.count(rows) as u32).div_ceil(self.rows_each))
     }
 }
 
@@ -165,12 +275,19 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.runtime.description()
     }
 
+    fn rounds_scales(&self) -> bool {
+        self.runtime.has_tiles()
+    }
+
     fn memory(&self) -> Option<Memory> {
         self.runtime.memory()
     }
 
     fn load(&mut self, weights: Vec<Weight>) -> Result<()> {
         for weight in &weights {
+            if self.runtime.has_tiles() && Packing::of(weight.format()).is_some() {
+                continue;
+            }
             formats::kernel_name(weight.format()).map_err(|reason| Error::Absent {
                 backend: self.runtime.name(),
                 op: "load",
@@ -182,11 +299,6 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.device_weights.clear();
         let bytes = weights.iter().map(|weight| weight.bytes().len() as u64).sum();
         self.require_memory("the weights", bytes)?;
-        for weight in &weights {
-            let buffer = self.runtime.allocate(weight.name(), weight.bytes().len())?;
-            self.runtime.upload(&buffer, 0, weight.bytes())?;
-            self.device_weights.push(buffer);
-        }
         self.weights = weights;
         Ok(())
     }
@@ -194,6 +306,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn create_cache(&mut self, config: &CacheConfig) -> Result<()> {
         config.check()?;
         self.lowered.clear();
+        self.written.clear();
         self.layers.clear();
         let sizes: Option<Vec<_>> = config.layers.iter().map(|layer| layer_bytes(config, layer)).collect();
         let sizes =
@@ -213,12 +326,13 @@ impl<R: Runtime> Backend for Gpu<R> {
         let plan = Plan::new(step, bucket)?;
         let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
         let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
-        let name = self.runtime.name();
-        let lowering = Lowering::new(name, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
+        let runtime = (self.runtime.name(), self.runtime.has_tiles());
+        let lowering = Lowering::new(runtime, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
+        self.upload_weights(&launches)?;
         let with_kernel = launches.into_iter().map(|launch| {
-            let kernel = self.runtime.kernel(launch.source, launch.format, &launch.entry)?;
+            let kernel = self.runtime.kernel(launch.source, launch.format, &launch.entry, launch.shared)?;
             Ok((launch, kernel))
         });
         let launches = with_kernel.collect::<Result<_>>()?;
@@ -228,6 +342,9 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.lowered.push(Lowered {
             limits: Limits::new(step, &self.weights, bucket),
             step: step.clone(),
+            bucket,
+            graph: None,
+            order: RowOrder::default(),
             rows: (bucket.tokens, bucket.outputs),
             plan,
             layout,
@@ -254,17 +371,24 @@ impl<R: Runtime> Backend for Gpu<R> {
             Rows::Outputs => lowered.rows.1,
         };
         out.clear();
-        out.resize(rows * desc.cols, 0.0);
+        let (desc_rows, cols) = (desc.rows, desc.cols);
+        out.resize(rows * cols, 0.0);
         let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
-        self.runtime.download(arena, offset, bytemuck::cast_slice_mut(out))
+        self.runtime.download(arena, offset, bytemuck::cast_slice_mut(out))?;
+        let lowered = &self.lowered[id.0 as usize];
+        if desc_rows == Rows::Tokens && !lowered.order.is_given() {
+            *out = lowered.order.to_host(out, cols);
+        }
+        Ok(())
     }
 
     fn write(&mut self, id: LoweredId, buffer: BufferId, values: &[f32]) -> Result<()> {
         let lowered = self.get(id)?;
         let desc = lowered.step.desc(buffer)?;
-        let Place { offset, .. } = *lowered.plan.require_input(buffer, desc, values.len())?;
-        let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
-        self.runtime.upload(arena, offset, bytemuck::cast_slice(values))
+        lowered.plan.require_input(buffer, desc, values.len())?;
+        // The order of rows is known when the step runs.
+        self.written.push((id, buffer, values.to_vec()));
+        Ok(())
     }
 
     fn copy_pages(&mut self, group: usize, pages: &[(u32, u32)]) -> Result<()> {

@@ -7,18 +7,39 @@ use crate::{Memory, Result};
 /// Threadgroups (CUDA: blocks) of a launch, `(x, y)`.
 pub type Groups = (u32, u32);
 
+/// How a kernel is launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Threadgroups.
+    pub groups: Groups,
+    /// Threads a threadgroup.
+    pub threads: u32,
+    /// Bytes of threadgroup memory beside what the kernel declares.
+    pub shared: u32,
+    /// Whether it may begin before the launch before it has ended: the kernel waits itself
+    /// before it reads what others of the step write.
+    pub early: bool,
+}
+
 /// A device with its own memory and one queue, on which work is done in order.
 pub trait Runtime: Send {
     /// Memory on the device, freed when dropped.
     type Buffer: Send;
     /// A compiled entry point.
     type Kernel: Send;
+    /// Launches that were recorded.
+    type Graph: Send;
 
     /// Short name of the backend: `cuda`, `metal`.
     fn name(&self) -> &'static str;
 
     /// One line for people.
     fn description(&self) -> String;
+
+    /// Whether the kernels over tiles of weights run here (`gpu/tiles/`).
+    fn has_tiles(&self) -> bool {
+        false
+    }
 
     /// Free and total memory, where the device says.
     fn memory(&self) -> Option<Memory>;
@@ -49,6 +70,7 @@ pub trait Runtime: Send {
 
     /// The entry point `entry` of `source`, compiled at first use; one that
     /// reads weights names their `format`, so that no other's are compiled.
+    /// `shared` is as in [`Shape`].
     ///
     /// # Errors
     /// [`crate::Error::Device`], [`crate::Error::Unavailable`] without a compiler.
@@ -57,18 +79,31 @@ pub trait Runtime: Send {
         source: &'static Source,
         format: Option<&'static str>,
         entry: &str,
+        shared: u32,
     ) -> Result<Self::Kernel>;
 
-    /// Enqueues a kernel of `threads` threads a group: its arguments by value, then its buffers, each from an offset on.
+    /// Enqueues a kernel: its arguments by value, then its buffers, each from an offset on.
     ///
     /// # Errors
     /// [`crate::Error::Device`].
     fn launch(
         &mut self,
         kernel: &Self::Kernel,
-        groups: Groups,
-        threads: u32,
+        shape: Shape,
         args: &[u32],
         buffers: &[(&Self::Buffer, usize)],
     ) -> Result<()>;
+
+    /// Enqueues what `launches` enqueues and, where the driver can, keeps it to be
+    /// enqueued again. Buffers and kernels must outlive the graph.
+    ///
+    /// # Errors
+    /// What `launches` says; [`crate::Error::Device`].
+    fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Self::Graph>>;
+
+    /// Enqueues a graph again.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn replay(&mut self, graph: &Self::Graph) -> Result<()>;
 }

@@ -9,7 +9,8 @@ pub struct Source {
     /// The op's folder, which names the files.
     pub name: &'static str,
     cuda: &'static str,
-    metal: &'static str,
+    /// `None` for what only CUDA has.
+    metal: Option<&'static str>,
 }
 
 /// A language kernels are written in.
@@ -22,18 +23,24 @@ pub enum Dialect {
 }
 
 macro_rules! sources {
-    ($($constant:ident = $name:literal;)*) => {
+    ($($constant:ident = $name:literal $(in $cuda_only:literal)?;)*) => {
         $(
-            #[doc = concat!("`kernels/", $name, "`")]
-            pub(crate) static $constant: Source = Source {
-                name: $name,
-                cuda: include_str!(concat!("../kernels/", $name, "/", $name, ".cu")),
-                metal: include_str!(concat!("../kernels/", $name, "/", $name, ".metal")),
-            };
+            #[doc = concat!("The kernels of `", $name, "`.")]
+            pub(crate) static $constant: Source = sources!(@source $name $($cuda_only)?);
         )*
 
         /// Every kernel file.
         pub static SOURCES: &[&Source] = &[$(&$constant,)*];
+    };
+    (@source $name:literal) => {
+        Source {
+            name: $name,
+            cuda: include_str!(concat!("../kernels/", $name, "/", $name, ".cu")),
+            metal: Some(include_str!(concat!("../kernels/", $name, "/", $name, ".metal"))),
+        }
+    };
+    (@source $name:literal $dir:literal) => {
+        Source { name: $name, cuda: include_str!(concat!($dir, "/", $name, ".cu")), metal: None }
     };
 }
 
@@ -46,6 +53,10 @@ sources! {
     RMS_NORM = "rms_norm";
     ROPE_STORE = "rope_store";
     SWIGLU_LINEAR_ADD = "swiglu_linear_add";
+    ACTIVATIONS = "activations" in "tiles";
+    EMBED_TILES = "embed_tiles" in "tiles";
+    GENERATED_GATED = "generated_gated" in "tiles";
+    GENERATED_LINEAR = "generated_linear" in "tiles";
 }
 
 /// Headers that sources include, by the name they are included by.
@@ -55,7 +66,13 @@ const HEADERS: &[(&str, &str)] = &[
     ("linear.h", include_str!("include/linear.h")),
     ("linear_kernels.h", include_str!("include/linear_kernels.h")),
     ("normalise.h", include_str!("include/normalise.h")),
+    ("activate.h", include_str!("include/activate.h")),
     ("cache.h", include_str!("include/cache.h")),
+    ("activations.h", include_str!("tiles/activations.h")),
+    ("cuda.h", include_str!("tiles/cuda.h")),
+    ("generated_linear.h", include_str!("tiles/generated_linear.h")),
+    ("packings.h", include_str!("tiles/packings.h")),
+    ("tiles.h", include_str!("tiles/tiles.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),
     ("head.h", include_str!("../kernels/head/head.h")),
     ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),
@@ -67,15 +84,26 @@ const HEADERS: &[(&str, &str)] = &[
 ];
 
 impl Source {
+    /// Whether it is written in `dialect`.
+    pub fn has(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Cuda || self.metal.is_some()
+    }
+
     /// The whole text in `dialect`, each of the project's headers written out
     /// once where it is first included. `#line` marks keep messages readable.
     ///
-    /// Of kernels that exist for every weight format only `format`'s, if one is
-    /// named: compiling all of them would keep the first run waiting.
+    /// Of kernels that exist for every weight format (or packing) only `format`'s, if
+    /// one is named: compiling all of them would keep the first run waiting.
+    ///
+    /// # Panics
+    /// When it is not written in `dialect`.
     pub fn text(&self, dialect: Dialect, format: Option<&str>) -> String {
         let (file, text) = match dialect {
             Dialect::Cuda => (format!("{}.cu", self.name), self.cuda),
-            Dialect::Metal => (format!("{}.metal", self.name), self.metal),
+            Dialect::Metal => {
+                let text = self.metal.unwrap_or_else(|| panic!("{} has no Metal kernels", self.name));
+                (format!("{}.metal", self.name), text)
+            }
         };
         let mut out = String::new();
         if let Some(name) = format {
@@ -130,7 +158,8 @@ mod tests {
     #[test]
     fn sources_hold_everything_they_include_once() {
         for source in SOURCES {
-            for dialect in [Dialect::Cuda, Dialect::Metal] {
+            for dialect in [Dialect::Cuda, Dialect::Metal].into_iter().filter(|&dialect| source.has(dialect))
+            {
                 let text = source.text(dialect, None);
                 assert!(!text.contains("#include \""), "{}: an include is left", source.name);
                 assert!(!text.contains("#error"), "{}: a header is missing", source.name);

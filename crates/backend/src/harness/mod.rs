@@ -161,6 +161,9 @@ impl Case {
         if backend.rounds_prompts() {
             bound = bound.plus(bounds::BF16_PROMPTS);
         }
+        if backend.rounds_scales() {
+            bound = bound.plus(bounds::F16_SCALES);
+        }
         let mut worst = Bound { max: 0.0, rms: 0.0 };
         for ((what, expected), (_, found)) in expected.iter().zip(&found) {
             let deviation = deviation(expected, found).map_err(|e| format!("{name}{what}: {e}"))?;

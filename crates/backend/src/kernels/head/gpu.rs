@@ -4,6 +4,8 @@ use super::Head;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::Lowering;
 use crate::gpu::source::HEAD;
+use crate::gpu::tiles::convert::Input;
+use crate::gpu::tiles::linear::{self, Map, Maps};
 use crate::kernels::rms_norm::From;
 use crate::{Result, Rows};
 
@@ -11,6 +13,13 @@ impl Head {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let cols = lowering.desc(self.x).cols;
         let (x, out) = (lowering.buffer(self.x), lowering.buffer(self.out));
+        if linear::can(lowering, [self.weight]) {
+            let input = Input { x, cols, norm: Some(self.norm), gather: true };
+            let maps = [Map { weight: self.weight, bias: None, out }];
+            let (scale, softcap) = (self.scale, self.softcap);
+            let maps = Maps { maps: &maps, rows: Rows::Outputs, scale, softcap, add: false };
+            return maps.launch(lowering, &input, 0);
+        }
         let (scratch, _) = lowering.scratch(0, Rows::Outputs, cols)?;
         self.norm.launch(lowering, (Rows::Outputs, cols), From::Outputs, x, scratch)?;
         let linear = Linear::new(self.weight, None, Rows::Outputs);

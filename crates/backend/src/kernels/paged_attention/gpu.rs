@@ -3,7 +3,7 @@
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
 use crate::gpu::formats::kv_kernel_name;
-use crate::gpu::inputs::Layout;
+use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::PAGED_ATTENTION;
 use crate::{Result, Rows};
@@ -44,7 +44,7 @@ impl PagedAttention {
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
         };
-        let grid = Grid { x: args.n_heads, rows: Rows::Tokens, rows_each: 1, threads: THREADS };
+        let grid = Grid { x: args.n_heads, rows: RowsOf::All(Rows::Tokens), rows_each: 1, threads: THREADS };
         let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
         let buffers = [lowering.buffer(self.q), keys, values, lowering.buffer(self.out)];
         let entry = format!("paged_attention_{name}");

@@ -2,7 +2,7 @@
 
 use super::{Norm, RmsNorm};
 use crate::gpu::args::NormArgs;
-use crate::gpu::inputs::Layout;
+use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::RMS_NORM;
 use crate::{Result, Rows};
@@ -72,5 +72,5 @@ impl Norm {
 }
 
 fn grid(rows: Rows) -> Grid {
-    Grid { x: 1, rows, rows_each: 1, threads: THREADS }
+    Grid { x: 1, rows: RowsOf::All(rows), rows_each: 1, threads: THREADS }
 }

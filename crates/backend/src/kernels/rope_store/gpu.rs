@@ -3,7 +3,7 @@
 use super::{RopePairs, RopeStore};
 use crate::gpu::args::RopeStoreArgs;
 use crate::gpu::formats::kv_kernel_name;
-use crate::gpu::inputs::Layout;
+use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::ROPE_STORE;
 use crate::{Result, Rows};
@@ -42,7 +42,7 @@ impl RopeStore {
         let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
         let grid = Grid {
             x: lowering.u32(self.n_heads + 2 * layer.n_kv_heads)?,
-            rows: Rows::Tokens,
+            rows: RowsOf::All(Rows::Tokens),
             rows_each: 1,
             threads: 32,
         };

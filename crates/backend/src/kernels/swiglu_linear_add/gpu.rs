@@ -3,7 +3,7 @@
 use super::{Activation, SwigluLinearAdd};
 use crate::Result;
 use crate::gpu::args::SwigluArgs;
-use crate::gpu::inputs::Layout;
+use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Grid, Lowering};
 use crate::gpu::source::SWIGLU_LINEAR_ADD;
@@ -22,7 +22,7 @@ impl SwigluLinearAdd {
             gelu_tanh: (self.activation == Activation::GeluTanh).into(),
         };
         let x = args.cols.div_ceil(THREADS);
-        let grid = Grid { x, rows: desc.rows, rows_each: 1, threads: THREADS };
+        let grid = Grid { x, rows: RowsOf::All(desc.rows), rows_each: 1, threads: THREADS };
         lowering.launch(&SWIGLU_LINEAR_ADD, "swiglu", grid, args, &[gate, up, scratch]);
         let residual = lowering.buffer(self.residual);
         let down = Linear::new(self.weight, self.bias, desc.rows);

@@ -1,0 +1,94 @@
+//! Activations as the kernels over tiles take them.
+
+use super::packing::{Packing, TILE_COLS};
+use crate::Result;
+use crate::gpu::args::ConvertArgs;
+use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::lower::{Argument, Grid, Lowering};
+use crate::gpu::source::ACTIVATIONS;
+use crate::kernels::rms_norm::Norm;
+
+/// Columns that a thread converts at a time.
+const COLS_EACH: usize = 4;
+/// The most threads a row.
+const MAX_THREADS: usize = 1024;
+
+/// What activations become; `activations.h` says how each lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// 8-bit integers in blocks of 32.
+    Quantised,
+    /// Three bfloat16 that add up to the float.
+    Split,
+}
+
+impl Form {
+    /// What weights of a packing are multiplied with.
+    pub fn of(packing: Packing) -> Self {
+        if packing == Packing::P16 { Self::Split } else { Self::Quantised }
+    }
+
+    fn kernel(self) -> &'static str {
+        match self {
+            Self::Quantised => "quantise_rows",
+            Self::Split => "split_rows",
+        }
+    }
+
+    /// Bytes of so many rows.
+    fn bytes(self, rows: usize, n_tiles: usize) -> Option<usize> {
+        let tile = match self {
+            Self::Quantised => 640,
+            Self::Split => 3 * 1024,
+        };
+        rows.div_ceil(8).checked_mul(n_tiles)?.checked_mul(tile)
+    }
+}
+
+/// Rows to multiply, f32.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input {
+    /// The rows.
+    pub x: Argument,
+    /// Elements a row.
+    pub cols: usize,
+    /// What they go through first.
+    pub norm: Option<Norm>,
+    /// Whether the rows are those that outputs name.
+    pub gather: bool,
+}
+
+impl Input {
+    /// Converts rows to scratch behind `skip` bytes; where they are, and what is taken then.
+    pub fn convert(
+        &self,
+        lowering: &mut Lowering<'_>,
+        rows: RowsOf,
+        form: Form,
+        skip: usize,
+    ) -> Result<(Argument, usize)> {
+        let n_tiles = self.cols.div_ceil(TILE_COLS);
+        let (out, end) = lowering.scratch_bytes(skip, form.bytes(rows.most(lowering.bucket), n_tiles))?;
+        let (first_at, end_at) = Layout::span(rows);
+        let args = ConvertArgs {
+            first_at,
+            end_at,
+            cols: lowering.u32(self.cols)?,
+            n_tiles: lowering.u32(n_tiles)?,
+            gather_at: if self.gather { lowering.layout.outputs } else { 0 },
+            eps: self.norm.map_or(0.0, |norm| norm.eps),
+        };
+        let threads = (self.cols / COLS_EACH).next_multiple_of(32).clamp(32, MAX_THREADS) as u32;
+        let grid = Grid { x: 1, rows, rows_each: 1, threads };
+        let launch = match self.norm {
+            None => lowering.launch(&ACTIVATIONS, form.kernel(), grid, args, &[self.x, out]),
+            Some(norm) => {
+                let entry = format!("norm_{}", form.kernel());
+                let buffers = [self.x, Argument::Weight(norm.weight), out];
+                lowering.launch(&ACTIVATIONS, entry, grid, args, &buffers)
+            }
+        };
+        launch.early = true;
+        Ok((out, end))
+    }
+}

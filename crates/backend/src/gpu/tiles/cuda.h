@@ -1,0 +1,83 @@
+// What the kernels over tiles use of CUDA alone.
+#ifndef QUARREL_CUDA_H
+#define QUARREL_CUDA_H
+
+#include "dialect.h"
+
+// Lets the next kernel of the step begin; it may do what needs nothing of this one.
+FN void allow_next() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Waits for what earlier kernels of the step have written. Every block of a kernel comes
+// by here before it ends, so that a kernel's end is the end of all before it too.
+FN void wait_for_inputs() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// 16 bytes of weights, which are read once: past the first cache.
+FN uint4 load_streamed(const uchar *from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from));
+    return v;
+}
+
+FN uint2 load_streamed_pair(const uchar *from) {
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
+}
+
+// NaN if either is.
+FN float larger_or_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+#else
+    return a != a || b != b ? float_of_bits(0x7fffffff) : fmaxf(a, b);
+#endif
+}
+
+// Integer products of a tile's 16 rows by 32 columns with 8 columns of activations.
+FN void mma_int8(int (&sums)[4], uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%10, %10, %10, %10};"
+                 : "=r"(sums[0]), "=r"(sums[1]), "=r"(sums[2]), "=r"(sums[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(0));
+#else
+    asm volatile("trap;");
+#endif
+}
+
+// As `mma_int8`, of 16 columns.
+FN void mma_int8_half(int (&sums)[4], uint a0, uint a1, uint b0) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
+                 : "=r"(sums[0]), "=r"(sums[1]), "=r"(sums[2]), "=r"(sums[3])
+                 : "r"(a0), "r"(a1), "r"(b0), "r"(0));
+#else
+    asm volatile("trap;");
+#endif
+}
+
+// Adds the products of 16 rows by 16 columns with 8 columns of activations, all in bfloat16.
+FN void mma_bf16(float (&sums)[4], uint4 a, uint b0, uint b1) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+#else
+    asm volatile("trap;");
+#endif
+}
+
+#endif

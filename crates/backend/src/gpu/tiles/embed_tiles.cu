@@ -1,0 +1,74 @@
+// Looking up embeddings in a table of tiles; one block a row.
+#include "args.h"
+#include "cuda.h"
+#include "packings.h"
+
+FN float number_at(const uchar *tile, uint bytes, uint i) { return half_to_float(((const ushort *)(tile + bytes))[i]); }
+
+// Element (row, col) of a tile, for each packing.
+struct Place {
+    uint g, upper, block, half, t, j;
+    MEMBER uint lane() const { return 4 * g + t; }
+};
+
+template <bool AFFINE> struct Element4 {
+    enum { BYTES = AFFINE ? 640 : 576 };
+    static MEMBER float at(const uchar *tile, Place p) {
+        const uint byte = tile[16 * p.lane() + 8 * p.block + 4 * p.upper + p.j];
+        const uint nibble = byte >> (4 * p.half) & 15;
+        const uint i = (AFFINE ? 8 : 4) * p.g + 2 * p.block + p.upper;
+        const float d = number_at(tile, 512, i);
+        if (AFFINE) return d * float(nibble) + number_at(tile, 512, i + 4);
+        return d * float(int(nibble ^ 8) - 8);
+    }
+};
+
+template <bool AFFINE, bool SHORT> struct Element8 {
+    enum { BYTES = AFFINE || SHORT ? 1152 : 1088 };
+    static MEMBER float at(const uchar *tile, Place p) {
+        const int q = (signed char)tile[512 * p.block + 16 * p.lane() + 8 * p.half + 4 * p.upper + p.j];
+        const uint group = SHORT ? 2 * p.block + p.half : p.block;
+        const uint i = (AFFINE || SHORT ? 8 : 4) * p.g + 2 * group + p.upper;
+        const float d = number_at(tile, 1024, i);
+        return AFFINE ? d * float(q) + number_at(tile, 1024, i + 4) : d * float(q);
+    }
+};
+
+struct Element16 {
+    enum { BYTES = 2048 };
+    static MEMBER float at(const uchar *tile, Place p) {
+        const uint k = 2 * p.block + p.half;
+        const uint at = 512 * k + 16 * p.lane() + 8 * (p.j / 2) + 4 * p.upper + 2 * (p.j % 2);
+        return bfloat_to_float(*(const ushort *)(tile + at));
+    }
+};
+
+typedef Element4<false> P4;
+typedef Element4<true> P4A;
+typedef Element8<false, false> P8;
+typedef Element8<true, false> P8A;
+typedef Element8<false, true> P8S;
+typedef Element16 P16;
+
+// `out[row] = scale * table[ids[row]]`
+template <typename Element>
+FN void embed_row(const EmbedArgs &args, const uint *inputs, const uchar *table, float *out) {
+    wait_for_inputs();
+    allow_next();
+    const uint row = blockIdx.y;
+    if (row >= inputs[args.n_rows_at]) return;
+    const uint id = inputs[args.ids_at + row], n_tiles = (args.cols + 63) / 64;
+    for (uint col = threadIdx.x; col < args.cols; col += blockDim.x) {
+        const uchar *tile = table + (ulong(id / 16) * n_tiles + col / 64) * Element::BYTES;
+        const Place place = {id % 8, id / 8 % 2, col / 32 % 2, col / 16 % 2, col % 16 / 4, col % 4};
+        out[ulong(row) * args.cols + col] = args.scale * Element::at(tile, place);
+    }
+}
+
+#define EMBED_KERNEL(OP, ELEMENT, NAME)                                                                            \
+    extern "C" __global__ void OP##_##NAME(const EmbedArgs args, const uint *inputs, const uchar *table, float *out) { \
+        embed_row<ELEMENT>(args, inputs, table, out);                                                              \
+    }
+
+// `WEIGHT_FORMATS` names packings here.
+WEIGHT_FORMATS(EMBED_KERNEL, embed_tiles)

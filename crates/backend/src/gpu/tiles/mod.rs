@@ -1,0 +1,9 @@
+//! Linear maps over weights in tiles: what matrix instructions multiply.
+//!
+//! Generated rows are multiplied as the CPU does it: 8-bit integers in blocks of
+//! 32 against the weight's integers, exactly, and the blocks added up in order.
+
+pub(crate) mod convert;
+pub(crate) mod gated;
+pub(crate) mod linear;
+pub(crate) mod packing;

@@ -1,0 +1,364 @@
+//! How weights lie in device memory: tiles of 16 rows by 64 columns, in the
+//! order in which the lanes of a matrix instruction take them.
+//!
+//! Lane `4 g + t` of a SIMD-group owns rows `g` and `g + 8` of a tile, and of
+//! each 32 columns those from `4 t` and from `16 + 4 t` on, four of each. So
+//! every lane loads 16 bytes at a time, whatever the format, and what it has
+//! loaded are operands. `tiles.h` reads them.
+
+use bytemuck::{bytes_of, cast_slice};
+use gguf::Format;
+use gguf::format::block::MAX_GROUPS;
+use gguf::format::{Block, Float, Visitor, f16};
+
+use crate::{Error, Result, Weight};
+
+/// Rows a tile.
+pub(crate) const TILE_ROWS: usize = 16;
+/// Columns a tile.
+pub(crate) const TILE_COLS: usize = 64;
+
+/// What a tile's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Packing {
+    /// `d * q`, `q` from -8 to 7, a scale for each 32 columns.
+    P4,
+    /// `d * q + m`, `q` from 0 to 15, both for each 32 columns.
+    P4A,
+    /// `d * q`, a scale for each 32 columns.
+    P8,
+    /// `d * q + m`, both for each 32 columns.
+    P8A,
+    /// `d * q`, a scale for each 16 columns.
+    P8S,
+    /// bfloat16.
+    P16,
+}
+
+impl Packing {
+    /// The packing of a format; `None` for those read as they are in the file.
+    pub fn of(format: Format) -> Option<Self> {
+        struct Choose(Format);
+        impl Visitor for Choose {
+            type Output = Option<Packing>;
+            fn float<F: Float>(self) -> Self::Output {
+                (self.0 == Format::BF16).then_some(Packing::P16)
+            }
+            fn block<B: Block>(self) -> Self::Output {
+                let (low, high) = B::RANGE;
+                match (B::GROUP, B::HAS_OFFSET) {
+                    (32, false) if low >= -8 && high <= 7 => Some(Packing::P4),
+                    (32, true) if low >= 0 && high <= 15 => Some(Packing::P4A),
+                    (32, false) => Some(Packing::P8),
+                    (32, true) => Some(Packing::P8A),
+                    (16, false) => Some(Packing::P8S),
+                    _ => None,
+                }
+            }
+            fn opaque(self) -> Self::Output {
+                None
+            }
+        }
+        format.visit(Choose(format))
+    }
+
+    /// Its name in the names of kernels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P4 => "p4",
+            Self::P4A => "p4a",
+            Self::P8 => "p8",
+            Self::P8A => "p8a",
+            Self::P8S => "p8s",
+            Self::P16 => "p16",
+        }
+    }
+
+    /// Bytes of a tile's elements.
+    fn element_bytes(self) -> usize {
+        match self {
+            Self::P4 | Self::P4A => TILE_ROWS * TILE_COLS / 2,
+            Self::P8 | Self::P8A | Self::P8S => TILE_ROWS * TILE_COLS,
+            Self::P16 => TILE_ROWS * TILE_COLS * 2,
+        }
+    }
+
+    /// f16 numbers behind them for each row: scales, then offsets.
+    fn scales_per_row(self) -> usize {
+        match self {
+            Self::P4 | Self::P8 => 2,
+            Self::P4A | Self::P8A | Self::P8S => 4,
+            Self::P16 => 0,
+        }
+    }
+
+    /// Bytes a tile.
+    pub fn tile_bytes(self) -> usize {
+        self.element_bytes() + 2 * TILE_ROWS * self.scales_per_row()
+    }
+
+    /// Bytes of a packed weight of so many rows and columns.
+    pub fn bytes(self, rows: usize, cols: usize) -> usize {
+        rows.div_ceil(TILE_ROWS) * cols.div_ceil(TILE_COLS) * self.tile_bytes()
+    }
+}
+
+/// A weight in tiles: a band of 16 rows after the other, along the columns.
+///
+/// # Errors
+/// [`Error::Absent`] for a scale that f16 cannot hold.
+pub(crate) fn pack(weight: &Weight, packing: Packing) -> Result<Vec<u8>> {
+    let mut tiles = vec![0; packing.bytes(weight.rows(), weight.cols())];
+    let band_bytes = packing.bytes(TILE_ROWS, weight.cols());
+    let bands = weight.rows().div_ceil(TILE_ROWS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bands);
+    let share = bands.div_ceil(threads.max(1)).max(1);
+    let in_range = std::thread::scope(|scope| {
+        let parts = tiles.chunks_mut(share * band_bytes).enumerate();
+        let workers: Vec<_> = parts
+            .map(|(i, part)| scope.spawn(move || pack_bands(weight, packing, i * share, part)))
+            .collect();
+        workers.into_iter().all(|worker| worker.join().expect("packing does not panic"))
+    });
+    if in_range {
+        return Ok(tiles);
+    }
+    Err(Error::Absent {
+        backend: "gpu",
+        op: "load",
+        what: format!("scales of weight `{}`", weight.name()),
+        reason: "they are larger than an f16 holds; use the CPU backend",
+    })
+}
+
+/// Packs whole bands from `first` on; whether every scale and offset could be held.
+fn pack_bands(weight: &Weight, packing: Packing, first: usize, out: &mut [u8]) -> bool {
+    let mut band = Band::new(packing, weight.cols());
+    let mut in_range = true;
+    for (i, tiles) in out.chunks_exact_mut(packing.bytes(TILE_ROWS, weight.cols())).enumerate() {
+        let start = (first + i) * TILE_ROWS;
+        band.clear();
+        for row in start..weight.rows().min(start + TILE_ROWS) {
+            weight.format().visit(ReadRow { bytes: weight.row(row), row: row - start, band: &mut band });
+        }
+        in_range &= band.scales.iter().chain(&band.offsets).all(|number| number.is_finite());
+        for (j, tile) in tiles.chunks_exact_mut(packing.tile_bytes()).enumerate() {
+            band.write_tile(j, tile);
+        }
+    }
+    in_range
+}
+
+/// Sixteen rows as integers (of P16: the upper and lower bytes of floats) and f16 scales.
+struct Band {
+    packing: Packing,
+    /// Columns, whole tiles.
+    cols: usize,
+    /// Elements, row by row.
+    quants: Vec<i8>,
+    /// Of P16, the elements.
+    floats: Vec<u16>,
+    /// For each row and group of columns a scale.
+    scales: Vec<f16>,
+    offsets: Vec<f16>,
+    /// Columns a scale.
+    group: usize,
+}
+
+impl Band {
+    fn new(packing: Packing, cols: usize) -> Self {
+        let cols = cols.next_multiple_of(TILE_COLS);
+        let group = if packing == Packing::P8S { 16 } else { 32 };
+        let n = TILE_ROWS * cols;
+        let (quants, floats) = if packing == Packing::P16 { (0, n) } else { (n, 0) };
+        let groups = n / group;
+        Self {
+            packing,
+            cols,
+            quants: vec![0; quants],
+            floats: vec![0; floats],
+            scales: vec![f16::ZERO; groups],
+            offsets: vec![f16::ZERO; groups],
+            group,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.quants.fill(0);
+        self.floats.fill(0);
+        self.scales.fill(f16::ZERO);
+        self.offsets.fill(f16::ZERO);
+    }
+
+    /// Tile `j` of the band.
+    fn write_tile(&self, j: usize, tile: &mut [u8]) {
+        let (elements, scales) = tile.split_at_mut(self.packing.element_bytes());
+        for lane in 0..32 {
+            let (g, t) = (lane / 4, lane % 4);
+            // Row, and first of four columns, of each of a lane's words in order.
+            let place = |block: usize, word: usize| {
+                (g + 8 * (word % 2), TILE_COLS * j + 32 * block + 4 * t + 16 * (word / 2))
+            };
+            match self.packing {
+                Packing::P4 | Packing::P4A => {
+                    for i in 0..4 {
+                        let (row, col) = place(i / 2, i % 2);
+                        elements[16 * lane + 4 * i..][..4].copy_from_slice(&self.nibbles(row, col));
+                    }
+                }
+                Packing::P8 | Packing::P8A | Packing::P8S => {
+                    for i in 0..8 {
+                        let (row, col) = place(i / 4, i % 4);
+                        let quants = &self.quants[row * self.cols + col..][..4];
+                        elements[512 * (i / 4) + 16 * lane + 4 * (i % 4)..][..4]
+                            .copy_from_slice(cast_slice(quants));
+                    }
+                }
+                Packing::P16 => {
+                    for i in 0..16 {
+                        let (row, col) =
+                            (g + 8 * (i % 2), TILE_COLS * j + 16 * (i / 4) + 4 * t + 2 * (i / 2 % 2));
+                        let pair = &self.floats[row * self.cols + col..][..2];
+                        elements[512 * (i / 4) + 16 * lane + 4 * (i % 4)..][..4]
+                            .copy_from_slice(cast_slice(pair));
+                    }
+                }
+            }
+        }
+        self.write_scales(j, scales);
+    }
+
+    /// Four elements and the four 16 columns further, in the halves of four bytes.
+    fn nibbles(&self, row: usize, col: usize) -> [u8; 4] {
+        let quants = &self.quants[row * self.cols + col..];
+        // As the upper half of a signed byte, the code of a signed nibble is 16 times its value.
+        std::array::from_fn(|i| (quants[i] as u8 & 15) | (quants[16 + i] as u8) << 4)
+    }
+
+    /// A lane group's scales lie together: of each group of columns those of rows `g` and `g + 8`, then the offsets so.
+    fn write_scales(&self, j: usize, out: &mut [u8]) {
+        let n = self.packing.scales_per_row();
+        let affine = matches!(self.packing, Packing::P4A | Packing::P8A);
+        for g in 0..n.min(1) * 8 {
+            for i in 0..2 * n {
+                let values = if affine && i >= n { &self.offsets } else { &self.scales };
+                let group = if affine { i % n / 2 } else { i / 2 };
+                let row = g + 8 * (i % 2);
+                let at = row * (self.cols / self.group) + j * (TILE_COLS / self.group) + group;
+                out[2 * (2 * n * g + i)..][..2].copy_from_slice(bytes_of(&values[at].to_bits()));
+            }
+        }
+    }
+}
+
+/// Reads one row of a weight into a band.
+struct ReadRow<'a> {
+    bytes: &'a [u8],
+    row: usize,
+    band: &'a mut Band,
+}
+
+impl Visitor for ReadRow<'_> {
+    type Output = ();
+
+    fn float<F: Float>(self) {
+        let to = &mut self.band.floats[self.row * self.band.cols..];
+        for (to, bits) in to.iter_mut().zip(self.bytes.chunks_exact(2)) {
+            *to = u16::from_le_bytes([bits[0], bits[1]]);
+        }
+    }
+
+    fn block<B: Block>(self) {
+        let Self { bytes, row, band } = self;
+        let (mut scales, mut offsets) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
+        let groups_at = row * (band.cols / band.group);
+        for (i, block) in bytes.chunks_exact(size_of::<B>()).enumerate() {
+            let block: &B = bytemuck::from_bytes(block);
+            block.unpack(
+                &mut band.quants[row * band.cols + i * B::LEN..][..B::LEN],
+                &mut scales,
+                &mut offsets,
+            );
+            for g in 0..B::GROUPS {
+                band.scales[groups_at + i * B::GROUPS + g] = f16::from_f32(scales[g]);
+                if B::HAS_OFFSET {
+                    band.offsets[groups_at + i * B::GROUPS + g] = f16::from_f32(offsets[g]);
+                }
+            }
+        }
+    }
+
+    fn opaque(self) {
+        unreachable!("no packing is chosen for a format that is only listed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::{Random, matrix};
+
+    /// Element `(row, col)` of a packed weight, read as `packing`'s documentation says.
+    fn element(tiles: &[u8], packing: Packing, cols: usize, row: usize, col: usize) -> f32 {
+        let tile = (row / TILE_ROWS * cols.div_ceil(TILE_COLS) + col / TILE_COLS) * packing.tile_bytes();
+        let tile = &tiles[tile..][..packing.tile_bytes()];
+        let (g, upper, c) = (row % 8, row / 8 % 2, col % TILE_COLS);
+        let (block, half, t, j) = (c / 32, c / 16 % 2, c % 16 / 4, c % 4);
+        let lane = 4 * g + t;
+        let n = packing.scales_per_row();
+        let number = |i: usize| {
+            let at = packing.element_bytes() + 2 * (2 * n * g + i);
+            f16::from_le_bytes([tile[at], tile[at + 1]]).to_f32()
+        };
+        let (q, group) = match packing {
+            Packing::P4 | Packing::P4A => {
+                let byte = tile[16 * lane + 8 * block + 4 * upper + j];
+                let nibble = byte >> (4 * half) & 15;
+                let signed = ((nibble << 4) as i8) >> 4;
+                (if packing == Packing::P4 { f32::from(signed) } else { f32::from(nibble) }, block)
+            }
+            Packing::P8 | Packing::P8A | Packing::P8S => {
+                let q = tile[512 * block + 16 * lane + 8 * half + 4 * upper + j] as i8;
+                (f32::from(q), if packing == Packing::P8S { c / 16 } else { block })
+            }
+            Packing::P16 => {
+                let at = 512 * (c / 16) + 16 * lane + 8 * (j / 2) + 4 * upper + 2 * (j % 2);
+                return f32::from_bits(u32::from(u16::from_le_bytes([tile[at], tile[at + 1]])) << 16);
+            }
+        };
+        let offset = matches!(packing, Packing::P4A | Packing::P8A).then(|| number(4 + 2 * group + upper));
+        number(2 * group + upper) * q + offset.unwrap_or(0.0)
+    }
+
+    #[test]
+    fn every_element_is_found_where_it_is_said_to_be() {
+        let mut random = Random::new(7);
+        let mut packings = std::collections::HashSet::new();
+        for &format in Format::ALL {
+            let Some(packing) = Packing::of(format) else { continue };
+            packings.insert(packing);
+            let (rows, cols) = (37, if format.block_len() == 256 { 768 } else { 288 });
+            let weight = matrix(&mut random, "w", format, rows, cols);
+            let tiles = pack(&weight, packing).unwrap();
+            let mut values = vec![0.0; cols];
+            for row in 0..rows {
+                weight.dequantize_row(row, &mut values).unwrap();
+                let largest = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+                for (col, &value) in values.iter().enumerate() {
+                    let found = element(&tiles, packing, cols, row, col);
+                    // Scales of the K formats are products of two numbers, rounded to f16 here.
+                    // Their range is up to twice the largest value, their offset once: half an ε of each.
+                    let allowed = 3.0 * largest / 2048.0;
+                    assert!(
+                        (found - value).abs() <= allowed,
+                        "{format} [{row}, {col}]: {found} is not {value}"
+                    );
+                }
+            }
+            for row in rows..rows.next_multiple_of(TILE_ROWS) {
+                assert_eq!(element(&tiles, packing, cols, row, 0), 0.0, "{format}: padding");
+            }
+        }
+        assert_eq!(packings.len(), 6, "every packing has a format");
+    }
+}

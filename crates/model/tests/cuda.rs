@@ -40,8 +40,8 @@ fn models() -> Vec<PathBuf> {
 /// The CPU's fastest instruction set that multiplies nothing in bf16.
 fn exact_cpu() -> Box<dyn Backend> {
     let open = |isa| Cpu::new(CpuConfig { isa: Some(isa), ..CpuConfig::default() }).expect("it is available");
-    let mut exact = Isa::available().map(open).filter(|cpu| !cpu.rounds_prompts());
-    Box::new(exact.next_back().expect("plain Rust rounds nothing"))
+    let exact = Isa::available().map(open).filter(|cpu| !cpu.rounds_prompts());
+    Box::new(exact.last().expect("plain Rust rounds nothing"))
 }
 
 fn loaded(file: &ModelFile, backend: Box<dyn Backend>) -> Result<LoadedModel, Error> {

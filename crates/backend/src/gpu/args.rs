@@ -80,10 +80,10 @@ kernel_args! {
         end_at: u32,
         /// Tiles of 64 columns a row.
         n_tiles: u32,
-        /// First band of the second map.
-        band1: u32,
-        /// First band of the third map.
-        band2: u32,
+        /// First threadgroup of the second map.
+        block1: u32,
+        /// First threadgroup of the third map.
+        block2: u32,
         /// Outputs of the first map.
         cols0: u32,
         /// Outputs of the second map.

@@ -73,6 +73,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
     ("packings.h", include_str!("tiles/packings.h")),
     ("tiles.h", include_str!("tiles/tiles.h")),
+    ("ring.h", include_str!("tiles/ring.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),
     ("head.h", include_str!("../kernels/head/head.h")),
     ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),

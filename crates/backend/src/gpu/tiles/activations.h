@@ -86,8 +86,8 @@ template <typename Convert>
 FN void convert_row(const ConvertArgs &args, const uint *inputs, const float *x, const float *norm, float *partial,
                     const Convert &convert) {
     const Threads t = threads();
-    wait_for_inputs();
     allow_next();
+    wait_for_inputs();
     const uint row = inputs[args.first_at] + blockIdx.y;
     if (row >= inputs[args.end_at]) return;
     x += ulong(args.gather_at ? inputs[args.gather_at + row] : row) * args.cols;

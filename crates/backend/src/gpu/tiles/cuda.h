@@ -19,20 +19,8 @@ FN void wait_for_inputs() {
 #endif
 }
 
-// 16 bytes of weights, which are read once: past the first cache.
-FN uint4 load_streamed(const uchar *from) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from));
-    return v;
-}
-
-FN uint2 load_streamed_pair(const uchar *from) {
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
-    return v;
-}
+FN uint4 load_quad(const uchar *from) { return *(const uint4 *)from; }
+FN uint2 load_pair(const uchar *from) { return *(const uint2 *)from; }
 
 // NaN if either is.
 FN float larger_or_nan(float a, float b) {

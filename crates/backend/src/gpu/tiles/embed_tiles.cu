@@ -53,8 +53,8 @@ typedef Element16 P16;
 // `out[row] = scale * table[ids[row]]`
 template <typename Element>
 FN void embed_row(const EmbedArgs &args, const uint *inputs, const uchar *table, float *out) {
-    wait_for_inputs();
     allow_next();
+    wait_for_inputs();
     const uint row = blockIdx.y;
     if (row >= inputs[args.n_rows_at]) return;
     const uint id = inputs[args.ids_at + row], n_tiles = (args.cols + 63) / 64;

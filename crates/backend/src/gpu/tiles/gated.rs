@@ -16,8 +16,8 @@ use crate::{BufferId, Op, Result, WeightId};
 
 /// Threads of `generated_gated`: eight SIMD-groups for each of the two weights.
 const THREADS: u32 = 512;
-/// Bytes of sums for every eight rows of a block, as `generated_linear.h` has them.
-const SHARED_EACH: u32 = 16 * 8 * 20 * 4;
+/// Bands of 16 outputs that a block does of more than eight rows; of fewer it does one.
+const BANDS: u32 = 2;
 
 /// Two ops that become one launch and the map that follows.
 pub(crate) struct Gated<'a> {
@@ -70,13 +70,15 @@ impl<'a> Gated<'a> {
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
         };
         let rows_each = linear::rows_each(rows.most(lowering.bucket));
-        let grid = Grid { x: args.cols.div_ceil(TILE_ROWS as u32), rows, rows_each, threads: THREADS };
+        let bands = if rows_each <= 8 { 1 } else { BANDS };
+        let grid =
+            Grid { x: args.cols.div_ceil(TILE_ROWS as u32 * bands), rows, rows_each, threads: THREADS };
         let buffers = [x, Argument::Tiles(self.gate), Argument::Tiles(self.up), out];
         let suffix = format!("_{rows_each}");
         let launch =
             lowering.launch_for(&GENERATED_GATED, (self.packing.name(), &suffix), grid, args, &buffers);
         launch.early = true;
-        launch.shared = SHARED_EACH * (rows_each / 8);
+        launch.shared = linear::shared_bytes(self.packing, (rows_each, bands), THREADS);
         let down = Linear::new(self.op.weight, self.op.bias, desc.rows);
         let residual = lowering.buffer(self.op.residual);
         linear_add::launch(lowering, down, self.op.post_norm, self.op.scale, (out, end), residual)

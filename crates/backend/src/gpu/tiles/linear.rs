@@ -10,10 +10,16 @@ use crate::{Result, Rows, WeightId};
 
 /// Threads of `generated_linear`: eight SIMD-groups.
 const THREADS: u32 = 256;
+/// Bands of 16 outputs that a block does of more than eight rows; of fewer it does one.
+const BANDS: u32 = 4;
+/// Pieces of a ring, bytes of one, and the distance of sums, as `generated_linear.h` has them.
+const SLOTS: u32 = 2;
+const PIECE_BYTES: u32 = 2304;
+const SUMS_STRIDE: u32 = 20;
 /// Maps that one launch does.
 const MAX_MAPS: usize = 3;
 /// Rows that a block can do, as `generated_linear.cu` has them.
-const ROWS_EACH: [u32; 4] = [8, 16, 32, 64];
+const ROWS_EACH: [u32; 5] = [1, 8, 16, 32, 64];
 
 /// One map and where its results go.
 #[derive(Debug, Clone, Copy)]
@@ -81,36 +87,55 @@ impl Maps<'_> {
             first_at,
             end_at,
             n_tiles: lowering.u32(cols.div_ceil(TILE_COLS))?,
-            band1: u32::MAX,
-            band2: u32::MAX,
+            block1: u32::MAX,
+            block2: u32::MAX,
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
             ..TileArgs::default()
         };
-        let mut bands = 0;
+        let rows_each = rows_each(rows.most(lowering.bucket));
+        let bands_each = if rows_each <= 8 { 1 } else { BANDS };
+        let mut blocks = 0;
         let mut buffers = vec![x];
         for i in 0..MAX_MAPS {
             // A map that is not there has no bands; any buffers stand for its own.
             let map = maps.get(i).unwrap_or(&maps[0]);
             let out_cols = lowering.u32(lowering.weight(map.weight).rows())?;
             if i < maps.len() {
-                let starts = [&mut 0, &mut args.band1, &mut args.band2];
-                *starts.into_iter().nth(i).expect("there are three") = bands;
+                let starts = [&mut 0, &mut args.block1, &mut args.block2];
+                *starts.into_iter().nth(i).expect("there are three") = blocks;
                 let cols = [&mut args.cols0, &mut args.cols1, &mut args.cols2];
                 *cols.into_iter().nth(i).expect("there are three") = out_cols;
                 args.has_bias |= u32::from(map.bias.is_some()) << i;
-                bands += out_cols.div_ceil(TILE_ROWS as u32);
+                blocks += out_cols.div_ceil(TILE_ROWS as u32 * bands_each);
             }
             let bias = map.bias.map_or(Argument::Inputs, Argument::Weight);
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
-        let rows_each = rows_each(rows.most(lowering.bucket));
-        let grid = Grid { x: bands, rows, rows_each, threads: THREADS };
+        let grid = Grid { x: blocks, rows, rows_each, threads: THREADS };
         let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
-        let name = packing(lowering, &maps[0]).name();
-        lowering.launch_for(&GENERATED_LINEAR, (name, &suffix), grid, args, &buffers).early = true;
+        let packing = packing(lowering, &maps[0]);
+        let launch = lowering.launch_for(&GENERATED_LINEAR, (packing.name(), &suffix), grid, args, &buffers);
+        launch.early = true;
+        launch.shared = shared_bytes(packing, (rows_each, bands_each), THREADS);
         Ok(())
     }
+}
+
+/// Bytes of threadgroup memory that a kernel of so many threads asks for, as `Sizes` of
+/// `generated_linear.h` has them: a ring for each SIMD-group, and sums of eight rows.
+pub(crate) fn shared_bytes(packing: Packing, (rows, bands): (u32, u32), threads: u32) -> u32 {
+    let tile = packing.tile_bytes() as u32;
+    let chunk = if bands == 1 { (PIECE_BYTES / tile).max(1) } else { 1 };
+    let rows_tile = match (Form::of(packing), rows) {
+        (Form::Quantised, 1) => 96,
+        (Form::Quantised, _) => rows.div_ceil(8) * 640,
+        (Form::Split, 1) => 384,
+        (Form::Split, _) => rows.div_ceil(8) * 3072,
+    };
+    let ring = 8 * SLOTS + SLOTS * chunk * (bands * tile + rows_tile);
+    let sums = 4 * 8 * bands * SUMS_STRIDE;
+    threads / 32 * (ring + sums)
 }
 
 /// Rows that a block does, where there are at most so many.

@@ -45,7 +45,7 @@ fn cpu(in_bf16: bool) -> Box<dyn Backend> {
     let (amx, others): (Vec<_>, Vec<_>) = Isa::available().partition(|isa| isa.option().starts_with("amx"));
     let found = match amx.last() {
         Some(&isa) if in_bf16 => Some(open(isa)),
-        _ => others.into_iter().map(open).filter(|cpu| !cpu.rounds_prompts()).last(),
+        _ => others.into_iter().map(open).rfind(|cpu| !cpu.rounds_prompts()),
     };
     Box::new(found.expect("plain Rust rounds nothing"))
 }

@@ -29,7 +29,7 @@ pub(crate) mod tiles;
 
 use std::collections::{HashMap, VecDeque};
 
-pub use formats::support;
+pub use formats::{support, support_with_tiles};
 pub use runtime::{Groups, Runtime, Shape};
 
 use crate::host::Limits;

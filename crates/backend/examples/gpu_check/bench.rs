@@ -1,4 +1,4 @@
-//! What decides decoding speed: bytes of weights a second.
+//! What decides decoding speed, bytes of weights a second, and whole steps.
 
 use std::time::Instant;
 
@@ -31,7 +31,10 @@ pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
         matvec(cuda, format, rows).map_err(text)?;
     }
     if wanted("decode") {
-        decode(cuda, MISTRAL, 32).map_err(text)?;
+        decode(cuda, MISTRAL, MISTRAL.n_layers).map_err(text)?;
+    }
+    for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
+        prefill(cuda, MISTRAL, n_rows).map_err(text)?;
     }
     Ok(())
 }
@@ -61,18 +64,9 @@ fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whole decode steps with `n_layers` layers that share their weights' values, not their memory.
+/// Whole decode steps of one sequence.
 fn decode(cuda: &mut Cuda, shape: Shape, n_layers: usize) -> Result<(), Error> {
-    let mut random = Random::new(SEED);
-    let mut case = CaseBuilder::new(&mut random, "decode".into(), NO_BOUND);
-    let values = shape.values(case.random, Format::Q4_0);
-    let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
-    let table = shape.table(&mut case, Format::Q4_0);
-    let logits = shape.model(&mut case, &layers, table);
-    let cache = shape.cache(n_layers, 256);
-    let runs = vec![inputs(&cache, &[(1, 512)])];
-    let case = case.build(cache, runs, vec![logits]);
-    let seconds = median_seconds(cuda, &case, 20)?;
+    let seconds = step_seconds(cuda, shape, n_layers, (1, 512))?;
     println!(
         "decode {} Q4_0, {n_layers} layers, context 512: {:.2} ms, {:.0} tokens/s",
         shape.name,
@@ -80,6 +74,40 @@ fn decode(cuda: &mut Cuda, shape: Shape, n_layers: usize) -> Result<(), Error> {
         1.0 / seconds
     );
     Ok(())
+}
+
+/// Whole steps of one prompt. What a layer takes tells of more of them: embedding and head
+/// are the difference to none.
+fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
+    const LAYERS: [usize; 2] = [1, 5];
+    let [few, many] = LAYERS.map(|n_layers| step_seconds(cuda, shape, n_layers, (n_rows, n_rows)));
+    let (few, many) = (few?, many?);
+    let layer = (many - few) / (LAYERS[1] - LAYERS[0]) as f64;
+    let model = few + (shape.n_layers - LAYERS[0]) as f64 * layer;
+    println!(
+        "prefill {} Q4_0, {n_rows} rows: {:.3} ms a layer, {:.2} ms for {} layers, {:.0} tokens/s",
+        shape.name,
+        layer * 1e3,
+        model * 1e3,
+        shape.n_layers,
+        f64::from(n_rows) / model
+    );
+    Ok(())
+}
+
+/// Seconds of a whole step, `(rows, context)` of one sequence, with layers that share their
+/// weights' values, not their memory.
+fn step_seconds(cuda: &mut Cuda, shape: Shape, n_layers: usize, rows: (u32, u32)) -> Result<f64, Error> {
+    let mut random = Random::new(SEED);
+    let mut case = CaseBuilder::new(&mut random, "step".into(), NO_BOUND);
+    let values = shape.values(case.random, Format::Q4_0);
+    let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
+    let table = shape.table(&mut case, Format::Q4_0);
+    let logits = shape.model(&mut case, &layers, table);
+    let cache = shape.cache(n_layers, 256);
+    let runs = vec![inputs(&cache, &[rows])];
+    let case = case.build(cache, runs, vec![logits]);
+    median_seconds(cuda, &case, 20)
 }
 
 /// The median of `n` runs of a case, each waited for.

@@ -67,6 +67,8 @@ kernel_args! {
         cols: u32,
         /// Tiles of 64 columns a row.
         n_tiles: u32,
+        /// Rows that the converted ones have room for, of prompts.
+        x_rows: u32,
         /// Rows to read instead of `0..`, or 0.
         gather_at: u32,
         /// Added to the mean square.
@@ -80,6 +82,8 @@ kernel_args! {
         end_at: u32,
         /// Tiles of 64 columns a row.
         n_tiles: u32,
+        /// Rows that the converted ones have room for, of prompts.
+        x_rows: u32,
         /// First threadgroup of the second map.
         block1: u32,
         /// First threadgroup of the third map.
@@ -105,6 +109,8 @@ kernel_args! {
         end_at: u32,
         /// Tiles of 64 columns a row.
         n_tiles: u32,
+        /// Rows that the converted ones have room for, of prompts.
+        x_rows: u32,
         /// Outputs.
         cols: u32,
         /// 1 for the tanh form of GELU, 0 for SiLU.

@@ -66,6 +66,8 @@ pub(crate) struct Lowering<'a> {
     pub backend: &'static str,
     /// Whether kernels over tiles are to be used.
     pub has_tiles: bool,
+    /// Whether those for prompts have matrix instructions of four SIMD-groups.
+    pub has_warpgroups: bool,
     pub bucket: Bucket,
     pub layout: &'a Layout,
     step: &'a Step,
@@ -82,7 +84,7 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     /// Lowers a step that has passed [`Step::check`].
     pub fn new(
-        (backend, has_tiles): (&'static str, bool),
+        (backend, (has_tiles, has_warpgroups)): (&'static str, (bool, bool)),
         step: &'a Step,
         bucket: Bucket,
         (weights, cache): (&'a [Weight], &'a CacheConfig),
@@ -91,6 +93,7 @@ impl<'a> Lowering<'a> {
         let mut lowering = Self {
             backend,
             has_tiles,
+            has_warpgroups,
             bucket,
             layout,
             step,

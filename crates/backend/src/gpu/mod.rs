@@ -275,6 +275,10 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.runtime.description()
     }
 
+    fn rounds_prompts(&self) -> bool {
+        self.runtime.has_tiles()
+    }
+
     fn rounds_scales(&self) -> bool {
         self.runtime.has_tiles()
     }
@@ -326,8 +330,14 @@ impl<R: Runtime> Backend for Gpu<R> {
         let plan = Plan::new(step, bucket)?;
         let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
         let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
-        let runtime = (self.runtime.name(), self.runtime.has_tiles());
-        let lowering = Lowering::new(runtime, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
+        let units = (self.runtime.has_tiles(), self.runtime.has_warpgroups());
+        let lowering = Lowering::new(
+            (self.runtime.name(), units),
+            step,
+            bucket,
+            (&self.weights, &self.cache),
+            (&layout, &plan),
+        )?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
         self.upload_weights(&launches)?;

@@ -41,6 +41,12 @@ pub trait Runtime: Send {
         false
     }
 
+    /// Whether there are matrix instructions of four SIMD-groups together, which take
+    /// operands from threadgroup memory (CUDA's `wgmma`).
+    fn has_warpgroups(&self) -> bool {
+        false
+    }
+
     /// Free and total memory, where the device says.
     fn memory(&self) -> Option<Memory>;
 

@@ -57,6 +57,8 @@ sources! {
     EMBED_TILES = "embed_tiles" in "tiles";
     GENERATED_GATED = "generated_gated" in "tiles";
     GENERATED_LINEAR = "generated_linear" in "tiles";
+    PROMPT_GATED = "prompt_gated" in "tiles";
+    PROMPT_LINEAR = "prompt_linear" in "tiles";
 }
 
 /// Headers that sources include, by the name they are included by.
@@ -69,9 +71,16 @@ const HEADERS: &[(&str, &str)] = &[
     ("activate.h", include_str!("include/activate.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("activations.h", include_str!("tiles/activations.h")),
+    ("copies.h", include_str!("tiles/copies.h")),
     ("cuda.h", include_str!("tiles/cuda.h")),
+    ("fragments.h", include_str!("tiles/fragments.h")),
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
+    ("maps.h", include_str!("tiles/maps.h")),
+    ("matrix.h", include_str!("tiles/matrix.h")),
     ("packings.h", include_str!("tiles/packings.h")),
+    ("prompt_linear.h", include_str!("tiles/prompt_linear.h")),
+    ("prompt_product.h", include_str!("tiles/prompt_product.h")),
+    ("prompt_x.h", include_str!("tiles/prompt_x.h")),
     ("tiles.h", include_str!("tiles/tiles.h")),
     ("ring.h", include_str!("tiles/ring.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),

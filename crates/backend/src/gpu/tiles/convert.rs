@@ -20,26 +20,35 @@ pub(crate) enum Form {
     Quantised,
     /// Three bfloat16 that add up to the float.
     Split,
+    /// One bfloat16.
+    Rounded,
 }
 
 impl Form {
     /// What weights of a packing are multiplied with.
-    pub fn of(packing: Packing) -> Self {
-        if packing == Packing::P16 { Self::Split } else { Self::Quantised }
+    pub fn of(packing: Packing, rows: RowsOf) -> Self {
+        match (rows, packing) {
+            (RowsOf::Prompts, _) => Self::Rounded,
+            (_, Packing::P16) => Self::Split,
+            _ => Self::Quantised,
+        }
     }
 
     fn kernel(self) -> &'static str {
         match self {
             Self::Quantised => "quantise_rows",
             Self::Split => "split_rows",
+            Self::Rounded => "round_rows",
         }
     }
 
     /// Bytes of so many rows.
-    fn bytes(self, rows: usize, n_tiles: usize) -> Option<usize> {
+    pub fn bytes(self, rows: usize, n_tiles: usize) -> Option<usize> {
+        // Of 64 columns of eight rows.
         let tile = match self {
             Self::Quantised => 640,
             Self::Split => 3 * 1024,
+            Self::Rounded => 1024,
         };
         rows.div_ceil(8).checked_mul(n_tiles)?.checked_mul(tile)
     }
@@ -75,6 +84,7 @@ impl Input {
             end_at,
             cols: lowering.u32(self.cols)?,
             n_tiles: lowering.u32(n_tiles)?,
+            x_rows: lowering.u32(rows.most(lowering.bucket))?,
             gather_at: if self.gather { lowering.layout.outputs } else { 0 },
             eps: self.norm.map_or(0.0, |norm| norm.eps),
         };

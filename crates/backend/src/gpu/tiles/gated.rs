@@ -1,25 +1,21 @@
-//! Gate, up and activation in one launch, where nobody else reads gate and up.
+//! Gate, up and activation in one launch for each role, where nobody else reads gate and up.
 
+use super::block::Block;
 use super::convert::{Form, Input};
-use super::linear;
-use super::packing::{Packing, TILE_COLS, TILE_ROWS};
+use super::linear::{self, Maps};
+use super::packing::{Packing, TILE_COLS};
 use crate::check::Access;
 use crate::gpu::args::GatedArgs;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::GENERATED_GATED;
+use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED};
 use crate::kernels::linear_add;
 use crate::kernels::norm_linear::NormLinear;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, Op, Result, WeightId};
 
-/// Threads of `generated_gated`: eight SIMD-groups for each of the two weights.
-const THREADS: u32 = 512;
-/// Bands of 16 outputs that a block does of more than eight rows; of fewer it does one.
-const BANDS: u32 = 2;
-
-/// Two ops that become one launch and the map that follows.
+/// Two ops that become such a launch and the map that follows.
 pub(crate) struct Gated<'a> {
     input: Input,
     gate: WeightId,
@@ -42,7 +38,7 @@ impl<'a> Gated<'a> {
             && up.out == op.up
             && gate.bias.is_none()
             && up.bias.is_none()
-            && linear::can(lowering, [gate.weight, up.weight])
+            && linear::can(lowering, [gate.weight, up.weight, op.weight])
             && Packing::of(lowering.weight(up.weight).format()) == Some(packing)
             && !reads_first(later, op.gate)
             && !reads_first(later, op.up);
@@ -57,31 +53,66 @@ impl<'a> Gated<'a> {
 
     /// Adds the launches.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
-        let desc = lowering.desc(self.op.gate);
-        let rows = RowsOf::All(desc.rows);
-        let (x, end) = self.input.convert(lowering, rows, Form::of(self.packing), 0)?;
-        let (out, end) = lowering.scratch(end, desc.rows, desc.cols)?;
+        let op = self.op;
+        let rows = lowering.desc(op.gate).rows;
+        let down = Linear::new(op.weight, op.bias, rows);
+        let residual = lowering.buffer(op.residual);
+        linear_add::launch_tiles(
+            lowering,
+            down,
+            op.post_norm,
+            op.scale,
+            0,
+            residual,
+            &|lowering, down, skip| {
+                RowsOf::roles(rows).iter().try_for_each(|&rows| self.launch_rows(lowering, down, rows, skip))
+            },
+        )
+    }
+
+    /// The launches for some of the rows, with the map that follows.
+    fn launch_rows(
+        &self,
+        lowering: &mut Lowering<'_>,
+        down: &Maps<'_>,
+        rows: RowsOf,
+        skip: usize,
+    ) -> Result<()> {
+        let cols = lowering.desc(self.op.gate).cols;
+        let (x, end) = self.input.convert(lowering, rows, Form::of(self.packing, rows), skip)?;
+        let most = rows.most(lowering.bucket);
+        let bytes = match rows {
+            RowsOf::Prompts => Form::Rounded.bytes(most, cols.div_ceil(TILE_COLS)),
+            _ => most.checked_mul(cols).and_then(|n| n.checked_mul(4)),
+        };
+        let (out, end) = lowering.scratch_bytes(end, bytes)?;
+        self.multiply(lowering, rows, x, out)?;
+        match rows {
+            // They are rounded already.
+            RowsOf::Prompts => down.multiply(lowering, down.maps, rows, (out, cols)),
+            _ => down.launch_rows(lowering, &Input { x: out, cols, norm: None, gather: false }, rows, end),
+        }
+    }
+
+    fn multiply(&self, lowering: &mut Lowering<'_>, rows: RowsOf, x: Argument, out: Argument) -> Result<()> {
         let (first_at, end_at) = Layout::span(rows);
         let args = GatedArgs {
             first_at,
             end_at,
             n_tiles: lowering.u32(self.input.cols.div_ceil(TILE_COLS))?,
-            cols: lowering.u32(desc.cols)?,
+            x_rows: lowering.u32(rows.most(lowering.bucket))?,
+            cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
         };
-        let rows_each = linear::rows_each(rows.most(lowering.bucket));
-        let bands = if rows_each <= 8 { 1 } else { BANDS };
-        let grid =
-            Grid { x: args.cols.div_ceil(TILE_ROWS as u32 * bands), rows, rows_each, threads: THREADS };
+        let block = Block::gated(lowering, self.packing, rows, args.cols);
+        let grid = Grid { x: block.count(args.cols), rows, rows_each: block.rows, threads: block.threads };
         let buffers = [x, Argument::Tiles(self.gate), Argument::Tiles(self.up), out];
-        let suffix = format!("_{rows_each}");
-        let launch =
-            lowering.launch_for(&GENERATED_GATED, (self.packing.name(), &suffix), grid, args, &buffers);
+        let suffix = format!("_{}", block.rows);
+        let source = if rows == RowsOf::Prompts { &PROMPT_GATED } else { &GENERATED_GATED };
+        let launch = lowering.launch_for(source, (self.packing.name(), &suffix), grid, args, &buffers);
         launch.early = true;
-        launch.shared = linear::shared_bytes(self.packing, (rows_each, bands), THREADS);
-        let down = Linear::new(self.op.weight, self.op.bias, desc.rows);
-        let residual = lowering.buffer(self.op.residual);
-        linear_add::launch(lowering, down, self.op.post_norm, self.op.scale, (out, end), residual)
+        launch.shared = block.shared;
+        Ok(())
     }
 }
 

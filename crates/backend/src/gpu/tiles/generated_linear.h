@@ -7,6 +7,7 @@
 #define QUARREL_GENERATED_LINEAR_H
 
 #include "activate.h"
+#include "maps.h"
 #include "tiles.h"
 
 #define PARTS 8
@@ -29,15 +30,6 @@ template <typename T, uint N_ROWS, uint N_BANDS> struct Sizes {
     };
     typedef ::Ring<Tile, Rows, BANDS, CHUNK, SLOTS> Ring;
     typedef float Acc[ROW_TILES][BANDS][4];
-};
-
-// One of several maps, and what becomes of its sums.
-struct Output {
-    const uchar *weight;
-    const float *bias;
-    float *out;
-    uint cols;
-    uint has_bias;
 };
 
 // What a block does: rows from `row` on of those there are, and how many of them.
@@ -126,11 +118,11 @@ template <typename S> FN float sum_of(const float *sums, uint o, uint r) {
 
 // `out = cap(scale * (sum + bias))`, a cap of 0 is none; or, to ADD, `out += scale * (sum + bias)`.
 template <typename S, bool ADD>
-FN void generated_linear(const TileArgs &args, const uint *inputs, const uchar *x, Output output, uint band,
+FN void generated_linear(const TileArgs &args, const uint *inputs, const uchar *x, const Map &map, uint band,
                          uchar *memory) {
     typename S::Acc acc = {};
-    const uint n_bands = (output.cols + 15) / 16;
-    multiply<S>(inputs, args.first_at, args.end_at, args.n_tiles, output.weight, band, n_bands, x, memory, acc);
+    const uint n_bands = (map.cols + 15) / 16;
+    multiply<S>(inputs, args.first_at, args.end_at, args.n_tiles, map.weight, band, n_bands, x, memory, acc);
     const BlockRows rows(inputs, args.first_at, args.end_at, S::MOST_ROWS);
     float *sums = (float *)(memory + PARTS * S::Ring::BYTES);
     UNROLL
@@ -141,10 +133,10 @@ FN void generated_linear(const TileArgs &args, const uint *inputs, const uchar *
         const uint n = min(8u, rows.n - 8 * tile);
         for (uint i = threadIdx.x; i < 16 * S::BANDS * n; i += blockDim.x) {
             const uint at = i % (16 * S::BANDS), r = i / (16 * S::BANDS), o = 16 * band + at;
-            if (o >= output.cols) continue;
+            if (o >= map.cols) continue;
             float value = sum_of<S>(sums, at, r);
-            if (output.has_bias) value += output.bias[o];
-            float *to = output.out + ulong(rows.first + 8 * tile + r) * output.cols + o;
+            if (map.has_bias) value += map.bias[o];
+            float *to = map.out + ulong(rows.first + 8 * tile + r) * map.cols + o;
             if (ADD) {
                 *to = fmaf(args.scale, value, *to);
             } else {

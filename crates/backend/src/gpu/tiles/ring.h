@@ -4,21 +4,14 @@
 #ifndef QUARREL_RING_H
 #define QUARREL_RING_H
 
-#include "cuda.h"
-
-FN uint shared_address(const void *p) { return uint(__cvta_generic_to_shared(p)); }
+#include "copies.h"
 
 // One lane's copy of `bytes`, a multiple of 16 as both addresses are; `barrier` learns of its end.
 FN void copy_to_shared(uchar *to, const uchar *from, uint bytes, uint barrier) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     shared_address(to)),
-                 "l"(from), "r"(bytes), "r"(barrier)
-                 : "memory");
+    copy_bulk(shared_address(to), from, bytes, barrier);
 #elif __CUDA_ARCH__ >= 800
-    for (uint i = 0; i < bytes; i += 16) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"(from + i) : "memory");
-    }
+    for (uint i = 0; i < bytes; i += 16) copy_quad(shared_address(to + i), from + i);
 #endif
 }
 
@@ -43,11 +36,9 @@ template <typename Tile, typename Rows, uint BANDS, uint CHUNK, uint SLOTS> stru
         slots = memory + BARRIER_BYTES, barriers = shared_address(memory);
 #if __CUDA_ARCH__ >= 900
         if (threadIdx.x % 32 == 0) {
-            for (uint i = 0; i < SLOTS; i++) {
-                // Weights arrive, and rows.
-                asm volatile("mbarrier.init.shared::cta.b64 [%0], 2;" ::"r"(barriers + 8 * i));
-            }
-            asm volatile("fence.mbarrier_init.release.cluster;");
+            // Weights arrive, and rows.
+            for (uint i = 0; i < SLOTS; i++) barrier_init(barriers + 8 * i, 2);
+            publish_barriers();
         }
         __syncwarp();
 #endif
@@ -55,10 +46,7 @@ template <typename Tile, typename Rows, uint BANDS, uint CHUNK, uint SLOTS> stru
 
     MEMBER void expect(uint slot, uint bytes) const {
 #if __CUDA_ARCH__ >= 900
-        if (threadIdx.x % 32 == 0) {
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barriers + 8 * slot), "r"(bytes)
-                         : "memory");
-        }
+        if (threadIdx.x % 32 == 0) barrier_expect(barriers + 8 * slot, bytes);
         __syncwarp();
 #endif
     }
@@ -90,7 +78,7 @@ template <typename Tile, typename Rows, uint BANDS, uint CHUNK, uint SLOTS> stru
         }
 #if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 900
         // Without a piece too: how many groups are still to come tells which one is there.
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        commit_copies();
 #endif
     }
 
@@ -98,13 +86,9 @@ template <typename Tile, typename Rows, uint BANDS, uint CHUNK, uint SLOTS> stru
     MEMBER const uchar *wait(uint piece) const {
         const uint slot = piece % SLOTS;
 #if __CUDA_ARCH__ >= 900
-        asm volatile("{\n.reg .pred done;\nagain:\n"
-                     "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
-                         barriers + 8 * slot),
-                     "r"(piece / SLOTS % 2)
-                     : "memory");
+        barrier_wait(barriers + 8 * slot, piece / SLOTS);
 #elif __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.wait_group %0;" ::"n"(SLOTS - 1) : "memory");
+        wait_for_copies<SLOTS - 1>();
         __syncwarp();
 #endif
         return slots + slot * SLOT_BYTES;

@@ -19,6 +19,9 @@ use quarrel_backend::{
 
 use crate::{Done, SEED, text};
 
+/// Tokens a page of the cache.
+pub const PAGE_SIZE: u32 = 16;
+
 /// A model's sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -95,7 +98,7 @@ impl Shape {
             k_format: KvFormat::F16,
             v_format: KvFormat::F16,
         };
-        let group = GroupConfig { n_pages, page_size: 16, window: None };
+        let group = GroupConfig { n_pages, page_size: PAGE_SIZE, window: None };
         CacheConfig { groups: vec![group], layers: vec![layer; n_layers] }
     }
 

@@ -18,6 +18,8 @@ pub struct CudaRuntime {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     arch: u32,
+    units: u32,
+    shared_limit: u32,
     nvrtc_path: Option<std::path::PathBuf>,
     cache: KernelCache,
     /// Loaded at the first kernel that is not in the cache.
@@ -97,7 +99,14 @@ impl CudaRuntime {
         let stream = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
         let arch = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
+        use sys::CUdevice_attribute as Attribute;
+        let attribute = |attribute| {
+            let value = context.attribute(attribute).map_err(no_device)?;
+            u32::try_from(value).map_err(|e| unavailable(e.to_string()))
+        };
         Ok(Self {
+            units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             cache: KernelCache::new(options.kernel_cache.clone()),
             nvrtc_path: options.nvrtc.clone(),
             context,
@@ -179,6 +188,14 @@ impl Runtime for CudaRuntime {
 
     fn has_warpgroups(&self) -> bool {
         nvrtc::has_warpgroups(self.arch)
+    }
+
+    fn units(&self) -> u32 {
+        self.units
+    }
+
+    fn shared_limit(&self) -> u32 {
+        self.shared_limit
     }
 
     fn memory(&self) -> Option<Memory> {

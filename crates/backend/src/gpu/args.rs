@@ -84,9 +84,11 @@ kernel_args! {
         n_tiles: u32,
         /// Rows that the converted ones have room for, of prompts.
         x_rows: u32,
-        /// First threadgroup of the second map.
+        /// Blocks of bands in all; a threadgroup does one, or several in turn.
+        n_blocks: u32,
+        /// First block of the second map.
         block1: u32,
-        /// First threadgroup of the third map.
+        /// First block of the third map.
         block2: u32,
         /// Outputs of the first map.
         cols0: u32,

@@ -61,13 +61,37 @@ pub(crate) struct Launch {
     pub embeds: bool,
 }
 
-/// What the ops of a step are lowered into.
-pub(crate) struct Lowering<'a> {
-    pub backend: &'static str,
+/// What lowering asks of a device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Device {
+    /// The backend's name.
+    pub name: &'static str,
     /// Whether kernels over tiles are to be used.
     pub has_tiles: bool,
-    /// Whether those for prompts have matrix instructions of four SIMD-groups.
+    /// As [`Runtime::has_warpgroups`](super::Runtime::has_warpgroups).
     pub has_warpgroups: bool,
+    /// As [`Runtime::units`](super::Runtime::units).
+    pub units: u32,
+    /// As [`Runtime::shared_limit`](super::Runtime::shared_limit).
+    pub shared_limit: u32,
+}
+
+impl Device {
+    /// What a runtime says.
+    pub fn of(runtime: &impl super::Runtime) -> Self {
+        Self {
+            name: runtime.name(),
+            has_tiles: runtime.has_tiles(),
+            has_warpgroups: runtime.has_warpgroups(),
+            units: runtime.units(),
+            shared_limit: runtime.shared_limit(),
+        }
+    }
+}
+
+/// What the ops of a step are lowered into.
+pub(crate) struct Lowering<'a> {
+    pub device: Device,
     pub bucket: Bucket,
     pub layout: &'a Layout,
     step: &'a Step,
@@ -84,16 +108,14 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     /// Lowers a step that has passed [`Step::check`].
     pub fn new(
-        (backend, (has_tiles, has_warpgroups)): (&'static str, (bool, bool)),
+        device: Device,
         step: &'a Step,
         bucket: Bucket,
         (weights, cache): (&'a [Weight], &'a CacheConfig),
         (layout, plan): (&'a Layout, &'a Plan),
     ) -> Result<Self> {
         let mut lowering = Self {
-            backend,
-            has_tiles,
-            has_warpgroups,
+            device,
             bucket,
             layout,
             step,
@@ -150,7 +172,7 @@ impl<'a> Lowering<'a> {
 
     /// A written absence.
     pub fn absent(&self, op: &'static str, what: impl Into<String>, reason: &'static str) -> Error {
-        Error::Absent { backend: self.backend, op, what: what.into(), reason }
+        Error::Absent { backend: self.device.name, op, what: what.into(), reason }
     }
 
     /// The part of a kernel's name that says which format it reads.

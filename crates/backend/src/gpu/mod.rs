@@ -34,7 +34,7 @@ use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Step, StepInputs, TokenInputs, Weight};
 use inputs::{Layout, RowOrder};
-use lower::{Argument, Grid, Launch, Lowering};
+use lower::{Argument, Device, Grid, Launch, Lowering};
 use tiles::packing::{self, Packing};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
@@ -330,14 +330,8 @@ impl<R: Runtime> Backend for Gpu<R> {
         let plan = Plan::new(step, bucket)?;
         let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
         let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
-        let units = (self.runtime.has_tiles(), self.runtime.has_warpgroups());
-        let lowering = Lowering::new(
-            (self.runtime.name(), units),
-            step,
-            bucket,
-            (&self.weights, &self.cache),
-            (&layout, &plan),
-        )?;
+        let device = Device::of(&self.runtime);
+        let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
         self.upload_weights(&launches)?;

@@ -47,6 +47,16 @@ pub trait Runtime: Send {
         false
     }
 
+    /// Processors that run threadgroups side by side.
+    fn units(&self) -> u32 {
+        1
+    }
+
+    /// Bytes of threadgroup memory that one threadgroup may have.
+    fn shared_limit(&self) -> u32 {
+        32 << 10
+    }
+
     /// Free and total memory, where the device says.
     fn memory(&self) -> Option<Memory>;
 

@@ -1,9 +1,10 @@
 //! Gate, up and activation in one launch for each role, where nobody else reads gate and up.
 
-use super::block::Block;
 use super::convert::{Form, Input};
+use super::kernel::{Kernel, MapShape};
 use super::linear::{self, Maps};
 use super::packing::{Packing, TILE_COLS};
+use super::prompts;
 use crate::check::Access;
 use crate::gpu::args::GatedArgs;
 use crate::gpu::inputs::{Layout, RowsOf};
@@ -15,12 +16,17 @@ use crate::kernels::norm_linear::NormLinear;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, Op, Result, WeightId};
 
+/// Bands of 16 outputs that a block does at once, of more than eight generated rows.
+const BANDS: u32 = 2;
+
 /// Two ops that become such a launch and the map that follows.
 pub(crate) struct Gated<'a> {
     input: Input,
     gate: WeightId,
     up: WeightId,
-    packing: Packing,
+    shape: MapShape,
+    /// The kernel for rows that are no prompts.
+    kernel: Kernel,
     op: &'a SwigluLinearAdd,
 }
 
@@ -42,13 +48,20 @@ impl<'a> Gated<'a> {
             && Packing::of(lowering.weight(up.weight).format()) == Some(packing)
             && !reads_first(later, op.gate)
             && !reads_first(later, op.up);
+        if !fits {
+            return None;
+        }
+        let n_tiles = u32::try_from(lowering.desc(maps.x).cols.div_ceil(TILE_COLS)).ok()?;
+        let shape = MapShape { packing, n_tiles, maps: 2, bands: BANDS };
+        let rows = RowsOf::roles(lowering.desc(op.gate).rows)[0];
+        let kernel = Kernel::generated(lowering, rows, shape)?;
         let input = Input {
             x: lowering.buffer(maps.x),
             cols: lowering.desc(maps.x).cols,
             norm: maps.norm,
             gather: false,
         };
-        fits.then_some(Self { input, gate: gate.weight, up: up.weight, packing, op })
+        Some(Self { input, gate: gate.weight, up: up.weight, shape, kernel, op })
     }
 
     /// Adds the launches.
@@ -79,7 +92,7 @@ impl<'a> Gated<'a> {
         skip: usize,
     ) -> Result<()> {
         let cols = lowering.desc(self.op.gate).cols;
-        let (x, end) = self.input.convert(lowering, rows, Form::of(self.packing, rows), skip)?;
+        let (x, end) = self.input.convert(lowering, rows, Form::of(self.shape.packing, rows), skip)?;
         let most = rows.most(lowering.bucket);
         let bytes = match rows {
             RowsOf::Prompts => Form::Rounded.bytes(most, cols.div_ceil(TILE_COLS)),
@@ -99,19 +112,26 @@ impl<'a> Gated<'a> {
         let args = GatedArgs {
             first_at,
             end_at,
-            n_tiles: lowering.u32(self.input.cols.div_ceil(TILE_COLS))?,
+            n_tiles: self.shape.n_tiles,
             x_rows: lowering.u32(rows.most(lowering.bucket))?,
             cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
         };
-        let block = Block::gated(lowering, self.packing, rows, args.cols);
-        let grid = Grid { x: block.count(args.cols), rows, rows_each: block.rows, threads: block.threads };
+        let packing = self.shape.packing;
+        let (source, kernel) = match rows {
+            RowsOf::Prompts => {
+                (&PROMPT_GATED, Kernel::prompts(lowering, packing, prompts::GATED_BANDS, &[args.cols]))
+            }
+            _ => (&GENERATED_GATED, self.kernel),
+        };
+        let Kernel { rows_each, threads, shared, .. } = kernel;
+        let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));
+        let grid = Grid { x: x_groups, rows, rows_each, threads };
         let buffers = [x, Argument::Tiles(self.gate), Argument::Tiles(self.up), out];
-        let suffix = format!("_{}", block.rows);
-        let source = if rows == RowsOf::Prompts { &PROMPT_GATED } else { &GENERATED_GATED };
-        let launch = lowering.launch_for(source, (self.packing.name(), &suffix), grid, args, &buffers);
+        let name = (packing.name(), &*format!("_{rows_each}"));
+        let launch = lowering.launch_for(source, name, grid, args, &buffers);
         launch.early = true;
-        launch.shared = block.shared;
+        launch.shared = shared;
         Ok(())
     }
 }

@@ -1,14 +1,18 @@
 //! Launches of linear maps over tiles.
 
-use super::block::Block;
 use super::convert::{Form, Input};
+use super::kernel::{Kernel, MapShape};
 use super::packing::{Packing, TILE_COLS};
+use super::prompts;
 use crate::gpu::args::TileArgs;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{GENERATED_LINEAR, PROMPT_LINEAR};
 use crate::{Result, Rows, WeightId};
 
+/// Bands of 16 outputs that a block does at once, of more than eight generated rows.
+const BANDS: u32 = 4;
+const NO_MEMORY: &str = "a threadgroup's memory is too small for its rows; use the CPU backend";
 /// Maps that one launch does.
 const MAX_MAPS: usize = 3;
 
@@ -40,7 +44,7 @@ pub(crate) fn can(lowering: &Lowering<'_>, weights: impl IntoIterator<Item = Wei
         let weight = lowering.weight(id);
         Packing::of(weight.format()).is_some() && weight.cols().is_multiple_of(4)
     };
-    lowering.has_tiles && weights.into_iter().all(fits)
+    lowering.device.has_tiles && weights.into_iter().all(fits)
 }
 
 impl Maps<'_> {
@@ -106,17 +110,18 @@ impl Maps<'_> {
             softcap: self.softcap.unwrap_or(0.0),
             ..TileArgs::default()
         };
+        let packing = packing(lowering, &maps[0]);
         let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
         let outs: Vec<u32> = outs.collect::<Result<_>>()?;
-        let packing = packing(lowering, &maps[0]);
-        let block = Block::linear(lowering, packing, rows, &outs);
-        let starts = [&mut 0, &mut args.block1, &mut args.block2];
-        let cols = [&mut args.cols0, &mut args.cols1, &mut args.cols2];
-        let mut blocks = 0;
-        for (i, ((start, cols), &outs)) in starts.into_iter().zip(cols).zip(&outs).enumerate() {
-            (*start, *cols) = (blocks, outs);
-            args.has_bias |= u32::from(maps[i].bias.is_some()) << i;
-            blocks += block.count(outs);
+        let kernel = kernel(lowering, rows, packing, args.n_tiles, &outs)?;
+        for (i, (map, &outs)) in maps.iter().zip(&outs).enumerate() {
+            match i {
+                0 => args.cols0 = outs,
+                1 => (args.block1, args.cols1) = (args.n_blocks, outs),
+                _ => (args.block2, args.cols2) = (args.n_blocks, outs),
+            }
+            args.has_bias |= u32::from(map.bias.is_some()) << i;
+            args.n_blocks += kernel.blocks(outs);
         }
         let mut buffers = vec![x];
         for i in 0..MAX_MAPS {
@@ -125,14 +130,31 @@ impl Maps<'_> {
             let bias = map.bias.map_or(Argument::Inputs, Argument::Weight);
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
-        let grid = Grid { x: blocks, rows, rows_each: block.rows, threads: block.threads };
-        let suffix = format!("_{}_{}", if self.add { "add" } else { "store" }, block.rows);
+        let Kernel { rows_each, threads, shared, .. } = kernel;
+        let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
+        let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
         let source = if rows == RowsOf::Prompts { &PROMPT_LINEAR } else { &GENERATED_LINEAR };
         let launch = lowering.launch_for(source, (packing.name(), &suffix), grid, args, &buffers);
         launch.early = true;
-        launch.shared = block.shared;
+        launch.shared = shared;
         Ok(())
     }
+}
+
+/// The kernel for maps of so many outputs each.
+fn kernel(
+    lowering: &Lowering<'_>,
+    rows: RowsOf,
+    packing: Packing,
+    n_tiles: u32,
+    outs: &[u32],
+) -> Result<Kernel> {
+    if rows == RowsOf::Prompts {
+        return Ok(Kernel::prompts(lowering, packing, prompts::LINEAR_BANDS, outs));
+    }
+    let shape = MapShape { packing, n_tiles, maps: 1, bands: BANDS };
+    let kernel = Kernel::generated(lowering, rows, shape);
+    kernel.ok_or_else(|| lowering.absent("linear", format!("{n_tiles} tiles a row"), NO_MEMORY))
 }
 
 fn packing(lowering: &Lowering<'_>, map: &Map) -> Packing {

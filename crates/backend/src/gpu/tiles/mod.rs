@@ -4,8 +4,9 @@
 //! 32 against the weight's integers, exactly, and the blocks added up in order.
 //! Prompt rows are rounded to bfloat16, and so are the weights as they are unpacked.
 
-pub(crate) mod block;
 pub(crate) mod convert;
 pub(crate) mod gated;
+pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod packing;
+pub(crate) mod prompts;

@@ -3,8 +3,9 @@
 #include "prompt_linear.h"
 
 #define PROMPT_KERNEL(NAME, PACKING, TOKENS, ADD)                                                         \
-    extern "C" __global__ void PROMPT_BOUNDS(TOKENS) NAME(MAP_PARAMS(ushort)) {                           \
-        PROMPT_BODY((prompt_linear<PACKING, TOKENS, ADD>(args, inputs, x, MAPS)));                        \
+    extern "C" __global__ void PROMPT_BOUNDS(TOKENS) NAME(MAP_PARAMETERS(ushort)) {                       \
+        MAP_OUTPUTS                                                                                       \
+        PROMPT_BODY((prompt_linear<PACKING, TOKENS, ADD>(args, inputs, x, outputs)));                        \
     }
 
 #define PROMPT_PAIR(OP, PACKING, NAME, TOKENS)                           \

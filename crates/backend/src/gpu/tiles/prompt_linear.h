@@ -26,17 +26,17 @@ FN uint copier() {
     return MATRIX_UNIT == 90 ? threadIdx.x / 32 % 4 * 2 + threadIdx.x % 2 : threadIdx.x / 32;
 }
 
-// `out = scale * (sum + bias)`, or added to `out`, for outputs from `n` on of the map's.
-// Reads go ahead of writes, many at once.
+// As `Output::write` for all of a block's sums of rows from `first_row` on; no map of
+// prompt rows caps its results. Reads go ahead of writes, many at once.
 template <uint TOKENS, bool ADD>
-FN void write_rows(const Map &map, float scale, uint n, float *out, uint n_rows, const float (&sums)[TOKENS / 2]) {
+FN void write_rows(const Output &output, float scale, uint first_row, uint n_rows, const float (&sums)[TOKENS / 2]) {
     const Places<TOKENS> places;
-    const uint batch = TOKENS == 64 ? 16 : 32;
-    n += places.first_output;
+    const uint batch = TOKENS == 64 ? 16 : 32, n = output.band * TILE_ROWS + places.first_output;
+    float *out = output.out + ulong(first_row) * output.cols;
     float biases[2 * Places<TOKENS>::DOWN];
     UNROLL
     for (uint i = 0; i < 2 * Places<TOKENS>::DOWN; i++) {
-        biases[i] = map.has_bias && n + 8 * i < map.cols ? map.bias[n + 8 * i] : 0;
+        biases[i] = output.bias && n + 8 * i < output.cols ? output.bias[n + 8 * i] : 0;
     }
     UNROLL
     for (uint first = 0; first < TOKENS / 2; first += batch) {
@@ -44,34 +44,32 @@ FN void write_rows(const Map &map, float scale, uint n, float *out, uint n_rows,
         UNROLL
         for (uint i = 0; i < batch; i++) {
             const uint token = places.token(first + i), nth = places.nth_output(first + i);
-            const bool wanted = ADD && token < n_rows && n + 8 * nth < map.cols;
-            old[i] = wanted ? out[ulong(token) * map.cols + n + 8 * nth] : 0;
+            const bool wanted = ADD && token < n_rows && n + 8 * nth < output.cols;
+            old[i] = wanted ? out[ulong(token) * output.cols + n + 8 * nth] : 0;
         }
         UNROLL
         for (uint i = 0; i < batch; i++) {
             const uint token = places.token(first + i), nth = places.nth_output(first + i);
             const float sum = sums[first + i] + biases[nth];
-            if (token >= n_rows || n + 8 * nth >= map.cols) continue;
-            out[ulong(token) * map.cols + n + 8 * nth] = ADD ? fmaf(scale, sum, old[i]) : scale * sum;
+            if (token >= n_rows || n + 8 * nth >= output.cols) continue;
+            out[ulong(token) * output.cols + n + 8 * nth] = ADD ? fmaf(scale, sum, old[i]) : scale * sum;
         }
     }
 }
 
-// 128 outputs of one of the maps. No map of prompt rows caps its results.
+// 128 outputs of one of the maps.
 template <typename Packing, uint TOKENS, bool ADD>
-FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Map &first, const Map &second,
-                      const Map &third) {
+FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs) {
     const BlockPlace place;
     const uint first_row = place.rows * TOKENS;
-    uint block = place.outputs;
-    const Map map = map_of(args, block, first, second, third);
-    const Operands from = operands(args, inputs, x, first_row, map.weight, map.cols, block * 8 + copier(), Packing::BYTES);
+    const Output output(args, outputs, place.outputs, 8);
+    const Operands from =
+        operands(args, inputs, x, first_row, output.weight, output.cols, output.band + copier(), Packing::BYTES);
     if (from.n_rows <= 0) return;
     allow_next();
     float sums[TOKENS / 2];
     if (!multiply_all(Ring<Packing, TOKENS>{ring_memory()}, from, sums)) return;
-    float *out = map.out + ulong(inputs[args.first_at] + first_row) * map.cols;
-    write_rows<TOKENS, ADD>(map, args.scale, block * 128, out, uint(from.n_rows), sums);
+    write_rows<TOKENS, ADD>(output, args.scale, inputs[args.first_at] + first_row, uint(from.n_rows), sums);
 }
 
 // Sums of gate and of up in shared memory, 64 outputs a row; the pitch keeps banks apart.

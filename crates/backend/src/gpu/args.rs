@@ -26,6 +26,7 @@ macro_rules! kernel_args {
     };
     (@c u32) => { "unsigned int" };
     (@c f32) => { "float" };
+    (@c TileShape) => { "TileShape" };
 }
 
 kernel_args! {
@@ -57,9 +58,9 @@ kernel_args! {
         /// The soft-cap of logits, or 0.
         softcap: f32,
     }
-    /// A conversion of activations for the kernels over tiles.
-    ConvertArgs {
-        /// First row; the threadgroup's place is added.
+    /// Rows that are converted, or multiplied over tiles.
+    TileShape {
+        /// First row.
         first_at: u32,
         /// Behind the last row.
         end_at: u32,
@@ -69,21 +70,17 @@ kernel_args! {
         n_tiles: u32,
         /// Rows that the converted ones have room for, of prompts.
         x_rows: u32,
-        /// Rows to read instead of `0..`, or 0.
+        /// Of a kernel that converts rows: those to read instead of `0..`, or 0.
         gather_at: u32,
+        /// Of such a kernel: 1 if rows are normalised.
+        has_norm: u32,
         /// Added to the mean square.
         eps: f32,
     }
     /// Up to three linear maps of the same rows, over tiles.
     TileArgs {
-        /// First row.
-        first_at: u32,
-        /// Behind the last row.
-        end_at: u32,
-        /// Tiles of 64 columns a row.
-        n_tiles: u32,
-        /// Rows that the converted ones have room for, of prompts.
-        x_rows: u32,
+        /// The rows.
+        shape: TileShape,
         /// Blocks of bands in all; a threadgroup does one, or several in turn.
         n_blocks: u32,
         /// First block of the second map.
@@ -105,14 +102,8 @@ kernel_args! {
     }
     /// Gate and up projections with the gated activation, over tiles.
     GatedArgs {
-        /// First row.
-        first_at: u32,
-        /// Behind the last row.
-        end_at: u32,
-        /// Tiles of 64 columns a row.
-        n_tiles: u32,
-        /// Rows that the converted ones have room for, of prompts.
-        x_rows: u32,
+        /// The rows.
+        shape: TileShape,
         /// Outputs.
         cols: u32,
         /// 1 for the tanh form of GELU, 0 for SiLU.

@@ -287,6 +287,14 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.runtime.memory()
     }
 
+    fn weight_bytes(&self, weight: &Weight) -> u64 {
+        let bytes = match Packing::of(weight.format()) {
+            Some(packing) if self.runtime.has_tiles() => packing.bytes(weight.rows(), weight.cols()),
+            _ => weight.bytes().len(),
+        };
+        bytes as u64
+    }
+
     fn load(&mut self, weights: Vec<Weight>) -> Result<()> {
         for weight in &weights {
             if self.runtime.has_tiles() && Packing::of(weight.format()).is_some() {
@@ -301,7 +309,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         }
         self.lowered.clear();
         self.device_weights.clear();
-        let bytes = weights.iter().map(|weight| weight.bytes().len() as u64).sum();
+        let bytes = weights.iter().map(|weight| self.weight_bytes(weight)).sum();
         self.require_memory("the weights", bytes)?;
         self.weights = weights;
         Ok(())

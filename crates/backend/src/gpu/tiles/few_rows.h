@@ -1,5 +1,6 @@
 // Linear maps of up to eight generated rows. A block keeps the rows in shared
 // memory and does one band after the other, so that weights never stop coming.
+// A single row it converts itself, which takes less time than a launch before.
 #ifndef QUARREL_FEW_ROWS_H
 #define QUARREL_FEW_ROWS_H
 
@@ -47,14 +48,29 @@ template <typename F, typename Weights> struct Stream {
     }
 };
 
-// The rows, from where a conversion left them.
-template <typename F> FN void fetch_rows(uchar *to, const uchar *from, uint n_tiles) {
-    const uint quads = F::Rows::SHARED_BYTES / 16;
-    for (uint i = threadIdx.x; i < quads * n_tiles; i += blockDim.x) {
-        const uint tile = i / quads;
-        *(uint4 *)(to + 16 * i) = load_quad(from + ulong(tile) * F::Rows::BYTES + F::Rows::source(i % quads));
+// Eight rows, as a conversion before left them.
+template <typename F> struct ConvertedRows {
+    const uchar *x;
+    MEMBER void fetch(const uint *, const TileShape &shape, uchar *to) const {
+        const uint bytes = shape.n_tiles * F::Rows::BYTES;
+        const uchar *from = x + ulong(blockIdx.y) * bytes;
+        for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * blockDim.x) *(uint4 *)(to + i) = load_quad(from + i);
     }
-}
+};
+
+// A single row as it is, which may have to be normalised.
+template <typename F> struct PlainRow {
+    const float *x, *norm;
+    MEMBER void fetch(const uint *inputs, const TileShape &shape, uchar *to) const {
+        __shared__ float partial[32];
+        const uint row = inputs[shape.first_at] + blockIdx.y;
+        const float *from = x + ulong(shape.gather_at ? inputs[shape.gather_at + row] : row) * shape.cols;
+        const float *weight = shape.has_norm ? norm : 0;
+        const float scale = weight ? norm_scale(from, shape.cols, shape.eps, partial) : 1;
+        for_elements(from, weight, scale, shape.cols, 64 * shape.n_tiles, threadIdx.x, blockDim.x,
+                     [&](uint i, float4 v) { F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, v); });
+    }
+};
 
 // Adds one piece of weights.
 template <typename F>
@@ -71,17 +87,18 @@ FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint
 }
 
 // Does the blocks' bands; `write(sums, block, rows)` takes the sums of each.
-template <typename F, typename Weights, typename Write>
-FN void multiply_few(const uint *inputs, uint first_at, uint end_at, uint n_tiles, const uchar *x, Weights weights,
-                     uint n_blocks, const Write &write) {
+template <typename F, typename Input, typename Weights, typename Write>
+FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, uint n_blocks,
+                     const Write &write) {
     const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = blockDim.x / 32;
     float *sums = (float *)(shared_memory + simdgroups * F::Ring::BYTES);
     uchar *rows = (uchar *)(sums + 2 * simdgroups * F::SUMS);
-    Stream<F, Weights> stream(shared_memory + simdgroup * F::Ring::BYTES, weights, n_tiles);
+    Stream<F, Weights> stream(shared_memory + simdgroup * F::Ring::BYTES, weights, shape.n_tiles);
     allow_next();
     wait_for_inputs();
-    const BlockRows here(inputs, first_at, end_at, F::MOST);
-    fetch_rows<F>(rows, x + ulong(blockIdx.y) * n_tiles * F::Rows::BYTES, n_tiles);
+    const BlockRows here(inputs, shape, F::MOST);
+    // A row that is not there has nothing to read, and nobody wants its sums.
+    if (here.n > 0) input.fetch(inputs, shape, rows);
     group_barrier();
     rows += stream.part.first * F::Rows::SHARED_BYTES;
     uint piece = 0, turn = 0;
@@ -111,7 +128,7 @@ template <typename F> struct MapWeights {
     MEMBER const uchar *at(uint block) const {
         if (block >= args.n_blocks) return 0;
         const Output output(args, outputs, block, 1);
-        return output.weight + ulong(output.band) * args.n_tiles * F::Tile::BYTES;
+        return output.weight + ulong(output.band) * args.shape.n_tiles * F::Tile::BYTES;
     }
 };
 
@@ -132,7 +149,7 @@ template <typename F> struct GatedWeights {
     const uchar *gate, *up;
     MEMBER const uchar *at(uint block) const {
         if (16 * block >= args.cols) return 0;
-        return (threadIdx.x / 32 < PARTS ? gate : up) + ulong(block) * args.n_tiles * F::Tile::BYTES;
+        return (threadIdx.x / 32 < PARTS ? gate : up) + ulong(block) * args.shape.n_tiles * F::Tile::BYTES;
     }
 };
 

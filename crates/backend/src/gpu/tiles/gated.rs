@@ -7,10 +7,10 @@ use super::packing::{Packing, TILE_COLS};
 use super::prompts;
 use crate::check::Access;
 use crate::gpu::args::GatedArgs;
-use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED};
+use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED, Source};
 use crate::kernels::linear_add;
 use crate::kernels::norm_linear::NormLinear;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
@@ -92,44 +92,50 @@ impl<'a> Gated<'a> {
         skip: usize,
     ) -> Result<()> {
         let cols = lowering.desc(self.op.gate).cols;
-        let (x, end) = self.input.convert(lowering, rows, Form::of(self.shape.packing, rows), skip)?;
+        let packing = self.shape.packing;
+        let (source, kernel) = match rows {
+            RowsOf::Prompts => {
+                let outs = lowering.u32(cols)?;
+                (&PROMPT_GATED, Kernel::prompts(lowering, packing, prompts::GATED_BANDS, &[outs]))
+            }
+            _ => (&GENERATED_GATED, self.kernel),
+        };
+        let (mut buffers, end) = if kernel.converts() {
+            (self.input.plain().to_vec(), skip)
+        } else {
+            let (x, end) = self.input.convert(lowering, rows, Form::of(packing, rows), skip)?;
+            (vec![x], end)
+        };
         let most = rows.most(lowering.bucket);
         let bytes = match rows {
             RowsOf::Prompts => Form::Rounded.bytes(most, cols.div_ceil(TILE_COLS)),
             _ => most.checked_mul(cols).and_then(|n| n.checked_mul(4)),
         };
         let (out, end) = lowering.scratch_bytes(end, bytes)?;
-        self.multiply(lowering, rows, x, out)?;
-        match rows {
-            // They are rounded already.
-            RowsOf::Prompts => down.multiply(lowering, down.maps, rows, (out, cols)),
-            _ => down.launch_rows(lowering, &Input { x: out, cols, norm: None, gather: false }, rows, end),
-        }
+        buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
+        self.multiply(lowering, rows, (source, kernel), &buffers)?;
+        let next = Input { x: out, cols, norm: None, gather: false };
+        let converted = (rows == RowsOf::Prompts).then_some(out);
+        down.launch_rows(lowering, &next, rows, end, converted)
     }
 
-    fn multiply(&self, lowering: &mut Lowering<'_>, rows: RowsOf, x: Argument, out: Argument) -> Result<()> {
-        let (first_at, end_at) = Layout::span(rows);
+    fn multiply(
+        &self,
+        lowering: &mut Lowering<'_>,
+        rows: RowsOf,
+        (source, kernel): (&'static Source, Kernel),
+        buffers: &[Argument],
+    ) -> Result<()> {
         let args = GatedArgs {
-            first_at,
-            end_at,
-            n_tiles: self.shape.n_tiles,
-            x_rows: lowering.u32(rows.most(lowering.bucket))?,
+            shape: self.input.shape(lowering, rows)?,
             cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
-        };
-        let packing = self.shape.packing;
-        let (source, kernel) = match rows {
-            RowsOf::Prompts => {
-                (&PROMPT_GATED, Kernel::prompts(lowering, packing, prompts::GATED_BANDS, &[args.cols]))
-            }
-            _ => (&GENERATED_GATED, self.kernel),
         };
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));
         let grid = Grid { x: x_groups, rows, rows_each, threads };
-        let buffers = [x, Argument::Tiles(self.gate), Argument::Tiles(self.up), out];
-        let name = (packing.name(), &*format!("_{rows_each}"));
-        let launch = lowering.launch_for(source, name, grid, args, &buffers);
+        let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
+        let launch = lowering.launch_for(source, name, grid, args, buffers);
         launch.early = true;
         launch.shared = shared;
         Ok(())

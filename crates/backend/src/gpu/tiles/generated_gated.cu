@@ -3,26 +3,37 @@
 #include "many_rows.h"
 #include "packings.h"
 
-#define GATED_PARAMETERS                                                                                   \
-    const GatedArgs args, const uint *inputs, const uchar *x, const uchar *gate, const uchar *up, float *out
+#define FEW_BODY(TILE, SINGLE, INPUT)                 \
+    typedef FewRows<TILE, SINGLE> F;                  \
+    const GatedWeights<F> weights = {args, gate, up}; \
+    const WriteGated<F> write = {args, out};          \
+    multiply_few<F>(inputs, args.shape, INPUT, weights, (args.cols + 15) / 16, write);
 
-#define FEW_KERNEL(NAME, TILE, SINGLE)                                                                     \
-    extern "C" __global__ void __launch_bounds__(512) NAME(GATED_PARAMETERS) {                             \
-        typedef FewRows<TILE, SINGLE> F;                                                                   \
-        const GatedWeights<F> weights = {args, gate, up};                                                  \
-        const WriteGated<F> write = {args, out};                                                           \
-        multiply_few<F>(inputs, args.first_at, args.end_at, args.n_tiles, x, weights, (args.cols + 15) / 16, write); \
+// Several blocks must find room on a multiprocessor for weights to keep coming.
+#define ONE_KERNEL(NAME, TILE)                                                            \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                  \
+        NAME(const GatedArgs args, const uint *inputs, const float *x, const float *norm, \
+             const uchar *gate, const uchar *up, float *out) {                            \
+        FEW_BODY(TILE, true, (PlainRow<F>{x, norm}))                                      \
+    }
+#define FEW_KERNEL(NAME, TILE)                                                                             \
+    extern "C" __global__ void __launch_bounds__(512)                                                      \
+        NAME(const GatedArgs args, const uint *inputs, const uchar *x, const uchar *gate, const uchar *up, \
+             float *out) {                                                                                 \
+        FEW_BODY(TILE, false, ConvertedRows<F>{x})                                                         \
     }
 #define MANY_KERNEL(NAME, TILE, ROWS)                                                                      \
-    extern "C" __global__ void __launch_bounds__(512) NAME(GATED_PARAMETERS) {                             \
+    extern "C" __global__ void __launch_bounds__(512)                                                      \
+        NAME(const GatedArgs args, const uint *inputs, const uchar *x, const uchar *gate, const uchar *up, \
+             float *out) {                                                                                 \
         gated_many<ManyRows<TILE, ROWS, 2> >(args, inputs, x, gate, up, out);                              \
     }
 
-#define GATED_KERNELS_OF(OP, TILE, NAME)         \
-    FEW_KERNEL(OP##_##NAME##_1, TILE, true)      \
-    FEW_KERNEL(OP##_##NAME##_8, TILE, false)     \
-    MANY_KERNEL(OP##_##NAME##_16, TILE, 16)      \
-    MANY_KERNEL(OP##_##NAME##_32, TILE, 32)      \
+#define GATED_KERNELS_OF(OP, TILE, NAME)    \
+    ONE_KERNEL(OP##_##NAME##_1, TILE)       \
+    FEW_KERNEL(OP##_##NAME##_8, TILE)       \
+    MANY_KERNEL(OP##_##NAME##_16, TILE, 16) \
+    MANY_KERNEL(OP##_##NAME##_32, TILE, 32) \
     MANY_KERNEL(OP##_##NAME##_64, TILE, 64)
 
 // `WEIGHT_FORMATS` names packings here.

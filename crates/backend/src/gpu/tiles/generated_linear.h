@@ -20,8 +20,8 @@ extern __shared__ __align__(128) uchar shared_memory[];
 // What a block does: rows from `first` on, and how many of them there are.
 struct BlockRows {
     uint first, n;
-    MEMBER BlockRows(const uint *inputs, uint first_at, uint end_at, uint most) {
-        const uint start = inputs[first_at], n_rows = inputs[end_at] - start, row = blockIdx.y * most;
+    MEMBER BlockRows(const uint *inputs, const TileShape &shape, uint most) {
+        const uint start = inputs[shape.first_at], n_rows = inputs[shape.end_at] - start, row = blockIdx.y * most;
         first = start + row;
         n = row >= n_rows ? 0 : min(most, n_rows - row);
     }

@@ -12,6 +12,8 @@ const SLOTS: u32 = 2;
 const SLOT_BYTES: u32 = 2304;
 /// Bytes of one SIMD-group's sums of a band for eight rows.
 const SUMS_BYTES: u32 = 4 * 8 * 20;
+/// What a kernel declares itself, and the driver takes.
+const RESERVED: u32 = 1152;
 /// Blocks of a processor beyond which more do not help.
 const MOST_BLOCKS: u32 = 4;
 
@@ -49,7 +51,9 @@ impl Kernel {
             Form::Split => &[1, 8][..],
             _ => &[1, 8, 16, 32, 64],
         };
-        let fits = |&&rows: &&u32| Self::shared(shape, rows) <= lowering.device.shared_limit;
+        let fits = |&&rows: &&u32| {
+            Self::shared(shape, rows).saturating_add(RESERVED) <= lowering.device.shared_limit
+        };
         let usable = || sizes.iter().filter(fits);
         let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().next_back())?;
         Some(Self {
@@ -58,6 +62,11 @@ impl Kernel {
             threads: 32 * PARTS * shape.maps,
             shared: Self::shared(shape, rows_each),
         })
+    }
+
+    /// Whether it reads its row as it is, and converts it.
+    pub fn converts(&self) -> bool {
+        self.rows_each == 1
     }
 
     /// Blocks for so many outputs.
@@ -70,7 +79,7 @@ impl Kernel {
         if self.rows_each > 8 {
             return n_blocks;
         }
-        let side_by_side = (device.shared_limit / self.shared.max(1)).clamp(1, MOST_BLOCKS);
+        let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, MOST_BLOCKS);
         n_blocks.min(device.units.saturating_mul(side_by_side))
     }
 

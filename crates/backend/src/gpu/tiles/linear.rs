@@ -4,8 +4,8 @@ use super::convert::{Form, Input};
 use super::kernel::{Kernel, MapShape};
 use super::packing::{Packing, TILE_COLS};
 use super::prompts;
-use crate::gpu::args::TileArgs;
-use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::args::{TileArgs, TileShape};
+use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{GENERATED_LINEAR, PROMPT_LINEAR};
 use crate::{Result, Rows, WeightId};
@@ -48,113 +48,104 @@ pub(crate) fn can(lowering: &Lowering<'_>, weights: impl IntoIterator<Item = Wei
 }
 
 impl Maps<'_> {
-    /// Converts the rows and multiplies them; `skip` bytes of scratch are in use.
+    /// Multiplies rows, which are converted first unless the kernel does it; `skip` bytes
+    /// of scratch are in use.
     pub fn launch(&self, lowering: &mut Lowering<'_>, input: &Input, skip: usize) -> Result<()> {
         // One after the other: they may use the same scratch.
-        RowsOf::roles(self.rows).iter().try_for_each(|&rows| self.launch_rows(lowering, input, rows, skip))
+        let mut roles = RowsOf::roles(self.rows).iter();
+        roles.try_for_each(|&rows| self.launch_rows(lowering, input, rows, skip, None))
     }
 
-    /// The same for some of the rows.
+    /// The same for some of the rows; `converted` is where they are if they are converted already.
     pub fn launch_rows(
         &self,
         lowering: &mut Lowering<'_>,
         input: &Input,
         rows: RowsOf,
         skip: usize,
+        mut converted: Option<Argument>,
     ) -> Result<()> {
         for form in [Form::Quantised, Form::Split, Form::Rounded] {
             let of_form = |map: &&Map| Form::of(packing(lowering, map), rows) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
-            if !maps.is_empty() {
-                let (x, _) = input.convert(lowering, rows, form, skip)?;
-                self.multiply(lowering, &maps, rows, (x, input.cols))?;
+            let mut rest = &maps[..];
+            while let Some(first) = rest.first() {
+                let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
+                let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
+                let kernel = kernel(lowering, input, rows, maps)?;
+                let x = match converted {
+                    _ if kernel.converts() => input.plain().to_vec(),
+                    Some(x) => vec![x],
+                    None => {
+                        let (x, _) = input.convert(lowering, rows, form, skip)?;
+                        converted = Some(x);
+                        vec![x]
+                    }
+                };
+                self.multiply(lowering, maps, (input.shape(lowering, rows)?, rows, kernel), x)?;
+                rest = later;
             }
+            converted = None;
         }
         Ok(())
     }
 
-    /// Multiplies rows that are converted already, for maps that take them so.
-    pub fn multiply(
-        &self,
-        lowering: &mut Lowering<'_>,
-        mut maps: &[Map],
-        rows: RowsOf,
-        x: (Argument, usize),
-    ) -> Result<()> {
-        while let Some(first) = maps.first() {
-            let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
-            let n = maps.iter().take(MAX_MAPS).take_while(same).count();
-            self.multiply_together(lowering, &maps[..n], rows, x)?;
-            maps = &maps[n..];
-        }
-        Ok(())
-    }
-
-    /// One launch, of maps of the same packing.
-    fn multiply_together(
+    /// One launch, of maps of the same packing; `buffers` are those of the rows.
+    fn multiply(
         &self,
         lowering: &mut Lowering<'_>,
         maps: &[Map],
-        rows: RowsOf,
-        (x, cols): (Argument, usize),
+        (shape, rows, kernel): (TileShape, RowsOf, Kernel),
+        mut buffers: Vec<Argument>,
     ) -> Result<()> {
-        let (first_at, end_at) = Layout::span(rows);
         let mut args = TileArgs {
-            first_at,
-            end_at,
-            n_tiles: lowering.u32(cols.div_ceil(TILE_COLS))?,
-            x_rows: lowering.u32(rows.most(lowering.bucket))?,
+            shape,
             block1: u32::MAX,
             block2: u32::MAX,
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
             ..TileArgs::default()
         };
-        let packing = packing(lowering, &maps[0]);
-        let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
-        let outs: Vec<u32> = outs.collect::<Result<_>>()?;
-        let kernel = kernel(lowering, rows, packing, args.n_tiles, &outs)?;
-        for (i, (map, &outs)) in maps.iter().zip(&outs).enumerate() {
-            match i {
-                0 => args.cols0 = outs,
-                1 => (args.block1, args.cols1) = (args.n_blocks, outs),
-                _ => (args.block2, args.cols2) = (args.n_blocks, outs),
-            }
-            args.has_bias |= u32::from(map.bias.is_some()) << i;
-            args.n_blocks += kernel.blocks(outs);
-        }
-        let mut buffers = vec![x];
         for i in 0..MAX_MAPS {
             // A map that is not there has no blocks; any buffers stand for its own.
             let map = maps.get(i).unwrap_or(&maps[0]);
+            let out_cols = lowering.u32(lowering.weight(map.weight).rows())?;
+            if i < maps.len() {
+                match i {
+                    0 => args.cols0 = out_cols,
+                    1 => (args.block1, args.cols1) = (args.n_blocks, out_cols),
+                    _ => (args.block2, args.cols2) = (args.n_blocks, out_cols),
+                }
+                args.has_bias |= u32::from(map.bias.is_some()) << i;
+                args.n_blocks += kernel.blocks(out_cols);
+            }
             let bias = map.bias.map_or(Argument::Inputs, Argument::Weight);
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
         let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
+        let name = (packing(lowering, &maps[0]).name(), &*suffix);
         let source = if rows == RowsOf::Prompts { &PROMPT_LINEAR } else { &GENERATED_LINEAR };
-        let launch = lowering.launch_for(source, (packing.name(), &suffix), grid, args, &buffers);
+        let launch = lowering.launch_for(source, name, grid, args, &buffers);
         launch.early = true;
         launch.shared = shared;
         Ok(())
     }
 }
 
-/// The kernel for maps of so many outputs each.
-fn kernel(
-    lowering: &Lowering<'_>,
-    rows: RowsOf,
-    packing: Packing,
-    n_tiles: u32,
-    outs: &[u32],
-) -> Result<Kernel> {
+/// The kernel for maps of the same packing.
+fn kernel(lowering: &Lowering<'_>, input: &Input, rows: RowsOf, maps: &[Map]) -> Result<Kernel> {
+    let packing = packing(lowering, &maps[0]);
     if rows == RowsOf::Prompts {
-        return Ok(Kernel::prompts(lowering, packing, prompts::LINEAR_BANDS, outs));
+        let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
+        let outs: Vec<u32> = outs.collect::<Result<_>>()?;
+        return Ok(Kernel::prompts(lowering, packing, prompts::LINEAR_BANDS, &outs));
     }
+    let n_tiles = lowering.u32(input.cols.div_ceil(TILE_COLS))?;
     let shape = MapShape { packing, n_tiles, maps: 1, bands: BANDS };
     let kernel = Kernel::generated(lowering, rows, shape);
-    kernel.ok_or_else(|| lowering.absent("linear", format!("{n_tiles} tiles a row"), NO_MEMORY))
+    kernel.ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))
 }
 
 fn packing(lowering: &Lowering<'_>, map: &Map) -> Packing {

@@ -56,9 +56,10 @@ template <typename M> struct ManyStream {
 
 // Sums of this SIMD-group's part of the columns of `band` and those after it.
 template <typename M>
-FN void multiply_many(const uint *inputs, uint first_at, uint end_at, uint n_tiles, const uchar *x,
-                      const uchar *weight, uint band, uint n_bands, typename M::Acc &acc) {
+FN void multiply_many(const uint *inputs, const TileShape &shape, const uchar *x, const uchar *weight,
+                      uint band, uint n_bands, typename M::Acc &acc) {
     const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint n_tiles = shape.n_tiles;
     ManyStream<M> stream(n_tiles);
     stream.band_stride = ulong(n_tiles) * M::Tile::BYTES;
     stream.n_bands = min(uint(M::BANDS), n_bands - band);
@@ -69,7 +70,7 @@ FN void multiply_many(const uint *inputs, uint first_at, uint end_at, uint n_til
     for (uint i = 0; i < SLOTS; i++) stream.ask_weights(i);
     allow_next();
     wait_for_inputs();
-    const uint n_rows = BlockRows(inputs, first_at, end_at, M::MOST).n;
+    const uint n_rows = BlockRows(inputs, shape, M::MOST).n;
     stream.n_row_tiles = (n_rows + 7) / 8;
     for (uint i = 0; i < SLOTS; i++) stream.ask_rows(i);
     for (uint i = 0; i < stream.part.n; i++) {
@@ -110,9 +111,9 @@ template <typename M, bool ADD>
 FN void map_many(const TileArgs &args, const uint *inputs, const uchar *x, const Outputs &outputs) {
     typename M::Acc acc = {};
     const Output output(args, outputs, blockIdx.x, M::BANDS);
-    multiply_many<M>(inputs, args.first_at, args.end_at, args.n_tiles, x, output.weight, output.band,
+    multiply_many<M>(inputs, args.shape, x, output.weight, output.band,
                      (output.cols + 15) / 16, acc);
-    const BlockRows rows(inputs, args.first_at, args.end_at, M::MOST);
+    const BlockRows rows(inputs, args.shape, M::MOST);
     add_parts<M>(acc, rows, [&](const float *sums, uint row, uint n) {
         for (uint i = threadIdx.x; i < 16 * M::BANDS * n; i += blockDim.x) {
             const uint at = i % (16 * M::BANDS), r = i / (16 * M::BANDS), o = 16 * output.band + at;
@@ -126,9 +127,9 @@ FN void gated_many(const GatedArgs &args, const uint *inputs, const uchar *x, co
                    float *out) {
     typename M::Acc acc = {};
     const uint band = blockIdx.x * M::BANDS;
-    multiply_many<M>(inputs, args.first_at, args.end_at, args.n_tiles, x, threadIdx.x / 32 < PARTS ? gate : up, band,
+    multiply_many<M>(inputs, args.shape, x, threadIdx.x / 32 < PARTS ? gate : up, band,
                      (args.cols + 15) / 16, acc);
-    const BlockRows rows(inputs, args.first_at, args.end_at, M::MOST);
+    const BlockRows rows(inputs, args.shape, M::MOST);
     add_parts<M>(acc, rows, [&](const float *sums, uint row, uint n) {
         for (uint i = threadIdx.x; i < 16 * M::BANDS * n; i += blockDim.x) {
             const uint at = i % (16 * M::BANDS), r = i / (16 * M::BANDS), o = 16 * band + at;

@@ -44,12 +44,11 @@ struct Output {
     }
 };
 
-// The parameters of entry points, and what they say.
-#define MAP_PARAMETERS(X)                                                                                 \
-    const TileArgs args, const uint *inputs, const X *x, const uchar *weight0, const float *bias0,        \
-        float *out0, const uchar *weight1, const float *bias1, float *out1, const uchar *weight2,         \
-        const float *bias2, float *out2
-#define MAP_OUTPUTS                                                                                       \
+// The parameters of entry points that name them.
+#define MAP_PARAMETERS                                                                               \
+    const uchar *weight0, const float *bias0, float *out0, const uchar *weight1, const float *bias1, \
+        float *out1, const uchar *weight2, const float *bias2, float *out2
+#define MAP_OUTPUTS \
     const Outputs outputs = {{weight0, weight1, weight2}, {bias0, bias1, bias2}, {out0, out1, out2}};
 
 #endif

@@ -3,11 +3,11 @@
 #include "packings.h"
 #include "prompt_linear.h"
 
-#define GATED_KERNEL(OP, PACKING, NAME, TOKENS)                                                            \
-    extern "C" __global__ void PROMPT_BOUNDS(TOKENS)                                                       \
+#define GATED_KERNEL(OP, PACKING, NAME, TOKENS)                                                              \
+    extern "C" __global__ void PROMPT_BOUNDS(TOKENS)                                                         \
         OP##_##NAME##_##TOKENS(const GatedArgs args, const uint *inputs, const ushort *x, const uchar *gate, \
-                               const uchar *up, ushort *out) {                                             \
-        PROMPT_BODY((prompt_gated<PACKING, TOKENS>(args, inputs, x, gate, up, out)));                      \
+                               const uchar *up, ushort *out) {                                               \
+        PROMPT_BODY((prompt_gated<PACKING, TOKENS>(args, inputs, x, gate, up, out)));                        \
     }
 
 #define GATED_KERNELS_OF(OP, PACKING, NAME) PROMPT_TOKENS(GATED_KERNEL, OP, PACKING, NAME)

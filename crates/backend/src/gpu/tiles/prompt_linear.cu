@@ -2,14 +2,15 @@
 #include "packings.h"
 #include "prompt_linear.h"
 
-#define PROMPT_KERNEL(NAME, PACKING, TOKENS, ADD)                                                         \
-    extern "C" __global__ void PROMPT_BOUNDS(TOKENS) NAME(MAP_PARAMETERS(ushort)) {                       \
-        MAP_OUTPUTS                                                                                       \
-        PROMPT_BODY((prompt_linear<PACKING, TOKENS, ADD>(args, inputs, x, outputs)));                        \
+#define PROMPT_KERNEL(NAME, PACKING, TOKENS, ADD)                                        \
+    extern "C" __global__ void PROMPT_BOUNDS(TOKENS)                                     \
+        NAME(const TileArgs args, const uint *inputs, const ushort *x, MAP_PARAMETERS) { \
+        MAP_OUTPUTS                                                                      \
+        PROMPT_BODY((prompt_linear<PACKING, TOKENS, ADD>(args, inputs, x, outputs)));    \
     }
 
-#define PROMPT_PAIR(OP, PACKING, NAME, TOKENS)                           \
-    PROMPT_KERNEL(OP##_##NAME##_store_##TOKENS, PACKING, TOKENS, false)  \
+#define PROMPT_PAIR(OP, PACKING, NAME, TOKENS)                          \
+    PROMPT_KERNEL(OP##_##NAME##_store_##TOKENS, PACKING, TOKENS, false) \
     PROMPT_KERNEL(OP##_##NAME##_add_##TOKENS, PACKING, TOKENS, true)
 
 #define PROMPT_KERNELS_OF(OP, PACKING, NAME) PROMPT_TOKENS(PROMPT_PAIR, OP, PACKING, NAME)

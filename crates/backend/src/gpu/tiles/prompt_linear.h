@@ -64,12 +64,12 @@ FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x,
     const uint first_row = place.rows * TOKENS;
     const Output output(args, outputs, place.outputs, 8);
     const Operands from =
-        operands(args, inputs, x, first_row, output.weight, output.cols, output.band + copier(), Packing::BYTES);
+        operands(args.shape, inputs, x, first_row, output.weight, output.cols, output.band + copier(), Packing::BYTES);
     if (from.n_rows <= 0) return;
     allow_next();
     float sums[TOKENS / 2];
     if (!multiply_all(Ring<Packing, TOKENS>{ring_memory()}, from, sums)) return;
-    write_rows<TOKENS, ADD>(output, args.scale, inputs[args.first_at] + first_row, uint(from.n_rows), sums);
+    write_rows<TOKENS, ADD>(output, args.scale, inputs[args.shape.first_at] + first_row, uint(from.n_rows), sums);
 }
 
 // Sums of gate and of up in shared memory, 64 outputs a row; the pitch keeps banks apart.
@@ -108,7 +108,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
                      ushort *out) {
     const BlockPlace place;
     const uint first_row = place.rows * TOKENS;
-    const Operands from = operands(args, inputs, x, first_row, copier() < 4 ? gate : up, args.cols,
+    const Operands from = operands(args.shape, inputs, x, first_row, copier() < 4 ? gate : up, args.cols,
                                    place.outputs * 4 + copier() % 4, Packing::BYTES);
     if (from.n_rows <= 0) return;
     allow_next();
@@ -121,7 +121,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
     stage_sums<TOKENS>(sums, staged);
     workers_barrier();
     const uint chunk = threadIdx.x % 8;
-    uint4 *to = (uint4 *)(out + (ulong(place.outputs) * args.x_rows + first_row) * STEP_COLS);
+    uint4 *to = (uint4 *)(out + (ulong(place.outputs) * args.shape.x_rows + first_row) * STEP_COLS);
     UNROLL_BY(1)
     for (uint token = threadIdx.x / 8; token < TOKENS && token < uint(from.n_rows); token += 32) {
         const float *gates = staged + token * GATED_PITCH, *ups = gates + TOKENS * GATED_PITCH;

@@ -10,6 +10,7 @@
 #ifndef QUARREL_PROMPT_PRODUCT_H
 #define QUARREL_PROMPT_PRODUCT_H
 
+#include "args.h"
 #include "fragments.h"
 #include "matrix.h"
 #include "prompt_x.h"
@@ -37,14 +38,13 @@ struct Operands {
 
 // For rows from the `first_row`-th of the launch's on, and of weights of `n_outputs`
 // rows the part that starts at `band`.
-template <typename Args>
-FN Operands operands(const Args &args, const uint *inputs, const ushort *x, uint first_row, const uchar *weight,
+FN Operands operands(const TileShape &shape, const uint *inputs, const ushort *x, uint first_row, const uchar *weight,
                      uint n_outputs, uint band, uint tile_bytes) {
     Operands from;
     from.x = x + first_row * STEP_COLS;
-    from.x_rows = args.x_rows;
-    from.n_steps = args.n_tiles;
-    from.n_rows = int(inputs[args.end_at] - inputs[args.first_at] - first_row);
+    from.x_rows = shape.x_rows;
+    from.n_steps = shape.n_tiles;
+    from.n_rows = int(inputs[shape.end_at] - inputs[shape.first_at] - first_row);
     // Bands beyond the last are read as the last; their results are not kept.
     band = min(band, (n_outputs + TILE_ROWS - 1) / TILE_ROWS - 1);
     from.band = weight + ulong(band) * from.n_steps * tile_bytes;

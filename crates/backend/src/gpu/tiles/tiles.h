@@ -20,8 +20,13 @@ template <bool SINGLE> struct QuantisedRows {
     uint q[4];
     float d[4], sum[4];
 
-    // Where the 16 bytes come from that stand at 16 `i` of a tile in shared memory.
-    static MEMBER uint source(uint i) { return !SINGLE || i < 4 ? 16 * i : 256 + 64 * i; }
+    // A single row's four columns from `col` on, to its tile in shared memory.
+    static MEMBER void put(uchar *tile, uint col, float4 v) {
+        const Rounded rounded(v);
+        const uint block = col / 32 % 2, half = col / 16 % 2, t = col % 16 / 4;
+        ((uint *)tile)[4 * t + 2 * block + half] = rounded.word;
+        if (col % 32 == 0) ((float *)tile)[16 + 2 * block] = rounded.d, ((float *)tile)[20 + 2 * block] = rounded.sum;
+    }
 
     template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {
         const uint t = lane % 4;
@@ -45,8 +50,13 @@ template <bool SINGLE> struct SplitRows {
     };
     uint2 parts[SPLIT_PARTS][4];
 
-    // A single row's four lanes stand first in every run.
-    static MEMBER uint source(uint i) { return SINGLE ? i / 2 * (BYTES / (4 * SPLIT_PARTS)) + i % 2 * 16 : 16 * i; }
+    static MEMBER void put(uchar *tile, uint col, float4 v) {
+        const Parts three(v);
+        UNROLL
+        for (uint part = 0; part < SPLIT_PARTS; part++) {
+            *(uint2 *)(tile + (4 * part + col / 16 % 4) * RUN_BYTES + 8 * (col % 16 / 4)) = three.pairs[part];
+        }
+    }
 
     template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {
         UNROLL

@@ -9,7 +9,7 @@ use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
-use crate::layers::{MISTRAL, PAGE_SIZE, Shape};
+use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 const MAPS: [(Format, u32); 6] = [
@@ -33,6 +33,7 @@ pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
     if wanted("decode") {
         for n_rows in [1, 8, 64] {
             decode(cuda, MISTRAL, n_rows).map_err(text)?;
+            decode(cuda, SMOLLM2, n_rows).map_err(text)?;
         }
     }
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {

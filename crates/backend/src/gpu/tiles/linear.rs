@@ -63,12 +63,12 @@ impl Maps<'_> {
         input: &Input,
         rows: RowsOf,
         skip: usize,
-        mut converted: Option<Argument>,
+        converted: Option<Argument>,
     ) -> Result<()> {
         for form in [Form::Quantised, Form::Split, Form::Rounded] {
             let of_form = |map: &&Map| Form::of(packing(lowering, map), rows) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
-            let mut rest = &maps[..];
+            let (mut rest, mut converted) = (&maps[..], converted);
             while let Some(first) = rest.first() {
                 let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
                 let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
@@ -85,7 +85,6 @@ impl Maps<'_> {
                 self.multiply(lowering, maps, (input.shape(lowering, rows)?, rows, kernel), x)?;
                 rest = later;
             }
-            converted = None;
         }
         Ok(())
     }

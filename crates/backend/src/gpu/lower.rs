@@ -27,6 +27,8 @@ pub(crate) enum Argument {
     Arena(usize),
     /// Tables made when the step was lowered, from this byte on.
     Tables(usize),
+    /// The tokens chosen last, one an output.
+    Chosen,
     /// A cache layer's keys.
     Keys(CacheLayerId),
     /// A cache layer's values.

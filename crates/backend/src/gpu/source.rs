@@ -45,6 +45,7 @@ macro_rules! sources {
 }
 
 sources! {
+    CHOOSE = "choose";
     EMBED = "embed";
     HEAD = "head";
     LINEAR_ADD = "linear_add";
@@ -72,6 +73,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("cache.h", include_str!("include/cache.h")),
     ("activations.h", include_str!("tiles/activations.h")),
     ("copies.h", include_str!("tiles/copies.h")),
+    ("choose.h", include_str!("include/choose.h")),
     ("cuda.h", include_str!("tiles/cuda.h")),
     ("few_rows.h", include_str!("tiles/few_rows.h")),
     ("fragments.h", include_str!("tiles/fragments.h")),

@@ -205,7 +205,12 @@ impl CudaRuntime {
             self.nvrtc = Some(Nvrtc::load(self.nvrtc_path.as_deref())?);
         }
         let nvrtc = self.nvrtc.as_ref().expect("it was just loaded");
-        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, nvrtc.target(self.arch)?)?;
+        let target = nvrtc.target(self.arch)?;
+        if nvrtc::has_warpgroups(self.arch) && !target.machine_code {
+            let reason = format!("NVRTC {:?} does not know this device; 11.8 is the first", nvrtc.version());
+            return Err(Error::Unavailable { backend: "cuda", reason });
+        }
+        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target)?;
         self.cache.put(&parts, &image);
         Ok(image)
     }
@@ -230,6 +235,10 @@ impl Runtime for CudaRuntime {
     fn has_tiles(&self) -> bool {
         // The first with integer matrix instructions of 32 columns.
         self.arch >= 80
+    }
+
+    fn has_warpgroups(&self) -> bool {
+        nvrtc::has_warpgroups(self.arch)
     }
 
     fn units(&self) -> u32 {

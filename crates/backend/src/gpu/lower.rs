@@ -70,6 +70,8 @@ pub(crate) struct Device {
     pub name: &'static str,
     /// Whether kernels over tiles are to be used.
     pub has_tiles: bool,
+    /// As [`Runtime::has_warpgroups`](super::Runtime::has_warpgroups).
+    pub has_warpgroups: bool,
     /// As [`Runtime::units`](super::Runtime::units).
     pub units: u32,
     /// As [`Runtime::shared_limit`](super::Runtime::shared_limit).
@@ -82,6 +84,7 @@ impl Device {
         Self {
             name: runtime.name(),
             has_tiles: runtime.has_tiles(),
+            has_warpgroups: runtime.has_warpgroups(),
             units: runtime.units(),
             shared_limit: runtime.shared_limit(),
         }

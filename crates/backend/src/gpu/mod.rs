@@ -293,6 +293,10 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.runtime.description()
     }
 
+    fn rounds_prompts(&self) -> bool {
+        self.runtime.has_tiles()
+    }
+
     fn rounds_scales(&self) -> bool {
         self.runtime.has_tiles()
     }

@@ -43,6 +43,12 @@ pub trait Runtime: Send {
         false
     }
 
+    /// Whether there are matrix instructions of four SIMD-groups together, which take
+    /// operands from threadgroup memory (CUDA's `wgmma`).
+    fn has_warpgroups(&self) -> bool {
+        false
+    }
+
     /// Processors that run threadgroups side by side.
     fn units(&self) -> u32 {
         1

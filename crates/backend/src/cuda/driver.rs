@@ -18,12 +18,14 @@ pub struct CudaRuntime {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     arch: u32,
+    units: u32,
+    shared_limit: u32,
     nvrtc_path: Option<std::path::PathBuf>,
     cache: KernelCache,
     /// Loaded at the first kernel that is not in the cache.
     nvrtc: Option<Nvrtc>,
-    /// By source and format.
-    modules: HashMap<(&'static str, Option<&'static str>), Arc<Module>>,
+    /// By source and definitions.
+    modules: HashMap<(&'static str, String), Arc<Module>>,
 }
 
 /// Device memory.
@@ -97,7 +99,15 @@ impl CudaRuntime {
         let stream = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
         let arch = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
+        let attribute = |attribute| {
+            let value = context.attribute(attribute).map_err(no_device)?;
+            u32::try_from(value).map_err(|e| unavailable(e.to_string()))
+        };
         Ok(Self {
+            units: attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_limit: attribute(
+                sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
             cache: KernelCache::new(options.kernel_cache.clone()),
             nvrtc_path: options.nvrtc.clone(),
             context,
@@ -120,22 +130,23 @@ impl CudaRuntime {
         self.context.bind_to_thread().map_err(failed("using the device"))
     }
 
-    fn module(&mut self, source: &'static Source, format: Option<&'static str>) -> Result<Arc<Module>> {
-        if let Some(module) = self.modules.get(&(source.name, format)) {
+    fn module(&mut self, source: &'static Source, definitions: &str) -> Result<Arc<Module>> {
+        let key = (source.name, definitions.to_owned());
+        if let Some(module) = self.modules.get(&key) {
             return Ok(module.clone());
         }
-        let image = self.image(source, format)?;
+        let image = self.image(source, definitions)?;
         // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
         let handle = handle.map_err(failed(&format!("loading kernels/{}", source.name)))?;
         let module = Arc::new(Module { context: self.context.clone(), handle });
-        self.modules.insert((source.name, format), module.clone());
+        self.modules.insert(key, module.clone());
         Ok(module)
     }
 
     /// The compiled source, from the cache or from NVRTC.
-    fn image(&mut self, source: &'static Source, format: Option<&'static str>) -> Result<Vec<u8>> {
-        let text = source.text(Dialect::Cuda, format);
+    fn image(&mut self, source: &'static Source, definitions: &str) -> Result<Vec<u8>> {
+        let text = source.text(Dialect::Cuda, definitions);
         // Without NVRTC's version: what another one compiled is as good, and finding it needs no compiler.
         let options = nvrtc::options(nvrtc::Target { arch: self.arch, machine_code: true }).join(" ");
         let parts = [text.as_str(), options.as_str()];
@@ -170,6 +181,18 @@ impl Runtime for CudaRuntime {
     fn has_tiles(&self) -> bool {
         // The first with integer matrix instructions of 32 columns.
         self.arch >= 80
+    }
+
+    fn has_warpgroups(&self) -> bool {
+        self.arch == 90
+    }
+
+    fn units(&self) -> u32 {
+        self.units
+    }
+
+    fn shared_limit(&self) -> u32 {
+        self.shared_limit
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -229,12 +252,12 @@ impl Runtime for CudaRuntime {
     fn kernel(
         &mut self,
         source: &'static Source,
-        format: Option<&'static str>,
+        definitions: &str,
         entry: &str,
         shared: u32,
     ) -> Result<Kernel> {
         self.bind()?;
-        let module = self.module(source, format)?;
+        let module = self.module(source, definitions)?;
         let name = CString::new(entry).expect("names of kernels have no zero byte");
         // SAFETY: the module is loaded, and the kernel keeps it so.
         let function = unsafe { result::module::get_function(module.handle, name) };

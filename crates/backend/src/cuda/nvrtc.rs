@@ -149,10 +149,15 @@ impl Nvrtc {
 
 /// The options every kernel is compiled with.
 pub fn options(target: Target) -> Vec<String> {
-    let kind = if target.machine_code { "sm" } else { "compute" };
+    // The `a` has what later chips have not: instructions for groups of warps.
+    let architecture = match target {
+        Target { arch: 90, machine_code: true } => "sm_90a".to_owned(),
+        Target { arch, machine_code: true } => format!("sm_{arch}"),
+        Target { arch, machine_code: false } => format!("compute_{arch}"),
+    };
     // No contraction: fused multiply-adds are written out, so that every
     // instance of a template rounds alike and unpacking is as the format says.
-    vec![format!("--gpu-architecture={kind}_{}", target.arch), "--std=c++17".into(), "--fmad=false".into()]
+    vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), "--fmad=false".into()]
 }
 
 struct OpenProgram<'a> {

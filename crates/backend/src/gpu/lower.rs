@@ -8,7 +8,8 @@ use gguf::Format;
 
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
-use super::source::Source;
+use super::runtime::Device;
+use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
@@ -27,6 +28,8 @@ pub(crate) enum Argument {
     Arena(usize),
     /// Tables made when the step was lowered, from this byte on.
     Tables(usize),
+    /// The launch's batch of generated rows, of the group's.
+    Batch(usize),
     /// A cache layer's keys.
     Keys(CacheLayerId),
     /// A cache layer's values.
@@ -47,8 +50,8 @@ pub(crate) struct Grid {
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub source: &'static Source,
-    /// The weight format it is compiled for, if it reads weights.
-    pub format: Option<&'static str>,
+    /// What it is compiled with.
+    pub definitions: String,
     pub entry: String,
     pub grid: Grid,
     pub args: Vec<u32>,
@@ -57,15 +60,15 @@ pub(crate) struct Launch {
     pub shared: u32,
     /// Whether the kernel waits itself for the launches before it.
     pub early: bool,
+    /// The cache group whose batches of generated rows it is for, one at a time.
+    pub batches: Option<usize>,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
 }
 
 /// What the ops of a step are lowered into.
 pub(crate) struct Lowering<'a> {
-    pub backend: &'static str,
-    /// Whether kernels over tiles are to be used.
-    pub has_tiles: bool,
+    pub device: Device,
     pub bucket: Bucket,
     pub layout: &'a Layout,
     step: &'a Step,
@@ -82,15 +85,14 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     /// Lowers a step that has passed [`Step::check`].
     pub fn new(
-        (backend, has_tiles): (&'static str, bool),
+        device: Device,
         step: &'a Step,
         bucket: Bucket,
         (weights, cache): (&'a [Weight], &'a CacheConfig),
         (layout, plan): (&'a Layout, &'a Plan),
     ) -> Result<Self> {
         let mut lowering = Self {
-            backend,
-            has_tiles,
+            device,
             bucket,
             layout,
             step,
@@ -147,7 +149,7 @@ impl<'a> Lowering<'a> {
 
     /// A written absence.
     pub fn absent(&self, op: &'static str, what: impl Into<String>, reason: &'static str) -> Error {
-        Error::Absent { backend: self.backend, op, what: what.into(), reason }
+        Error::Absent { backend: self.device.name, op, what: what.into(), reason }
     }
 
     /// The part of a kernel's name that says which format it reads.
@@ -229,7 +231,7 @@ impl<'a> Lowering<'a> {
         buffers: &[Argument],
     ) -> &mut Launch {
         let launch = self.launch(source, format!("{}_{format}{suffix}", source.name), grid, args, buffers);
-        launch.format = Some(format);
+        launch.definitions = source::weight_format(format);
         launch
     }
 
@@ -244,13 +246,14 @@ impl<'a> Lowering<'a> {
     ) -> &mut Launch {
         self.launches.push(Launch {
             source,
-            format: None,
+            definitions: String::new(),
             entry: entry.into(),
             grid,
             args: bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec(),
             buffers: [&[Argument::Inputs], buffers].concat(),
             shared: 0,
             early: false,
+            batches: None,
             embeds: false,
         });
         self.launches.last_mut().expect("one was just added")

@@ -21,6 +21,34 @@ pub struct Shape {
     pub early: bool,
 }
 
+/// What lowering must know of a device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Device {
+    /// See [`Runtime::name`].
+    pub name: &'static str,
+    /// See [`Runtime::has_tiles`].
+    pub has_tiles: bool,
+    /// See [`Runtime::has_warpgroups`].
+    pub has_warpgroups: bool,
+    /// See [`Runtime::units`].
+    pub units: u32,
+    /// See [`Runtime::shared_limit`].
+    pub shared_limit: u32,
+}
+
+impl Device {
+    /// What a runtime says.
+    pub fn of(runtime: &impl Runtime) -> Self {
+        Self {
+            name: runtime.name(),
+            has_tiles: runtime.has_tiles(),
+            has_warpgroups: runtime.has_warpgroups(),
+            units: runtime.units(),
+            shared_limit: runtime.shared_limit(),
+        }
+    }
+}
+
 /// A device with its own memory and one queue, on which work is done in order.
 pub trait Runtime: Send {
     /// Memory on the device, freed when dropped.
@@ -39,6 +67,22 @@ pub trait Runtime: Send {
     /// Whether the kernels over tiles of weights run here (`gpu/tiles/`).
     fn has_tiles(&self) -> bool {
         false
+    }
+
+    /// Whether groups of four SIMD-groups multiply together, straight from threadgroup memory
+    /// (Hopper's `wgmma`).
+    fn has_warpgroups(&self) -> bool {
+        false
+    }
+
+    /// Multiprocessors, each of which has threadgroups of its own.
+    fn units(&self) -> u32 {
+        1
+    }
+
+    /// Bytes of threadgroup memory that one threadgroup may ask for.
+    fn shared_limit(&self) -> u32 {
+        32 << 10
     }
 
     /// Free and total memory, where the device says.
@@ -68,8 +112,7 @@ pub trait Runtime: Send {
     /// [`crate::Error::Device`].
     fn copy_within(&mut self, buffer: &Self::Buffer, from: usize, to: usize, bytes: usize) -> Result<()>;
 
-    /// The entry point `entry` of `source`, compiled at first use; one that
-    /// reads weights names their `format`, so that no other's are compiled.
+    /// The entry point `entry` of `source`, compiled with `definitions` at first use.
     /// `shared` is as in [`Shape`].
     ///
     /// # Errors
@@ -77,7 +120,7 @@ pub trait Runtime: Send {
     fn kernel(
         &mut self,
         source: &'static Source,
-        format: Option<&'static str>,
+        definitions: &str,
         entry: &str,
         shared: u32,
     ) -> Result<Self::Kernel>;

@@ -49,7 +49,7 @@ pub(crate) fn can(lowering: &Lowering<'_>, weights: impl IntoIterator<Item = Wei
         let weight = lowering.weight(id);
         Packing::of(weight.format()).is_some() && weight.cols().is_multiple_of(4)
     };
-    lowering.has_tiles && weights.into_iter().all(fits)
+    lowering.device.has_tiles && weights.into_iter().all(fits)
 }
 
 impl Maps<'_> {

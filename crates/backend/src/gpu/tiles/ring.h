@@ -6,8 +6,6 @@
 
 #include "cuda.h"
 
-FN uint shared_address(const void *p) { return uint(__cvta_generic_to_shared(p)); }
-
 // One lane's copy of `bytes`, a multiple of 16 as both addresses are; `barrier` learns of its end.
 FN void copy_to_shared(uchar *to, const uchar *from, uint bytes, uint barrier) {
 #if __CUDA_ARCH__ >= 900

@@ -13,7 +13,7 @@ const THREADS: u32 = 128;
 impl Embed {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let table = lowering.weight(self.table);
-        let packing = Packing::of(table.format()).filter(|_| lowering.has_tiles);
+        let packing = Packing::of(table.format()).filter(|_| lowering.device.has_tiles);
         let args = EmbedArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
             ids_at: lowering.layout.ids,

@@ -45,6 +45,11 @@ pub trait Backend: Send {
         None
     }
 
+    /// Bytes that a weight takes once it is loaded.
+    fn weight_bytes(&self, weight: &Weight) -> u64 {
+        weight.bytes().len() as u64
+    }
+
     /// Takes the model's weights; [`crate::WeightId`] `i` is `weights[i]` from now on.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub fn choose(args: &LoadArgs) -> Result<Device> {
         }
     }
     if let Err(error) = Nvrtc::load(options.nvrtc.as_deref()) {
-        give_up("the GPU is not used", &error);
+        give_up("the GPU is not used; install NVRTC, or name its file in QUARREL_NVRTC", &error);
         return Ok(Device::Cpu);
     }
     Ok(device)
@@ -140,4 +140,49 @@ pub fn threads(args: &LoadArgs) -> usize {
 /// One thread for each core.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn asked_by(options: &[&str]) -> Result<Device> {
+        let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
+        let Command::Run(args) = Cli::try_parse_from(words)?.command else { panic!("it is `run`") };
+        asked(&args.model.load)
+    }
+
+    #[test]
+    fn options_say_which_device_is_meant() {
+        let cuda = |options: &[&str]| match asked_by(options).unwrap() {
+            Device::Cpu => None,
+            Device::Cuda { options, or_cpu } => Some((options.device, or_cpu)),
+        };
+        assert_eq!(cuda(&[]), Some((0, true)));
+        assert_eq!(cuda(&["--threads", "2", "--weights", "auto"]), Some((0, true)));
+        assert_eq!(cuda(&["--backend", "cuda"]), Some((0, false)));
+        assert_eq!(cuda(&["--device", "1"]), Some((1, false)));
+        assert_eq!(cuda(&["--backend", "cpu"]), None);
+        assert_eq!(cuda(&["--isa", "scalar"]), None);
+        assert_eq!(cuda(&["--weights", "mapped"]), None);
+        for wrong in [
+            &["--backend", "cpu", "--device", "0"][..],
+            &["--backend", "cuda", "--isa", "scalar"],
+            &["--device", "0", "--weights", "interleaved"],
+        ] {
+            assert!(asked_by(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_takes_what_a_gpu_cannot_but_no_mistakes() {
+        let reason = "it is absent";
+        let absent = backend::Error::Absent { backend: "cuda", op: "op", what: "it".into(), reason };
+        assert!(is_obstacle(&absent.into()));
+        assert!(!is_obstacle(&backend::Error::Step("is wrong".into()).into()));
+        assert!(!is_obstacle(&model::Error::Option { option: "context", problem: "is 0".into() }));
+    }
 }

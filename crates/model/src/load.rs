@@ -152,7 +152,8 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
     let sizes = forward::write_step(&config, &map, config.context_length, Hidden::Kept).step;
     let max_outputs = options.max_outputs.min(options.max_batch_tokens);
     let scratch = memory::scratch(&sizes, options.max_batch_tokens, max_outputs);
-    let (needs, plan) = options.plan(&config, file.tensor_bytes(), scratch)?;
+    let weight_bytes = weights.iter().map(|weight| backend.weight_bytes(weight)).sum();
+    let (needs, plan) = options.plan(&config, weight_bytes, scratch)?;
     let cache = needs.config(&config, plan.context)?;
     let limits = RunnerLimits {
         n_vocab: config.n_vocab,

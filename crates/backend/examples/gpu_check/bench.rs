@@ -9,7 +9,7 @@ use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
-use crate::layers::{MISTRAL, Shape};
+use crate::layers::{MISTRAL, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 const MAPS: [(Format, u32); 6] = [
@@ -31,7 +31,10 @@ pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
         matvec(cuda, format, rows).map_err(text)?;
     }
     if wanted("decode") {
-        decode(cuda, MISTRAL, 32).map_err(text)?;
+        for rows in [1, 8, 64] {
+            decode(cuda, MISTRAL, 32, rows).map_err(text)?;
+            decode(cuda, SMOLLM2, 30, rows).map_err(text)?;
+        }
     }
     Ok(())
 }
@@ -62,22 +65,22 @@ fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
 }
 
 /// Whole decode steps with `n_layers` layers that share their weights' values, not their memory.
-fn decode(cuda: &mut Cuda, shape: Shape, n_layers: usize) -> Result<(), Error> {
+fn decode(cuda: &mut Cuda, shape: Shape, n_layers: usize, rows: usize) -> Result<(), Error> {
     let mut random = Random::new(SEED);
     let mut case = CaseBuilder::new(&mut random, "decode".into(), NO_BOUND);
     let values = shape.values(case.random, Format::Q4_0);
     let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
     let table = shape.table(&mut case, Format::Q4_0);
     let logits = shape.model(&mut case, &layers, table);
-    let cache = shape.cache(n_layers, 256);
-    let runs = vec![inputs(&cache, &[(1, 512)])];
+    let cache = shape.cache(n_layers, 32 * rows as u32);
+    let runs = vec![inputs(&cache, &vec![(1, 512); rows])];
     let case = case.build(cache, runs, vec![logits]);
     let seconds = median_seconds(cuda, &case, 20)?;
     println!(
-        "decode {} Q4_0, {n_layers} layers, context 512: {:.2} ms, {:.0} tokens/s",
+        "decode {} Q4_0, {n_layers} layers, {rows} rows, context 512: {:.2} ms, {:.0} tokens/s",
         shape.name,
         seconds * 1e3,
-        1.0 / seconds
+        rows as f64 / seconds
     );
     Ok(())
 }

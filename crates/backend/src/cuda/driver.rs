@@ -99,15 +99,14 @@ impl CudaRuntime {
         let stream = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
         let arch = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
+        use sys::CUdevice_attribute as Attribute;
         let attribute = |attribute| {
             let value = context.attribute(attribute).map_err(no_device)?;
             u32::try_from(value).map_err(|e| unavailable(e.to_string()))
         };
         Ok(Self {
-            units: attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_limit: attribute(
-                sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-            )?,
+            units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             cache: KernelCache::new(options.kernel_cache.clone()),
             nvrtc_path: options.nvrtc.clone(),
             context,
@@ -157,7 +156,12 @@ impl CudaRuntime {
             self.nvrtc = Some(Nvrtc::load(self.nvrtc_path.as_deref())?);
         }
         let nvrtc = self.nvrtc.as_ref().expect("it was just loaded");
-        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, nvrtc.target(self.arch)?)?;
+        let target = nvrtc.target(self.arch)?;
+        if nvrtc::has_warpgroups(self.arch) && !target.machine_code {
+            let reason = format!("NVRTC {:?} does not know this device; 11.8 is the first", nvrtc.version());
+            return Err(Error::Unavailable { backend: "cuda", reason });
+        }
+        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target)?;
         self.cache.put(&parts, &image);
         Ok(image)
     }
@@ -184,7 +188,7 @@ impl Runtime for CudaRuntime {
     }
 
     fn has_warpgroups(&self) -> bool {
-        self.arch == 90
+        nvrtc::has_warpgroups(self.arch)
     }
 
     fn units(&self) -> u32 {

@@ -147,17 +147,23 @@ impl Nvrtc {
     }
 }
 
+/// Whether kernels are compiled for the `wgmma` instructions, which one architecture alone has.
+pub fn has_warpgroups(arch: u32) -> bool {
+    arch == 90
+}
+
 /// The options every kernel is compiled with.
 pub fn options(target: Target) -> Vec<String> {
-    // The `a` has what later chips have not: instructions for groups of warps.
-    let architecture = match target {
-        Target { arch: 90, machine_code: true } => "sm_90a".to_owned(),
-        Target { arch, machine_code: true } => format!("sm_{arch}"),
-        Target { arch, machine_code: false } => format!("compute_{arch}"),
-    };
+    let kind = if target.machine_code { "sm" } else { "compute" };
+    // What is special to an architecture is in machine code alone.
+    let special = if target.machine_code && has_warpgroups(target.arch) { "a" } else { "" };
     // No contraction: fused multiply-adds are written out, so that every
     // instance of a template rounds alike and unpacking is as the format says.
-    vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), "--fmad=false".into()]
+    vec![
+        format!("--gpu-architecture={kind}_{}{special}", target.arch),
+        "--std=c++17".into(),
+        "--fmad=false".into(),
+    ]
 }
 
 struct OpenProgram<'a> {

@@ -26,6 +26,7 @@ macro_rules! kernel_args {
     };
     (@c u32) => { "unsigned int" };
     (@c f32) => { "float" };
+    (@c TileShape) => { "TileShape" };
 }
 
 kernel_args! {
@@ -72,17 +73,32 @@ kernel_args! {
         /// Added to the mean square.
         eps: f32,
     }
-    /// Up to three linear maps of the same rows, over tiles.
-    TileArgs {
+    /// Rows that are multiplied over tiles.
+    TileShape {
         /// First row.
         first_at: u32,
         /// Behind the last row.
         end_at: u32,
+        /// Elements a row.
+        cols: u32,
         /// Tiles of 64 columns a row.
         n_tiles: u32,
-        /// First threadgroup of the second map.
+        /// Of a kernel that converts its row: rows to read instead of `0..`, or 0.
+        gather_at: u32,
+        /// Of such a kernel: 1 if the row is normalised.
+        has_norm: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+    /// Up to three linear maps of the same rows, over tiles.
+    TileArgs {
+        /// The rows.
+        shape: TileShape,
+        /// Blocks of bands in all; a threadgroup does one, or several in turn.
+        n_blocks: u32,
+        /// First block of the second map.
         block1: u32,
-        /// First threadgroup of the third map.
+        /// First block of the third map.
         block2: u32,
         /// Outputs of the first map.
         cols0: u32,
@@ -99,12 +115,8 @@ kernel_args! {
     }
     /// Gate and up projections with the gated activation, over tiles.
     GatedArgs {
-        /// First row.
-        first_at: u32,
-        /// Behind the last row.
-        end_at: u32,
-        /// Tiles of 64 columns a row.
-        n_tiles: u32,
+        /// The rows.
+        shape: TileShape,
         /// Outputs.
         cols: u32,
         /// 1 for the tanh form of GELU, 0 for SiLU.

@@ -8,7 +8,6 @@ use gguf::Format;
 
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
-use super::runtime::Device;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
@@ -64,6 +63,34 @@ pub(crate) struct Launch {
     pub batches: Option<usize>,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
+}
+
+/// What lowering asks of a device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Device {
+    /// The backend's name.
+    pub name: &'static str,
+    /// Whether kernels over tiles are to be used.
+    pub has_tiles: bool,
+    /// As [`Runtime::has_warpgroups`](super::Runtime::has_warpgroups).
+    pub has_warpgroups: bool,
+    /// As [`Runtime::units`](super::Runtime::units).
+    pub units: u32,
+    /// As [`Runtime::shared_limit`](super::Runtime::shared_limit).
+    pub shared_limit: u32,
+}
+
+impl Device {
+    /// What a runtime says.
+    pub fn of(runtime: &impl super::Runtime) -> Self {
+        Self {
+            name: runtime.name(),
+            has_tiles: runtime.has_tiles(),
+            has_warpgroups: runtime.has_warpgroups(),
+            units: runtime.units(),
+            shared_limit: runtime.shared_limit(),
+        }
+    }
 }
 
 /// What the ops of a step are lowered into.

@@ -36,9 +36,8 @@ use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Step, StepInputs, TokenInputs, Weight};
 use inputs::{Layout, RowOrder};
-use lower::{Argument, Launch, Lowering};
+use lower::{Argument, Device, Launch, Lowering};
 use lowered::{Lowered, StepMemory};
-use runtime::Device;
 use tiles::packing::{self, Packing};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
@@ -212,6 +211,14 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.runtime.memory()
     }
 
+    fn weight_bytes(&self, weight: &Weight) -> u64 {
+        let bytes = match Packing::of(weight.format()) {
+            Some(packing) if self.runtime.has_tiles() => packing.bytes(weight.rows(), weight.cols()),
+            _ => weight.bytes().len(),
+        };
+        bytes as u64
+    }
+
     fn load(&mut self, weights: Vec<Weight>) -> Result<()> {
         for weight in &weights {
             if self.runtime.has_tiles() && Packing::of(weight.format()).is_some() {
@@ -226,7 +233,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         }
         self.lowered.clear();
         self.device_weights.clear();
-        let bytes = weights.iter().map(|weight| weight.bytes().len() as u64).sum();
+        let bytes = weights.iter().map(|weight| self.weight_bytes(weight)).sum();
         self.require_memory("the weights", bytes)?;
         self.weights = weights;
         Ok(())

@@ -21,34 +21,6 @@ pub struct Shape {
     pub early: bool,
 }
 
-/// What lowering must know of a device.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Device {
-    /// See [`Runtime::name`].
-    pub name: &'static str,
-    /// See [`Runtime::has_tiles`].
-    pub has_tiles: bool,
-    /// See [`Runtime::has_warpgroups`].
-    pub has_warpgroups: bool,
-    /// See [`Runtime::units`].
-    pub units: u32,
-    /// See [`Runtime::shared_limit`].
-    pub shared_limit: u32,
-}
-
-impl Device {
-    /// What a runtime says.
-    pub fn of(runtime: &impl Runtime) -> Self {
-        Self {
-            name: runtime.name(),
-            has_tiles: runtime.has_tiles(),
-            has_warpgroups: runtime.has_warpgroups(),
-            units: runtime.units(),
-            shared_limit: runtime.shared_limit(),
-        }
-    }
-}
-
 /// A device with its own memory and one queue, on which work is done in order.
 pub trait Runtime: Send {
     /// Memory on the device, freed when dropped.
@@ -69,18 +41,18 @@ pub trait Runtime: Send {
         false
     }
 
-    /// Whether groups of four SIMD-groups multiply together, straight from threadgroup memory
-    /// (Hopper's `wgmma`).
+    /// Whether there are matrix instructions of four SIMD-groups together, which take
+    /// operands from threadgroup memory (CUDA's `wgmma`).
     fn has_warpgroups(&self) -> bool {
         false
     }
 
-    /// Multiprocessors, each of which has threadgroups of its own.
+    /// Processors that run threadgroups side by side.
     fn units(&self) -> u32 {
         1
     }
 
-    /// Bytes of threadgroup memory that one threadgroup may ask for.
+    /// Bytes of threadgroup memory that one threadgroup may have.
     fn shared_limit(&self) -> u32 {
         32 << 10
     }

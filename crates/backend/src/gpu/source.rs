@@ -72,6 +72,8 @@ const HEADERS: &[(&str, &str)] = &[
     ("cache.h", include_str!("include/cache.h")),
     ("activations.h", include_str!("tiles/activations.h")),
     ("cuda.h", include_str!("tiles/cuda.h")),
+    ("few_rows.h", include_str!("tiles/few_rows.h")),
+    ("many_rows.h", include_str!("tiles/many_rows.h")),
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
     ("packings.h", include_str!("tiles/packings.h")),
     ("tiles.h", include_str!("tiles/tiles.h")),

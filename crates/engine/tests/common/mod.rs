@@ -6,7 +6,7 @@ pub mod delayed;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend::Backend;
 use backend::cuda::{Cuda, CudaOptions};
@@ -164,5 +164,9 @@ pub fn cuda() -> Box<dyn Backend> {
         nvrtc: std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into),
         ..CudaOptions::default()
     };
-    Box::new(Cuda::open(&options).unwrap_or_else(|e| panic!("{e}")))
+    let open = || Cuda::open(&options).unwrap_or_else(|e| panic!("{e}"));
+    // As long as one is open, the driver opens others at once.
+    static FIRST: Mutex<Option<Cuda>> = Mutex::new(None);
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(open);
+    Box::new(open())
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::sync::{Mutex, PoisonError};
+
 use backend::cuda::{Cuda, CudaOptions};
 use backend::{Backend, GroupInputs, KvFormat, Role, SequenceInputs, StepInputs, TokenInputs};
 use quarrel_model::{Error, LoadOptions, LoadedModel, ModelRunner, load, testing};
@@ -52,7 +54,11 @@ pub fn cuda() -> Box<dyn Backend> {
         nvrtc: std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into),
         ..CudaOptions::default()
     };
-    Box::new(Cuda::open(&options).unwrap_or_else(|e| panic!("{e}")))
+    let open = || Cuda::open(&options).unwrap_or_else(|e| panic!("{e}"));
+    // As long as one is open, the driver opens others at once.
+    static FIRST: Mutex<Option<Cuda>> = Mutex::new(None);
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(open);
+    Box::new(open())
 }
 
 /// The tiny models that a backend has all kernels for; it says which it has not.

@@ -25,46 +25,65 @@ FN uint pack_bf16(float low, float high) {
     return uint(float_to_bfloat(low)) | uint(float_to_bfloat(high)) << 16;
 }
 
-// Blocks of 32 columns rounded to 8 bits; eight lanes share one, four columns each.
-struct Quantise {
-    uchar *out;
-    uint n_tiles;
-    MEMBER void operator()(uint row, uint col, float4 v) const {
+// Four of a block of 32 columns rounded to 8 bits; eight lanes share it.
+struct Rounded {
+    uint word;
+    float d, sum;
+    MEMBER Rounded(float4 v) {
         const uint group = 0xffu << (threadIdx.x & 24);
         float m = larger_or_nan(larger_or_nan(fabsf(v.x), fabsf(v.y)), larger_or_nan(fabsf(v.z), fabsf(v.w)));
         for (uint i = 1; i < 8; i *= 2) m = larger_or_nan(m, __shfl_xor_sync(group, m, i));
         // A NaN must stay one: the scale carries it.
-        const float d = m / 127.0f, inverse = m > 0 ? 127.0f / m : m;
+        const float inverse = m > 0 ? 127.0f / m : m;
         const int q[4] = {__float2int_rn(v.x * inverse), __float2int_rn(v.y * inverse),
                           __float2int_rn(v.z * inverse), __float2int_rn(v.w * inverse)};
-        int sum = q[0] + q[1] + q[2] + q[3];
-        for (uint i = 1; i < 8; i *= 2) sum += __shfl_xor_sync(group, sum, i);
+        int total = q[0] + q[1] + q[2] + q[3];
+        for (uint i = 1; i < 8; i *= 2) total += __shfl_xor_sync(group, total, i);
+        word = (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | uint(q[3]) << 24;
+        d = m / 127.0f, sum = d * float(total);
+    }
+};
+
+struct Quantise {
+    uchar *out;
+    uint n_tiles;
+    MEMBER void operator()(uint row, uint col, float4 v) const {
+        const Rounded rounded(v);
         uchar *tile = place_of(out, row, col, n_tiles, QUANTISED_BYTES);
         const uint g = row % 8, block = col / 32 % 2, half = col / 16 % 2, t = col % 16 / 4;
-        const uint word = (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | uint(q[3]) << 24;
-        ((uint *)tile)[4 * (4 * g + t) + 2 * block + half] = word;
+        ((uint *)tile)[4 * (4 * g + t) + 2 * block + half] = rounded.word;
         if (col % 32 == 0) {
             float *scales = (float *)(tile + 512) + g / 2 * 4 + block * 2 + g % 2;
-            scales[0] = d;
-            scales[16] = d * float(sum);
+            scales[0] = rounded.d;
+            scales[16] = rounded.sum;
         }
     }
 };
 
-// A float as the sum of three bfloat16, which hold all of its bits.
+// Four floats, each as the sum of three bfloat16, which hold all of its bits.
+struct Parts {
+    uint2 pairs[SPLIT_PARTS];
+    MEMBER Parts(float4 v) {
+        UNROLL
+        for (uint part = 0; part < SPLIT_PARTS; part++) {
+            const uint low = pack_bf16(v.x, v.y), high = pack_bf16(v.z, v.w);
+            pairs[part] = make_uint2(low, high);
+            v.x -= bfloat_to_float(low & 0xffff), v.y -= bfloat_to_float(low >> 16);
+            v.z -= bfloat_to_float(high & 0xffff), v.w -= bfloat_to_float(high >> 16);
+        }
+    }
+};
+
 struct Split {
     uchar *out;
     uint n_tiles;
     MEMBER void operator()(uint row, uint col, float4 v) const {
         uchar *tile = place_of(out, row, col, n_tiles, SPLIT_PARTS * SPLIT_BYTES);
         const uint lane = 4 * (row % 8) + col % 16 / 4;
+        const Parts three(v);
         UNROLL
         for (uint part = 0; part < SPLIT_PARTS; part++) {
-            uint *to = (uint *)(tile + part * SPLIT_BYTES) + 2 * (32 * (col / 16 % 4) + lane);
-            const uint low = pack_bf16(v.x, v.y), high = pack_bf16(v.z, v.w);
-            to[0] = low, to[1] = high;
-            v.x -= bfloat_to_float(low & 0xffff), v.y -= bfloat_to_float(low >> 16);
-            v.z -= bfloat_to_float(high & 0xffff), v.w -= bfloat_to_float(high >> 16);
+            *(uint2 *)(tile + part * SPLIT_BYTES + 8 * (32 * (col / 16 % 4) + lane)) = three.pairs[part];
         }
     }
 };
@@ -81,33 +100,52 @@ struct Round {
     }
 };
 
-// Converts a row as it is, or normalised by `norm`.
+// Lanes that share a row's sum of squares: as many whatever the block's threads, so
+// that the sum is taken in one order.
+FN uint norm_lanes(uint cols) { return min(1024u, (cols / 4 + 31) / 32 * 32); }
+
+// What RMSNorm multiplies a row with. `partial` has 32 places.
+FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
+    const uint lanes = norm_lanes(cols);
+    for (uint lane = threadIdx.x; lane < lanes; lane += blockDim.x) {
+        float squares = 0;
+        for (uint i = 4 * lane; i < cols; i += 4 * lanes) {
+            const float4 v = *(const float4 *)(x + i);
+            squares = fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, squares))));
+        }
+        squares = simd_sum(squares);
+        if (lane % 32 == 0) partial[lane / 32] = squares;
+    }
+    group_barrier();
+    const uint lane = threadIdx.x % 32;
+    return 1.0f / exact_sqrt(simd_sum(lane < lanes / 32 ? partial[lane] : 0.0f) / float(cols) + eps);
+}
+
+// Four elements of a row from column `i` on, normalised where there is a norm; 0 behind its end.
+FN float4 row_elements(const float *x, const float *norm, float scale, uint cols, uint i) {
+    float4 v = {0, 0, 0, 0};
+    if (i >= cols) return v;
+    v = *(const float4 *)(x + i);
+    if (norm) {
+        const float4 w = *(const float4 *)(norm + i);
+        v.x = v.x * scale * w.x, v.y = v.y * scale * w.y, v.z = v.z * scale * w.z, v.w = v.w * scale * w.w;
+    }
+    return v;
+}
+
+// Converts a row, or a part of one as it is, or a whole one normalised by `norm`.
 template <typename Convert>
 FN void convert_row(const ConvertArgs &args, const uint *inputs, const float *x, const float *norm, float *partial,
                     const Convert &convert) {
-    const Threads t = threads();
     allow_next();
     wait_for_inputs();
     const uint row = inputs[args.first_at] + blockIdx.y;
     if (row >= inputs[args.end_at]) return;
     x += ulong(args.gather_at ? inputs[args.gather_at + row] : row) * args.cols;
-    float scale = 1;
-    if (norm) {
-        float squares = 0;
-        for (uint i = 4 * t.index; i < args.cols; i += 4 * t.count) {
-            const float4 v = *(const float4 *)(x + i);
-            squares = fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, squares))));
-        }
-        scale = 1.0f / exact_sqrt(group_sum(squares, partial, t) / float(args.cols) + args.eps);
-    }
-    for (uint i = 4 * t.index; i < 64 * args.n_tiles; i += 4 * t.count) {
-        float4 v = {0, 0, 0, 0};
-        if (i < args.cols) v = *(const float4 *)(x + i);
-        if (norm && i < args.cols) {
-            const float4 w = *(const float4 *)(norm + i);
-            v.x = v.x * scale * w.x, v.y = v.y * scale * w.y, v.z = v.z * scale * w.z, v.w = v.w * scale * w.w;
-        }
-        convert(row, i, v);
+    const float scale = norm ? norm_scale(x, args.cols, args.eps, partial) : 1;
+    // Without a norm several blocks share a row.
+    for (uint i = 4 * (blockIdx.x * blockDim.x + threadIdx.x); i < 64 * args.n_tiles; i += 4 * gridDim.x * blockDim.x) {
+        convert(row, i, row_elements(x, norm, scale, args.cols, i));
     }
 }
 

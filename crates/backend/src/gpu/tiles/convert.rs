@@ -2,7 +2,7 @@
 
 use super::packing::{Packing, TILE_COLS};
 use crate::Result;
-use crate::gpu::args::ConvertArgs;
+use crate::gpu::args::{ConvertArgs, TileShape};
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::ACTIVATIONS;
@@ -10,8 +10,10 @@ use crate::kernels::rms_norm::Norm;
 
 /// Columns that a thread converts at a time.
 const COLS_EACH: usize = 4;
-/// The most threads a row.
+/// The most threads of a row that is normalised, which one threadgroup does.
 const MAX_THREADS: usize = 1024;
+/// Threads of one that is not, and is shared by several.
+const SHARED_THREADS: usize = 256;
 
 /// What activations become; `activations.h` says how each lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,25 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// What a kernel over tiles must know of them.
+    pub fn shape(&self, lowering: &Lowering<'_>, rows: RowsOf) -> Result<TileShape> {
+        let (first_at, end_at) = Layout::span(rows);
+        Ok(TileShape {
+            first_at,
+            end_at,
+            cols: lowering.u32(self.cols)?,
+            n_tiles: lowering.u32(self.cols.div_ceil(TILE_COLS))?,
+            gather_at: if self.gather { lowering.layout.outputs } else { 0 },
+            has_norm: self.norm.is_some().into(),
+            eps: self.norm.map_or(0.0, |norm| norm.eps),
+        })
+    }
+
+    /// The buffers of a kernel that converts its row itself.
+    pub fn plain(&self) -> [Argument; 2] {
+        [self.x, self.norm.map_or(Argument::Inputs, |norm| Argument::Weight(norm.weight))]
+    }
+
     /// Converts rows to scratch behind `skip` bytes; where they are, and what is taken then.
     pub fn convert(
         &self,
@@ -78,8 +99,10 @@ impl Input {
             gather_at: if self.gather { lowering.layout.outputs } else { 0 },
             eps: self.norm.map_or(0.0, |norm| norm.eps),
         };
-        let threads = (self.cols / COLS_EACH).next_multiple_of(32).clamp(32, MAX_THREADS) as u32;
-        let grid = Grid { x: 1, rows, rows_each: 1, threads };
+        let wanted = (self.cols / COLS_EACH).next_multiple_of(32).max(32);
+        let threads = wanted.min(if self.norm.is_some() { MAX_THREADS } else { SHARED_THREADS });
+        let groups = if self.norm.is_some() { 1 } else { wanted.div_ceil(threads) };
+        let grid = Grid { x: lowering.u32(groups)?, rows, rows_each: 1, threads: lowering.u32(threads)? };
         let launch = match self.norm {
             None => lowering.launch(&ACTIVATIONS, form.kernel(), grid, args, &[self.x, out]),
             Some(norm) => {

@@ -1,11 +1,12 @@
 //! Gate, up and activation in one launch, where nobody else reads gate and up.
 
 use super::convert::{Form, Input};
+use super::generated::{Generated, MapShape};
 use super::linear;
 use super::packing::{Packing, TILE_COLS, TILE_ROWS};
 use crate::check::Access;
 use crate::gpu::args::GatedArgs;
-use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::GENERATED_GATED;
@@ -14,9 +15,7 @@ use crate::kernels::norm_linear::NormLinear;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, Op, Result, WeightId};
 
-/// Threads of `generated_gated`: eight SIMD-groups for each of the two weights.
-const THREADS: u32 = 512;
-/// Bands of 16 outputs that a block does of more than eight rows; of fewer it does one.
+/// Bands of 16 outputs that a block does at once, of more than eight rows.
 const BANDS: u32 = 2;
 
 /// Two ops that become one launch and the map that follows.
@@ -24,7 +23,8 @@ pub(crate) struct Gated<'a> {
     input: Input,
     gate: WeightId,
     up: WeightId,
-    packing: Packing,
+    shape: MapShape,
+    kernel: Generated,
     op: &'a SwigluLinearAdd,
 }
 
@@ -46,39 +46,46 @@ impl<'a> Gated<'a> {
             && Packing::of(lowering.weight(up.weight).format()) == Some(packing)
             && !reads_first(later, op.gate)
             && !reads_first(later, op.up);
+        if !fits {
+            return None;
+        }
+        let n_tiles = u32::try_from(lowering.desc(maps.x).cols.div_ceil(TILE_COLS)).ok()?;
+        let shape = MapShape { packing, n_tiles, maps: 2, bands: BANDS };
+        let rows = RowsOf::All(lowering.desc(op.gate).rows);
+        let kernel = Generated::choose(lowering, rows, shape)?;
         let input = Input {
             x: lowering.buffer(maps.x),
             cols: lowering.desc(maps.x).cols,
             norm: maps.norm,
             gather: false,
         };
-        fits.then_some(Self { input, gate: gate.weight, up: up.weight, packing, op })
+        Some(Self { input, gate: gate.weight, up: up.weight, shape, kernel, op })
     }
 
     /// Adds the launches.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let desc = lowering.desc(self.op.gate);
         let rows = RowsOf::All(desc.rows);
-        let (x, end) = self.input.convert(lowering, rows, Form::of(self.packing), 0)?;
+        let (mut buffers, end) = if self.kernel.converts() {
+            (self.input.plain().to_vec(), 0)
+        } else {
+            let (x, end) = self.input.convert(lowering, rows, Form::of(self.shape.packing), 0)?;
+            (vec![x], end)
+        };
         let (out, end) = lowering.scratch(end, desc.rows, desc.cols)?;
-        let (first_at, end_at) = Layout::span(rows);
+        buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
         let args = GatedArgs {
-            first_at,
-            end_at,
-            n_tiles: lowering.u32(self.input.cols.div_ceil(TILE_COLS))?,
+            shape: self.input.shape(lowering, rows)?,
             cols: lowering.u32(desc.cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
         };
-        let rows_each = linear::rows_each(rows.most(lowering.bucket));
-        let bands = if rows_each <= 8 { 1 } else { BANDS };
-        let grid =
-            Grid { x: args.cols.div_ceil(TILE_ROWS as u32 * bands), rows, rows_each, threads: THREADS };
-        let buffers = [x, Argument::Tiles(self.gate), Argument::Tiles(self.up), out];
-        let suffix = format!("_{rows_each}");
-        let launch =
-            lowering.launch_for(&GENERATED_GATED, (self.packing.name(), &suffix), grid, args, &buffers);
+        let Generated { rows_each, bands, threads, shared } = self.kernel;
+        let n_blocks = args.cols.div_ceil(TILE_ROWS as u32 * bands);
+        let grid = Grid { x: self.kernel.groups(&lowering.device, n_blocks), rows, rows_each, threads };
+        let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
+        let launch = lowering.launch_for(&GENERATED_GATED, name, grid, args, &buffers);
         launch.early = true;
-        launch.shared = linear::shared_bytes(self.packing, (rows_each, bands), THREADS);
+        launch.shared = shared;
         let down = Linear::new(self.op.weight, self.op.bias, desc.rows);
         let residual = lowering.buffer(self.op.residual);
         linear_add::launch(lowering, down, self.op.post_norm, self.op.scale, (out, end), residual)

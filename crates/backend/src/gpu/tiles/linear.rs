@@ -1,25 +1,19 @@
 //! Launches of linear maps over tiles.
 
 use super::convert::{Form, Input};
-use super::packing::{Packing, TILE_COLS, TILE_ROWS};
-use crate::gpu::args::TileArgs;
-use crate::gpu::inputs::{Layout, RowsOf};
+use super::generated::{Generated, MapShape};
+use super::packing::{Packing, TILE_ROWS};
+use crate::gpu::args::{TileArgs, TileShape};
+use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::GENERATED_LINEAR;
 use crate::{Result, Rows, WeightId};
 
-/// Threads of `generated_linear`: eight SIMD-groups.
-const THREADS: u32 = 256;
-/// Bands of 16 outputs that a block does of more than eight rows; of fewer it does one.
+/// Bands of 16 outputs that a block does at once, of more than eight rows.
 const BANDS: u32 = 4;
-/// Pieces of a ring, bytes of one, and the distance of sums, as `generated_linear.h` has them.
-const SLOTS: u32 = 2;
-const PIECE_BYTES: u32 = 2304;
-const SUMS_STRIDE: u32 = 20;
+const NO_MEMORY: &str = "a threadgroup's memory is too small for its rows; use the CPU backend";
 /// Maps that one launch does.
 const MAX_MAPS: usize = 3;
-/// Rows that a block can do, as `generated_linear.cu` has them.
-const ROWS_EACH: [u32; 5] = [1, 8, 16, 32, 64];
 
 /// One map and where its results go.
 #[derive(Debug, Clone, Copy)]
@@ -53,94 +47,86 @@ pub(crate) fn can(lowering: &Lowering<'_>, weights: impl IntoIterator<Item = Wei
 }
 
 impl Maps<'_> {
-    /// Converts the rows and multiplies them; `skip` bytes of scratch are in use.
+    /// Multiplies rows, which are converted first unless the kernel does it; `skip` bytes
+    /// of scratch are in use.
     pub fn launch(&self, lowering: &mut Lowering<'_>, input: &Input, skip: usize) -> Result<()> {
         let rows = RowsOf::All(self.rows);
+        let tile_shape = input.shape(lowering, rows)?;
         for form in [Form::Quantised, Form::Split] {
             let of_form = |map: &&Map| Form::of(packing(lowering, map)) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
-            if maps.is_empty() {
-                continue;
-            }
-            let (x, _) = input.convert(lowering, rows, form, skip)?;
+            let mut converted = None;
             let mut rest = &maps[..];
             while let Some(first) = rest.first() {
-                let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
+                let packing_of_first = packing(lowering, first);
+                let same = |map: &&Map| packing(lowering, map) == packing_of_first;
                 let n = rest.iter().take(MAX_MAPS).take_while(same).count();
-                self.multiply(lowering, &rest[..n], rows, (x, input.cols))?;
+                let shape = MapShape {
+                    packing: packing_of_first,
+                    n_tiles: tile_shape.n_tiles,
+                    maps: 1,
+                    bands: BANDS,
+                };
+                let kernel = Generated::choose(lowering, rows, shape)
+                    .ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))?;
+                let x = match converted {
+                    _ if kernel.converts() => input.plain().to_vec(),
+                    Some(x) => vec![x],
+                    None => {
+                        let (x, _) = input.convert(lowering, rows, form, skip)?;
+                        converted = Some(x);
+                        vec![x]
+                    }
+                };
+                self.multiply(lowering, &rest[..n], (tile_shape, shape, kernel), x)?;
                 rest = &rest[n..];
             }
         }
         Ok(())
     }
 
-    /// One launch, of maps of the same packing.
+    /// One launch, of maps of the same packing; `buffers` are those of the rows.
     fn multiply(
         &self,
         lowering: &mut Lowering<'_>,
         maps: &[Map],
-        rows: RowsOf,
-        (x, cols): (Argument, usize),
+        (tile_shape, shape, kernel): (TileShape, MapShape, Generated),
+        mut buffers: Vec<Argument>,
     ) -> Result<()> {
-        let (first_at, end_at) = Layout::span(rows);
         let mut args = TileArgs {
-            first_at,
-            end_at,
-            n_tiles: lowering.u32(cols.div_ceil(TILE_COLS))?,
+            shape: tile_shape,
             block1: u32::MAX,
             block2: u32::MAX,
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
             ..TileArgs::default()
         };
-        let rows_each = rows_each(rows.most(lowering.bucket));
-        let bands_each = if rows_each <= 8 { 1 } else { BANDS };
-        let mut blocks = 0;
-        let mut buffers = vec![x];
         for i in 0..MAX_MAPS {
-            // A map that is not there has no bands; any buffers stand for its own.
+            // A map that is not there has no blocks; any buffers stand for its own.
             let map = maps.get(i).unwrap_or(&maps[0]);
             let out_cols = lowering.u32(lowering.weight(map.weight).rows())?;
             if i < maps.len() {
-                let starts = [&mut 0, &mut args.block1, &mut args.block2];
-                *starts.into_iter().nth(i).expect("there are three") = blocks;
-                let cols = [&mut args.cols0, &mut args.cols1, &mut args.cols2];
-                *cols.into_iter().nth(i).expect("there are three") = out_cols;
+                match i {
+                    0 => args.cols0 = out_cols,
+                    1 => (args.block1, args.cols1) = (args.n_blocks, out_cols),
+                    _ => (args.block2, args.cols2) = (args.n_blocks, out_cols),
+                }
                 args.has_bias |= u32::from(map.bias.is_some()) << i;
-                blocks += out_cols.div_ceil(TILE_ROWS as u32 * bands_each);
+                args.n_blocks += out_cols.div_ceil(TILE_ROWS as u32 * kernel.bands);
             }
             let bias = map.bias.map_or(Argument::Inputs, Argument::Weight);
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
-        let grid = Grid { x: blocks, rows, rows_each, threads: THREADS };
+        let Generated { rows_each, threads, shared, .. } = kernel;
+        let x = kernel.groups(&lowering.device, args.n_blocks);
+        let grid = Grid { x, rows: RowsOf::All(self.rows), rows_each, threads };
         let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
-        let packing = packing(lowering, &maps[0]);
-        let launch = lowering.launch_for(&GENERATED_LINEAR, (packing.name(), &suffix), grid, args, &buffers);
+        let launch =
+            lowering.launch_for(&GENERATED_LINEAR, (shape.packing.name(), &suffix), grid, args, &buffers);
         launch.early = true;
-        launch.shared = shared_bytes(packing, (rows_each, bands_each), THREADS);
+        launch.shared = shared;
         Ok(())
     }
-}
-
-/// Bytes of threadgroup memory that a kernel of so many threads asks for, as `Sizes` of
-/// `generated_linear.h` has them: a ring for each SIMD-group, and sums of eight rows.
-pub(crate) fn shared_bytes(packing: Packing, (rows, bands): (u32, u32), threads: u32) -> u32 {
-    let tile = packing.tile_bytes() as u32;
-    let chunk = if bands == 1 { (PIECE_BYTES / tile).max(1) } else { 1 };
-    let rows_tile = match (Form::of(packing), rows) {
-        (Form::Quantised, 1) => 96,
-        (Form::Quantised, _) => rows.div_ceil(8) * 640,
-        (Form::Split, 1) => 384,
-        (Form::Split, _) => rows.div_ceil(8) * 3072,
-    };
-    let ring = 8 * SLOTS + SLOTS * chunk * (bands * tile + rows_tile);
-    let sums = 4 * 8 * bands * SUMS_STRIDE;
-    threads / 32 * (ring + sums)
-}
-
-/// Rows that a block does, where there are at most so many.
-pub(crate) fn rows_each(most: usize) -> u32 {
-    ROWS_EACH.into_iter().find(|&n| n as usize >= most).unwrap_or(64)
 }
 
 fn packing(lowering: &Lowering<'_>, map: &Map) -> Packing {

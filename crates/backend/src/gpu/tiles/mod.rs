@@ -5,5 +5,6 @@
 
 pub(crate) mod convert;
 pub(crate) mod gated;
+pub(crate) mod generated;
 pub(crate) mod linear;
 pub(crate) mod packing;

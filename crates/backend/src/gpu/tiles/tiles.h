@@ -5,86 +5,65 @@
 #define QUARREL_TILES_H
 
 #include "activations.h"
-#include "ring.h"
 
-// What a lane holds of 64 columns of up to eight quantised rows. In shared memory a single
-// row's are close together.
-template <uint MOST> struct QuantisedRows {
+// What a lane holds of 64 columns of eight quantised rows, or of a single one, which then
+// stands in all eight places. What is in the place of a row that is not there does not
+// matter: every row has sums of its own.
+template <bool SINGLE> struct QuantisedRows {
     enum {
         BYTES = QUANTISED_BYTES,
-        ROW_TILES = (MOST + 7) / 8,
-        COPIED_BYTES = MOST == 1 ? 96 : QUANTISED_BYTES,
-        SHARED_BYTES = ROW_TILES * COPIED_BYTES,
-        // Columns of a lane that can be there: a single row has one, of one lane in four.
-        COLS = MOST == 1 ? 1 : 2
+        // In shared memory a single row's are close together.
+        SHARED_BYTES = SINGLE ? 96 : QUANTISED_BYTES,
+        // Columns of a lane's sums that matter.
+        COLS = SINGLE ? 1 : 2
     };
     uint q[4];
     float d[4], sum[4];
 
-    // Copies `tiles` tiles, CHUNK of which have room, of each eight rows.
-    template <uint CHUNK>
-    static MEMBER void copy(uchar *to, const uchar *from, uint tiles, uint stride, uint n, uint barrier) {
-        const uint lane = threadIdx.x % 32;
-        if (MOST > 1) {
-            if (lane < n) copy_to_shared(to + lane * CHUNK * BYTES, from + lane * stride, tiles * BYTES, barrier);
-        } else if (lane < 3 * tiles) {
-            const uint tile = lane / 3, part = lane % 3;
-            const uint at = part == 0 ? 0 : 448 + 64 * part, into = part == 0 ? 0 : 48 + 16 * part;
-            copy_to_shared(to + tile * COPIED_BYTES + into, from + tile * BYTES + at, part == 0 ? 64 : 16, barrier);
-        }
+    // A single row's four columns from `col` on, to its tile in shared memory.
+    static MEMBER void put(uchar *tile, uint col, float4 v) {
+        const Rounded rounded(v);
+        const uint block = col / 32 % 2, half = col / 16 % 2, t = col % 16 / 4;
+        ((uint *)tile)[4 * t + 2 * block + half] = rounded.word;
+        if (col % 32 == 0) ((float *)tile)[16 + 2 * block] = rounded.d, ((float *)tile)[20 + 2 * block] = rounded.sum;
     }
 
-    // Rows from `n_rows` on are not there and read as zero.
-    template <bool AFFINE> MEMBER void load(const uchar *from, uint n_rows, uint lane) {
-        const uint g = lane / 4, t = lane % 4, scales_at = MOST == 1 ? 64 : 512, sums_at = MOST == 1 ? 80 : 576;
-        uint4 v = {0, 0, 0, 0};
-        float4 scales = {0, 0, 0, 0}, sums = {0, 0, 0, 0};
-        if (g < n_rows) v = load_quad(from + 16 * lane);
-        if (2 * t < n_rows) {
-            scales = *(const float4 *)(from + scales_at + 16 * t);
-            if (AFFINE) sums = *(const float4 *)(from + sums_at + 16 * t);
-        }
-        // A place whose row is not there holds what was left of another step.
-        if (MOST > 1 && 2 * t + 1 >= n_rows) scales.y = scales.w = sums.y = sums.w = 0;
+    template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {
+        const uint t = lane % 4;
+        const uint4 v = load_quad(from + 16 * (SINGLE ? t : lane));
+        const float4 scales = *(const float4 *)(from + (SINGLE ? 64 : 512 + 16 * t));
         q[0] = v.x, q[1] = v.y, q[2] = v.z, q[3] = v.w;
         d[0] = scales.x, d[1] = scales.y, d[2] = scales.z, d[3] = scales.w;
+        if (!AFFINE) return;
+        const float4 sums = *(const float4 *)(from + (SINGLE ? 80 : 576 + 16 * t));
         sum[0] = sums.x, sum[1] = sums.y, sum[2] = sums.z, sum[3] = sums.w;
     }
 };
 
 // What a lane holds of the same in three parts of bfloat16.
-template <uint MOST> struct SplitRows {
+template <bool SINGLE> struct SplitRows {
     enum {
         BYTES = SPLIT_PARTS * SPLIT_BYTES,
-        ROW_TILES = (MOST + 7) / 8,
-        COPIED_BYTES = MOST == 1 ? BYTES / 8 : BYTES,
-        SHARED_BYTES = ROW_TILES * COPIED_BYTES,
-        // Of each 16 columns of each part.
-        RUNS = 4 * SPLIT_PARTS,
-        RUN_BYTES = COPIED_BYTES / RUNS
+        SHARED_BYTES = SINGLE ? BYTES / 8 : BYTES,
+        // Of 16 columns of a part.
+        RUN_BYTES = SHARED_BYTES / (4 * SPLIT_PARTS)
     };
     uint2 parts[SPLIT_PARTS][4];
 
-    template <uint CHUNK>
-    static MEMBER void copy(uchar *to, const uchar *from, uint tiles, uint stride, uint n, uint barrier) {
-        const uint lane = threadIdx.x % 32;
-        if (MOST > 1) {
-            if (lane < n) copy_to_shared(to + lane * CHUNK * BYTES, from + lane * stride, tiles * BYTES, barrier);
-        } else {
-            // The row's four lanes stand first in every run.
-            for (uint i = lane; i < RUNS * tiles; i += 32) {
-                copy_to_shared(to + i * RUN_BYTES, from + i * (BYTES / RUNS), RUN_BYTES, barrier);
-            }
+    static MEMBER void put(uchar *tile, uint col, float4 v) {
+        const Parts three(v);
+        UNROLL
+        for (uint part = 0; part < SPLIT_PARTS; part++) {
+            *(uint2 *)(tile + (4 * part + col / 16 % 4) * RUN_BYTES + 8 * (col % 16 / 4)) = three.pairs[part];
         }
     }
 
-    template <bool AFFINE> MEMBER void load(const uchar *from, uint n_rows, uint lane) {
+    template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {
         UNROLL
         for (uint part = 0; part < SPLIT_PARTS; part++) {
             UNROLL
             for (uint k = 0; k < 4; k++) {
-                parts[part][k] = make_uint2(0, 0);
-                if (lane / 4 < n_rows) parts[part][k] = load_pair(from + (4 * part + k) * RUN_BYTES + 8 * lane);
+                parts[part][k] = load_pair(from + (4 * part + k) * RUN_BYTES + 8 * (SINGLE ? lane % 4 : lane));
             }
         }
     }
@@ -107,8 +86,10 @@ FN void add_block(float (&acc)[4], const int (&sums)[4], const float (&d)[2], co
 
 // Four bits an element: P4 and P4A.
 template <bool WITH_OFFSET> struct Tile4 {
-    template <uint MOST> using Rows = QuantisedRows<MOST>;
+    template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = WITH_OFFSET ? 640 : 576, AFFINE = WITH_OFFSET };
+    // What sums are to be multiplied with.
+    static MEMBER float unit() { return AFFINE ? 1.0f : 0.0625f; }
     uint4 w;
     uint2 scales, offsets;
     MEMBER void load(const uchar *tile, uint lane) {
@@ -125,12 +106,11 @@ template <bool WITH_OFFSET> struct Tile4 {
         for (uint block = 0; block < 2; block++) {
             const uint a = block ? w.z : w.x, b = block ? w.w : w.y, mask = AFFINE ? 0x0f0f0f0f : 0xf0f0f0f0;
             int sums[4];
-            // A signed nibble in the upper half of a byte counts 16 times, which the scale takes back.
+            // A signed nibble in the upper half of a byte counts 16 times, which `unit` takes back.
             if (AFFINE) mma_int8(sums, a & mask, b & mask, (a >> 4) & mask, (b >> 4) & mask, x.q[2 * block], x.q[2 * block + 1]);
             else mma_int8(sums, (a << 4) & mask, (b << 4) & mask, a & mask, b & mask, x.q[2 * block], x.q[2 * block + 1]);
             const uint pair = block ? scales.y : scales.x, offset = block ? offsets.y : offsets.x;
-            const float unit = AFFINE ? 1.0f : 0.0625f;
-            const float d[2] = {unit * scale_of(pair, 0), unit * scale_of(pair, 1)};
+            const float d[2] = {scale_of(pair, 0), scale_of(pair, 1)};
             const float m[2] = {AFFINE ? scale_of(offset, 0) : 0, AFFINE ? scale_of(offset, 1) : 0};
             add_block<AFFINE>(acc, sums, d, m, x, block);
         }
@@ -139,8 +119,9 @@ template <bool WITH_OFFSET> struct Tile4 {
 
 // Eight bits an element: P8 and P8A.
 template <bool WITH_OFFSET> struct Tile8 {
-    template <uint MOST> using Rows = QuantisedRows<MOST>;
+    template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = WITH_OFFSET ? 1152 : 1088, AFFINE = WITH_OFFSET };
+    static MEMBER float unit() { return 1.0f; }
     uint4 w[2];
     uint2 scales, offsets;
     MEMBER void load(const uchar *tile, uint lane) {
@@ -167,8 +148,9 @@ template <bool WITH_OFFSET> struct Tile8 {
 
 // Eight bits an element, a scale for each 16 columns.
 struct Tile8Short {
-    template <uint MOST> using Rows = QuantisedRows<MOST>;
+    template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = 1152, AFFINE = 0 };
+    static MEMBER float unit() { return 1.0f; }
     uint4 w[2], scales;
     MEMBER void load(const uchar *tile, uint lane) {
         w[0] = load_quad(tile + 16 * lane), w[1] = load_quad(tile + 512 + 16 * lane);
@@ -191,8 +173,9 @@ struct Tile8Short {
 
 // bfloat16.
 struct Tile16 {
-    template <uint MOST> using Rows = SplitRows<MOST>;
+    template <bool SINGLE> using Rows = SplitRows<SINGLE>;
     enum { BYTES = 2048, AFFINE = 0 };
+    static MEMBER float unit() { return 1.0f; }
     uint4 w[4];
     MEMBER void load(const uchar *tile, uint lane) {
         UNROLL

@@ -1,0 +1,98 @@
+//! Which kernel does a linear map of generated rows, and with how much memory.
+
+use super::convert::Form;
+use super::packing::Packing;
+use crate::gpu::inputs::RowsOf;
+use crate::gpu::lower::{Device, Lowering};
+
+/// SIMD-groups that share a map's columns; sums are the same for any kernel.
+pub(crate) const PARTS: u32 = 8;
+/// Slots of a ring, and bytes of one that holds several tiles.
+const SLOTS: u32 = 2;
+const SLOT_BYTES: u32 = 2304;
+/// Bytes of one SIMD-group's sums of a band for eight rows.
+const SUMS_BYTES: u32 = 4 * 8 * 20;
+/// What a kernel declares itself, and the driver takes.
+const RESERVED: u32 = 1152;
+/// Blocks of a processor beyond which more do not help.
+const MOST_BLOCKS: u32 = 4;
+
+/// A kernel's sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generated {
+    /// Rows a threadgroup does, which is in the kernel's name.
+    pub rows_each: u32,
+    /// Bands of 16 outputs that a block does at once.
+    pub bands: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Bytes of threadgroup memory.
+    pub shared: u32,
+}
+
+/// A map as far as its kernel depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MapShape {
+    pub packing: Packing,
+    /// Tiles of 64 columns.
+    pub n_tiles: u32,
+    /// Maps a block does side by side: gate and up, or one.
+    pub maps: u32,
+    /// Bands that a block does at once where there are more than eight rows.
+    pub bands: u32,
+}
+
+impl Generated {
+    /// The kernel for so many rows as the bucket allows; `None` where the device lacks memory.
+    pub fn choose(lowering: &Lowering<'_>, rows: RowsOf, shape: MapShape) -> Option<Self> {
+        let most = rows.most(lowering.bucket);
+        let sizes = match Form::of(shape.packing) {
+            Form::Quantised => &[1, 8, 16, 32, 64][..],
+            // Three parts of 16 rows and more leave no memory for weights.
+            Form::Split => &[1, 8],
+        };
+        let fits = |&&rows: &&u32| {
+            Self::shared(shape, rows).saturating_add(RESERVED) <= lowering.device.shared_limit
+        };
+        let usable = || sizes.iter().filter(fits);
+        let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().last())?;
+        Some(Self {
+            rows_each,
+            bands: if rows_each <= 8 { 1 } else { shape.bands },
+            threads: 32 * PARTS * shape.maps,
+            shared: Self::shared(shape, rows_each),
+        })
+    }
+
+    /// Whether it reads its row as it is, and converts it.
+    pub fn converts(&self) -> bool {
+        self.rows_each == 1
+    }
+
+    /// Threadgroups for so many blocks: each does several where the rows stay in its memory.
+    pub fn groups(&self, device: &Device, n_blocks: u32) -> u32 {
+        if self.rows_each > 8 {
+            return n_blocks;
+        }
+        let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, MOST_BLOCKS);
+        n_blocks.min(device.units.saturating_mul(side_by_side))
+    }
+
+    /// Bytes of threadgroup memory, as `few_rows.h` and `many_rows.h` lay it out.
+    fn shared(shape: MapShape, rows: u32) -> u32 {
+        let MapShape { packing, n_tiles, maps, bands } = shape;
+        let tile = packing.tile_bytes() as u32;
+        let (single, eight) = match Form::of(packing) {
+            Form::Quantised => (96, 640),
+            Form::Split => (384, 3072),
+        };
+        let barriers = 8 * SLOTS;
+        if rows > 8 {
+            let slot = bands * tile + rows / 8 * eight;
+            return maps * PARTS * (barriers + SLOTS * slot + bands * SUMS_BYTES);
+        }
+        let slot = (SLOT_BYTES / tile).max(1) * tile;
+        let resident = n_tiles.saturating_mul(if rows == 1 { single } else { eight });
+        (maps * PARTS * (barriers + SLOTS * slot + 2 * SUMS_BYTES)).saturating_add(resident)
+    }
+}

@@ -104,33 +104,66 @@ struct Round {
 // that the sum is taken in one order.
 FN uint norm_lanes(uint cols) { return min(1024u, (cols / 4 + 31) / 32 * 32); }
 
+// Loads of a thread that are under way together.
+#define LOADS 4
+
+FN float4 load_or_zero(const float *x, uint i, uint end) {
+    const float4 zero = {0, 0, 0, 0};
+    return i < end ? *(const float4 *)(x + i) : zero;
+}
+
 // What RMSNorm multiplies a row with. `partial` has 32 places.
 FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
     const uint lanes = norm_lanes(cols);
-    for (uint lane = threadIdx.x; lane < lanes; lane += blockDim.x) {
-        float squares = 0;
-        for (uint i = 4 * lane; i < cols; i += 4 * lanes) {
-            const float4 v = *(const float4 *)(x + i);
-            squares = fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, squares))));
+    for (uint lane = threadIdx.x; lane < lanes; lane += LOADS * blockDim.x) {
+        float squares[LOADS] = {};
+        for (uint start = 0; start < cols; start += 4 * lanes) {
+            float4 v[LOADS];
+            UNROLL
+            for (uint n = 0; n < LOADS; n++) {
+                const uint at = lane + n * blockDim.x;
+                v[n] = load_or_zero(x, start + 4 * at, at < lanes ? cols : 0);
+            }
+            UNROLL
+            for (uint n = 0; n < LOADS; n++) {
+                squares[n] = fmaf(v[n].x, v[n].x, fmaf(v[n].y, v[n].y, fmaf(v[n].z, v[n].z, fmaf(v[n].w, v[n].w, squares[n]))));
+            }
         }
-        squares = simd_sum(squares);
-        if (lane % 32 == 0) partial[lane / 32] = squares;
+        UNROLL
+        for (uint n = 0; n < LOADS; n++) {
+            const uint at = lane + n * blockDim.x;
+            const float sum = simd_sum(squares[n]);
+            if (at < lanes && at % 32 == 0) partial[at / 32] = sum;
+        }
     }
     group_barrier();
     const uint lane = threadIdx.x % 32;
     return 1.0f / exact_sqrt(simd_sum(lane < lanes / 32 ? partial[lane] : 0.0f) / float(cols) + eps);
 }
 
-// Four elements of a row from column `i` on, normalised where there is a norm; 0 behind its end.
-FN float4 row_elements(const float *x, const float *norm, float scale, uint cols, uint i) {
-    float4 v = {0, 0, 0, 0};
-    if (i >= cols) return v;
-    v = *(const float4 *)(x + i);
-    if (norm) {
-        const float4 w = *(const float4 *)(norm + i);
-        v.x = v.x * scale * w.x, v.y = v.y * scale * w.y, v.z = v.z * scale * w.z, v.w = v.w * scale * w.w;
+// Calls `put(i, four elements)` for a row, normalised where there is a norm, and zeros
+// behind its end, by threads `from` to `from + step` and so on.
+template <typename Put>
+FN void for_elements(const float *x, const float *norm, float scale, uint cols, uint padded, uint from, uint step,
+                     const Put &put) {
+    for (uint first = 4 * from; first < padded; first += 4 * LOADS * step) {
+        float4 v[LOADS], w[LOADS];
+        UNROLL
+        for (uint n = 0; n < LOADS; n++) {
+            v[n] = load_or_zero(x, first + 4 * n * step, cols);
+            if (norm) w[n] = load_or_zero(norm, first + 4 * n * step, cols);
+        }
+        UNROLL
+        for (uint n = 0; n < LOADS; n++) {
+            const uint i = first + 4 * n * step;
+            if (i >= padded) break;
+            if (norm) {
+                v[n].x = v[n].x * scale * w[n].x, v[n].y = v[n].y * scale * w[n].y;
+                v[n].z = v[n].z * scale * w[n].z, v[n].w = v[n].w * scale * w[n].w;
+            }
+            put(i, v[n]);
+        }
     }
-    return v;
 }
 
 // Converts a row, or a part of one as it is, or a whole one normalised by `norm`.
@@ -144,9 +177,8 @@ FN void convert_row(const ConvertArgs &args, const uint *inputs, const float *x,
     x += ulong(args.gather_at ? inputs[args.gather_at + row] : row) * args.cols;
     const float scale = norm ? norm_scale(x, args.cols, args.eps, partial) : 1;
     // Without a norm several blocks share a row.
-    for (uint i = 4 * (blockIdx.x * blockDim.x + threadIdx.x); i < 64 * args.n_tiles; i += 4 * gridDim.x * blockDim.x) {
-        convert(row, i, row_elements(x, norm, scale, args.cols, i));
-    }
+    for_elements(x, norm, scale, args.cols, 64 * args.n_tiles, blockIdx.x * blockDim.x + threadIdx.x,
+                 gridDim.x * blockDim.x, [&](uint i, float4 v) { convert(row, i, v); });
 }
 
 #endif

@@ -67,9 +67,8 @@ template <typename F> struct PlainRow {
         const float *from = x + ulong(shape.gather_at ? inputs[shape.gather_at + row] : row) * shape.cols;
         const float *weight = shape.has_norm ? norm : 0;
         const float scale = weight ? norm_scale(from, shape.cols, shape.eps, partial) : 1;
-        for (uint i = 4 * threadIdx.x; i < 64 * shape.n_tiles; i += 4 * blockDim.x) {
-            F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, row_elements(from, weight, scale, shape.cols, i));
-        }
+        for_elements(from, weight, scale, shape.cols, 64 * shape.n_tiles, threadIdx.x, blockDim.x,
+                     [&](uint i, float4 v) { F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, v); });
     }
 };
 

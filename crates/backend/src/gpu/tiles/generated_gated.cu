@@ -9,8 +9,9 @@
     const WriteGated<F> write = {args, out};                                                               \
     multiply_few<F>(inputs, args.shape, INPUT, weights, (args.cols + 15) / 16, write);
 
+// Several blocks must find room on a multiprocessor for weights to keep coming.
 #define ONE_KERNEL(NAME, TILE)                                                                             \
-    extern "C" __global__ void __launch_bounds__(512)                                                      \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                                      \
         NAME(const GatedArgs args, const uint *inputs, const float *x, const float *norm,                  \
              const uchar *gate, const uchar *up, float *out) {                                             \
         FEW_BODY(TILE, true, (PlainRow<F>{x, norm}))                                                       \

@@ -16,8 +16,9 @@
     const WriteMap<F, ADD> write = {args, outputs};                                                       \
     multiply_few<F>(inputs, args.shape, INPUT, weights, args.n_blocks, write);
 
+// Several blocks must find room on a multiprocessor for weights to keep coming.
 #define ONE_KERNEL(NAME, TILE, ADD)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) NAME(const TileArgs args, const uint *inputs,       \
+    extern "C" __global__ void __launch_bounds__(256, 4) NAME(const TileArgs args, const uint *inputs,       \
                                                            const float *x, const float *norm, MAP_PARAMETERS) { \
         FEW_BODY(TILE, true, ADD, (PlainRow<F>{x, norm}))                                                 \
     }

@@ -17,6 +17,7 @@ struct Fiber {
     State state;
     const void *site;  // of the operation it waits at
     float value;       // its operand, then the result
+    bool is_max;       // whether the result is the largest, not the sum
     Thread thread;
 };
 
@@ -109,15 +110,17 @@ bool all_at(State state, unsigned first, unsigned end) {
     return site != nullptr;
 }
 
-void complete_sum(unsigned first, unsigned end) {
-    float sum = 0;
+void complete_simd(unsigned first, unsigned end) {
+    float sum = 0, largest = -__builtin_inff();
     for (unsigned i = first; i < end; i++) {
-        if (group.fibers[i].state == State::AtSimd) sum += group.fibers[i].value;
+        if (group.fibers[i].state != State::AtSimd) continue;
+        sum += group.fibers[i].value;
+        largest = __builtin_fmaxf(largest, group.fibers[i].value);
     }
     for (unsigned i = first; i < end; i++) {
         Fiber &fiber = group.fibers[i];
         if (fiber.state != State::AtSimd) continue;
-        fiber.value = sum;
+        fiber.value = fiber.is_max ? largest : sum;
         fiber.state = State::Ready;
     }
 }
@@ -128,7 +131,7 @@ bool complete() {
     for (unsigned first = 0; first < group.n_threads; first += SIMD_WIDTH) {
         const unsigned end = first + SIMD_WIDTH < group.n_threads ? first + SIMD_WIDTH : group.n_threads;
         if (!all_at(State::AtSimd, first, end)) continue;
-        complete_sum(first, end);
+        complete_simd(first, end);
         any = true;
     }
     if (!any && all_at(State::AtBarrier, 0, group.n_threads)) {
@@ -206,13 +209,17 @@ void add_kernel(Kernel *kernel) {
     kernels = kernel;
 }
 
-float simd_sum(float value, const void *site) {
+static float simd_operation(float value, bool is_max, const void *site) {
     Fiber &me = *group.current;
     me.value = value;
+    me.is_max = is_max;
     me.site = site;
     yield(State::AtSimd);
     return me.value;
 }
+
+float simd_sum(float value, const void *site) { return simd_operation(value, false, site); }
+float simd_max(float value, const void *site) { return simd_operation(value, true, site); }
 
 void barrier(const void *site) {
     group.current->site = site;

@@ -57,6 +57,8 @@ void add_kernel(Kernel *kernel);
 
 // The sum of all lanes' values, in the order of lanes. `site` tells operations apart.
 float simd_sum(float value, const void *site) __attribute__((convergent));
+// The largest of all lanes' values.
+float simd_max(float value, const void *site) __attribute__((convergent));
 void barrier(const void *site) __attribute__((convergent));
 // Memory shared by the threadgroup: the same for equal keys, NaN until written.
 void *shared(const void *key, unsigned bytes);

@@ -18,6 +18,7 @@ template <typename To, typename From> To as_type(From from) {
 
 float fma(float, float, float);
 float max(float, float);
+float rint(float);
 uint min(uint, uint);
 
 namespace precise {
@@ -29,6 +30,8 @@ float sqrt(float);
 }  // namespace precise
 
 float simd_sum(float);
+float simd_max(float);
+void simdgroup_barrier(mem_flags);
 void threadgroup_barrier(mem_flags);
 
 }  // namespace metal

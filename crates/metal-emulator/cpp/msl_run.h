@@ -24,6 +24,7 @@ template <typename To, typename From> static inline To as_type(From from) {
 
 static inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
+static inline float rint(float x) { return __builtin_rintf(x); }
 static inline uint min(uint a, uint b) { return a < b ? a : b; }
 
 namespace precise {
@@ -38,6 +39,13 @@ static inline float sqrt(float x) { return __builtin_sqrtf(x); }
 // convergent, so that the compiler keeps each place one.
 __attribute__((noinline, convergent)) static float simd_sum(float value) {
     return emulator::simd_sum(value, __builtin_return_address(0));
+}
+__attribute__((noinline, convergent)) static float simd_max(float value) {
+    return emulator::simd_max(value, __builtin_return_address(0));
+}
+// All lanes wait for each other, as for a result.
+__attribute__((noinline, convergent)) static void simdgroup_barrier(mem_flags) {
+    emulator::simd_sum(0, __builtin_return_address(0));
 }
 __attribute__((noinline, convergent)) static void threadgroup_barrier(mem_flags) {
     emulator::barrier(__builtin_return_address(0));

@@ -165,7 +165,7 @@ impl Runtime for Emulator {
     fn kernel(
         &mut self,
         source: &'static Source,
-        _format: Option<&'static str>,
+        _definitions: &str,
         entry: &str,
         _shared: u32,
     ) -> backend::Result<Kernel> {

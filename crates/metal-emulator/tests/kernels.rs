@@ -30,7 +30,7 @@ fn toolchain() -> Toolchain {
 fn every_kernel_runs_every_case() {
     let toolchain = toolchain();
     let sources = SOURCES.iter().filter(|source| source.has(Dialect::Metal));
-    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, None))).collect();
+    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect();
     for (name, text) in &texts {
         toolchain.check(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
@@ -56,7 +56,7 @@ fn every_kernel_runs_every_case() {
 fn submitted_steps_are_those_that_run() {
     let toolchain = toolchain();
     let sources = SOURCES.iter().filter(|source| source.has(Dialect::Metal));
-    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, None))).collect();
+    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect();
     let library = toolchain.build("submitted", &texts).unwrap_or_else(|e| panic!("{e}"));
     let mut metal = MetalEmulator::new(Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}")));
     let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
@@ -128,7 +128,7 @@ fn mistakes_are_caught() {
     let mut emulator = Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}"));
     let buffer = emulator.allocate("x", 64 * 4).unwrap();
     for (name, _, message) in MISTAKES {
-        let kernel = emulator.kernel(SOURCES[0], None, name, 0).unwrap();
+        let kernel = emulator.kernel(SOURCES[0], "", name, 0).unwrap();
         let shape = Shape { groups: (1, 1), threads: 64, shared: 0, early: false };
         let error = emulator.launch(&kernel, shape, &[], &[(&buffer, 0)]).unwrap_err().to_string();
         assert!(error.contains(message), "{name}: {error}");

@@ -14,7 +14,7 @@ use quarrel_backend::kernels::rope_store::{Rope, RopePairs, RopeStore};
 use quarrel_backend::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use quarrel_backend::{
     Backend, BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, Cpu, CpuConfig, GroupConfig, KvFormat,
-    Weight, WeightId,
+    Role, TokenInputs, Weight, WeightId,
 };
 
 use crate::{Done, SEED, text};
@@ -163,7 +163,7 @@ impl Shape {
         let layer = self.layer(&mut case, &values);
         let table = self.table(&mut case, format);
         let logits = self.model(&mut case, &[layer], table);
-        let cache = self.cache(1, 64);
+        let cache = self.cache(1, 256);
         let runs = runs.iter().map(|run| inputs(&cache, run)).collect();
         case.build(cache, runs, vec![logits])
     }
@@ -198,7 +198,8 @@ pub fn invariance(cuda: &mut Cuda) -> Done {
     // With so many rows kernels have other shapes.
     let alone: &[&[(u32, u32)]] = &[&[(20, 20), (1, 1)], &[(3, 23), (1, 1)], &[(1, 24), (1, 1)]];
     let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
-    same_bits(cuda, MISTRAL, alone, beside)
+    same_bits(cuda, MISTRAL, alone, beside)?;
+    batches(cuda)
 }
 
 fn same_bits(cuda: &mut Cuda, shape: Shape, alone: &[&[(u32, u32)]], beside: &[&[(u32, u32)]]) -> Done {
@@ -211,5 +212,29 @@ fn same_bits(cuda: &mut Cuda, shape: Shape, alone: &[&[(u32, u32)]], beside: &[&
         }
     }
     println!("invariance: {}'s logits are the same bits alone and beside others", shape.name);
+    Ok(())
+}
+
+/// A row's bits do not depend on how many generated rows a step has, though the splits of
+/// many do not fit into scratch together.
+fn batches(cuda: &mut Cuda) -> Done {
+    let last = |cuda: &mut Cuda, runs: &[&[(u32, u32)]]| -> Result<Vec<f32>, String> {
+        let mut case = SMOLLM2.case(Format::Q4_0, runs);
+        for run in &mut case.runs {
+            run.tokens = TokenInputs::Ids(run.positions.iter().map(|position| position * 7 % 13).collect());
+        }
+        for run in &mut case.runs[1..] {
+            run.sequences[0].role = Role::Generated;
+        }
+        let logits = case.run_on(cuda, SEED).map_err(text)?;
+        Ok(logits.into_iter().next_back().expect("every run has logits").1)
+    };
+    // 256 rows of 16 to 18 splits: more than 4096.
+    let together = last(cuda, &[&[(2000, 2000)], &[(256, 2256)]])?;
+    let apart = last(cuda, &[&[(2000, 2000)], &[(255, 2255)], &[(1, 2256)]])?;
+    if together != apart {
+        return Err("logits differ with the number of generated rows".to_owned());
+    }
+    println!("invariance: logits are the same bits with one generated row and with 256");
     Ok(())
 }

@@ -26,8 +26,8 @@ pub struct CudaRuntime {
     pinned: Vec<PinnedMemory>,
     /// Loaded at the first kernel that is not in the cache.
     nvrtc: Option<Nvrtc>,
-    /// By source and format.
-    modules: HashMap<(&'static str, Option<&'static str>), Arc<Module>>,
+    /// By source and definitions.
+    modules: HashMap<(&'static str, String), Arc<Module>>,
 }
 
 /// Device memory.
@@ -179,22 +179,23 @@ impl CudaRuntime {
         self.context.bind_to_thread().map_err(failed("using the device"))
     }
 
-    fn module(&mut self, source: &'static Source, format: Option<&'static str>) -> Result<Arc<Module>> {
-        if let Some(module) = self.modules.get(&(source.name, format)) {
+    fn module(&mut self, source: &'static Source, definitions: &str) -> Result<Arc<Module>> {
+        let key = (source.name, definitions.to_owned());
+        if let Some(module) = self.modules.get(&key) {
             return Ok(module.clone());
         }
-        let image = self.image(source, format)?;
+        let image = self.image(source, definitions)?;
         // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
         let handle = handle.map_err(failed(&format!("loading kernels/{}", source.name)))?;
         let module = Arc::new(Module { context: self.context.clone(), handle });
-        self.modules.insert((source.name, format), module.clone());
+        self.modules.insert(key, module.clone());
         Ok(module)
     }
 
     /// The compiled source, from the cache or from NVRTC.
-    fn image(&mut self, source: &'static Source, format: Option<&'static str>) -> Result<Vec<u8>> {
-        let text = source.text(Dialect::Cuda, format);
+    fn image(&mut self, source: &'static Source, definitions: &str) -> Result<Vec<u8>> {
+        let text = source.text(Dialect::Cuda, definitions);
         // Without NVRTC's version: what another one compiled is as good, and finding it needs no compiler.
         let options = nvrtc::options(nvrtc::Target { arch: self.arch, machine_code: true }).join(" ");
         let parts = [text.as_str(), options.as_str()];
@@ -336,12 +337,12 @@ impl Runtime for CudaRuntime {
     fn kernel(
         &mut self,
         source: &'static Source,
-        format: Option<&'static str>,
+        definitions: &str,
         entry: &str,
         shared: u32,
     ) -> Result<Kernel> {
         self.bind()?;
-        let module = self.module(source, format)?;
+        let module = self.module(source, definitions)?;
         let name = CString::new(entry).expect("names of kernels have no zero byte");
         // SAFETY: the module is loaded, and the kernel keeps it so.
         let function = unsafe { result::module::get_function(module.handle, name) };

@@ -208,5 +208,13 @@ kernel_args! {
         scale: f32,
         /// The soft-cap of scores, or 0.
         softcap: f32,
+        /// Number of prompt items.
+        n_items_at: u32,
+        /// Prompt items: first row and number of rows.
+        items_at: u32,
+        /// The item of each generated row's first split, in its batch.
+        row_items_at: u32,
+        /// Items of a batch whose results have places in scratch.
+        max_items: u32,
     }
 }

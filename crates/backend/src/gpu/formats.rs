@@ -48,16 +48,14 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
     }
 }
 
-/// The name a format of keys and values has in the names of kernels, or why there are none.
-///
-/// # Errors
-/// The reason.
-pub(crate) fn kv_kernel_name(format: KvFormat) -> Result<&'static str, &'static str> {
+/// What `cache.h` calls a format of keys and values.
+pub(crate) fn kv_type(format: KvFormat) -> &'static str {
     match format {
-        KvFormat::F32 | KvFormat::F16 | KvFormat::BF16 => Ok(format.name()),
-        KvFormat::Q8_0 | KvFormat::Fp8 => {
-            Err("its GPU kernels are not written yet; use the CPU backend, or f16 keys and values")
-        }
+        KvFormat::F32 => "KvF32",
+        KvFormat::F16 => "KvF16",
+        KvFormat::BF16 => "KvBF16",
+        KvFormat::Q8_0 => "KvQ8_0",
+        KvFormat::Fp8 => "KvFP8",
     }
 }
 
@@ -77,10 +75,7 @@ pub fn support(op: &'static str, stored: Stored) -> Support {
             Ok(_) => Support::Yes,
             Err(reason) => absent(reason),
         },
-        (_, Stored::Kv(format)) => match kv_kernel_name(format) {
-            Ok(_) => Support::Yes,
-            Err(reason) => absent(reason),
-        },
+        (_, Stored::Kv(_)) => Support::Yes,
     }
 }
 

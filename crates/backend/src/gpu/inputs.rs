@@ -5,13 +5,12 @@
 //! Generated rows come first, whatever the order of their sequences, so that
 //! kernels for one role find theirs side by side.
 
+use super::items::{self, Splits};
 use crate::{Bucket, CacheConfig, Role, Rows, StepInputs, TokenInputs};
 
-/// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, and
-/// the number of rows whose ids are carried over.
-const COUNTS: usize = 5;
-/// Where the last of them stands.
-pub(crate) const N_CARRIED_AT: u32 = 4;
+/// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, the number
+/// of prompt items, and of rows whose ids are carried over.
+const COUNTS: usize = 6;
 
 /// Where each part starts, in words.
 #[derive(Debug, Clone)]
@@ -32,7 +31,13 @@ pub(crate) struct Layout {
     pub groups: Vec<(u32, u32)>,
     /// Length of a block table.
     pub max_pages: usize,
-    /// Words in all.
+    /// Items of prompts.
+    pub prompt_items: u32,
+    /// For each group, the splits of generated rows.
+    pub splits: Vec<Splits>,
+    /// Words before the items of splits, of which as many follow as there are.
+    fixed: usize,
+    /// Words in all, at most.
     pub words: usize,
 }
 
@@ -51,6 +56,11 @@ impl Layout {
         let table = bucket.sequences.checked_mul(bucket.max_pages)?;
         let groups =
             cache.groups.iter().map(|_| Some((take(bucket.tokens)?, take(table)?))).collect::<Option<_>>()?;
+        let prompt_items = take(items::prompt_words(bucket)?)?;
+        let splits = cache.groups.iter().map(|group| Splits::new(bucket, group, &mut take));
+        let splits = splits.collect::<Option<Vec<_>>>()?;
+        let fixed = take(0)? as usize;
+        splits.iter().try_for_each(|splits| take(splits.item_words()?).map(drop))?;
         let end = take(0)? as usize;
         Some(Self {
             ids: ids?,
@@ -61,6 +71,9 @@ impl Layout {
             carried,
             groups,
             max_pages: bucket.max_pages,
+            prompt_items,
+            splits,
+            fixed,
             words: end,
         })
     }
@@ -82,16 +95,28 @@ impl Layout {
         }
     }
 
+    /// Where the number of prompt items stands.
+    pub const N_PROMPT_ITEMS_AT: u32 = 4;
+    /// Where the number of rows stands whose ids are carried over.
+    pub const N_CARRIED_AT: u32 = 5;
+
     /// Fills `words` from inputs that have been checked against the bucket; `carried` are
-    /// rows whose ids come from the step before, of at most as many sequences.
-    pub fn pack(&self, inputs: &StepInputs, order: &RowOrder, carried: &[(u32, u32)], words: &mut Vec<u32>) {
+    /// rows whose ids come from the step before, of at most as many sequences. Returns each
+    /// group's number of batches of generated rows.
+    pub fn pack(
+        &self,
+        inputs: &StepInputs,
+        order: &RowOrder,
+        carried: &[(u32, u32)],
+        words: &mut Vec<u32>,
+    ) -> Vec<usize> {
         words.clear();
-        words.resize(self.words, 0);
+        words.resize(self.fixed, 0);
         // All are at most the bucket's, which fit.
         words[0] = inputs.tokens.len() as u32;
         words[1] = inputs.outputs.len() as u32;
         words[2] = order.n_generated as u32;
-        words[N_CARRIED_AT as usize] = carried.len() as u32;
+        words[Self::N_CARRIED_AT as usize] = carried.len() as u32;
         for (i, &(row, output)) in carried.iter().enumerate() {
             put(words, self.carried + 2 * i as u32, &[order.places[row as usize], output]);
         }
@@ -125,6 +150,11 @@ impl Layout {
                 put(words, tables + (i * self.max_pages) as u32, table);
             }
         }
+        for (i, item) in items::prompt_items(&inputs.sequences, order.n_generated).enumerate() {
+            words[Self::N_PROMPT_ITEMS_AT as usize] = i as u32 + 1;
+            put(words, self.prompt_items + 2 * i as u32, &item);
+        }
+        self.splits.iter().map(|splits| splits.pack(order.n_generated, self.places, words)).collect()
     }
 }
 
@@ -240,10 +270,11 @@ mod tests {
         let mut words = vec![u32::MAX; 3];
         let mut order = RowOrder::default();
         order.set(&inputs);
-        layout.pack(&inputs, &order, &[(2, 7)], &mut words);
-        assert_eq!(words.len(), layout.words);
+        let batches = layout.pack(&inputs, &order, &[(2, 7)], &mut words);
+        assert!(words.len() <= layout.words);
+        assert_eq!(batches, [1]);
         let at = |start: u32, n: usize| &words[start as usize..][..n];
-        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 5), [3, 2, 2, 0, 1]);
+        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 6), [3, 2, 2, 0, 1, 1]);
         assert_eq!(at(layout.carried, 2), [1, 7]);
         assert_eq!(at(layout.ids, 3), [11, 12, 10], "generated rows come first");
         assert_eq!(at(layout.positions, 3), [101, 102, 100], "what the model rotates by");
@@ -253,6 +284,9 @@ mod tests {
         let (slots, tables) = layout.groups[0];
         assert_eq!(at(slots, 3), [0, 1, 29]);
         assert_eq!(at(tables, 6), [5, 7, 0, 0, 8, 0], "rows are as long as the bucket's");
+        assert_eq!(at(layout.prompt_items, 2), [2, 1]);
+        let [items_at, n_items, ..] = at(layout.splits[0].batch_at(0) as u32, 4) else { unreachable!() };
+        assert_eq!((at(*items_at, 4), n_items), (&[0, 0, 1, 0][..], &2), "a row and a split each");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use gguf::Format;
 
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
-use super::source::Source;
+use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
@@ -29,6 +29,8 @@ pub(crate) enum Argument {
     Tables(usize),
     /// The tokens chosen last, one an output.
     Chosen,
+    /// The launch's batch of generated rows, of the group's.
+    Batch(usize),
     /// A cache layer's keys.
     Keys(CacheLayerId),
     /// A cache layer's values.
@@ -49,8 +51,8 @@ pub(crate) struct Grid {
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub source: &'static Source,
-    /// The weight format it is compiled for, if it reads weights.
-    pub format: Option<&'static str>,
+    /// What it is compiled with.
+    pub definitions: String,
     pub entry: String,
     pub grid: Grid,
     pub args: Vec<u32>,
@@ -59,6 +61,8 @@ pub(crate) struct Launch {
     pub shared: u32,
     /// Whether the kernel waits itself for the launches before it.
     pub early: bool,
+    /// The cache group whose batches of generated rows it is for, one at a time.
+    pub batches: Option<usize>,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
 }
@@ -256,7 +260,7 @@ impl<'a> Lowering<'a> {
         buffers: &[Argument],
     ) -> &mut Launch {
         let launch = self.launch(source, format!("{}_{format}{suffix}", source.name), grid, args, buffers);
-        launch.format = Some(format);
+        launch.definitions = source::weight_format(format);
         launch
     }
 
@@ -271,13 +275,14 @@ impl<'a> Lowering<'a> {
     ) -> &mut Launch {
         self.launches.push(Launch {
             source,
-            format: None,
+            definitions: String::new(),
             entry: entry.into(),
             grid,
             args: bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec(),
             buffers: [&[Argument::Inputs], buffers].concat(),
             shared: 0,
             early: false,
+            batches: None,
             embeds: false,
         });
         self.launches.last_mut().expect("one was just added")

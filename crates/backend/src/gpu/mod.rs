@@ -20,8 +20,10 @@ pub(crate) mod args;
 pub(crate) mod choose;
 pub(crate) mod formats;
 pub(crate) mod inputs;
+pub(crate) mod items;
 pub(crate) mod linear;
 pub(crate) mod lower;
+mod lowered;
 mod runtime;
 pub mod source;
 mod submit;
@@ -36,15 +38,12 @@ use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Completed, Step, StepInputs, Submission, TokenInputs, Weight};
 use inputs::{Layout, RowOrder};
-use lower::{Argument, Device, Grid, Launch, Lowering};
+use lower::{Argument, Device, Launch, Lowering};
+use lowered::{Lowered, StepMemory};
 use submit::Submitted;
 use tiles::packing::{self, Packing};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
-
-/// The most rows of a bucket whose launches are kept as a graph: beyond, kernels take
-/// longer than launching them.
-const GRAPH_ROWS: usize = 64;
 
 /// A GPU behind its driver.
 pub struct Gpu<R: Runtime> {
@@ -65,21 +64,6 @@ pub struct Gpu<R: Runtime> {
     words: Vec<u32>,
     /// Buffers set from outside for the next run of a step.
     written: Vec<(LoweredId, BufferId, Vec<f32>)>,
-}
-
-struct Lowered<R: Runtime> {
-    step: Step,
-    plan: Plan,
-    limits: Limits,
-    layout: Layout,
-    launches: Vec<(Launch, R::Kernel)>,
-    tables: R::Buffer,
-    bucket: Bucket,
-    /// The launches of a step of generated rows alone, once it has run.
-    graph: Option<R::Graph>,
-    /// Tokens and outputs of the last run, or of the bucket before it.
-    rows: (usize, usize),
-    order: RowOrder,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -168,7 +152,7 @@ impl<R: Runtime> Gpu<R> {
     fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs, carried: &[(u32, u32)]) -> Result<()> {
         let lowered = &mut self.lowered[id.0 as usize];
         lowered.order.set(inputs);
-        lowered.layout.pack(inputs, &lowered.order, carried, &mut self.words);
+        lowered.batches = lowered.layout.pack(inputs, &lowered.order, carried, &mut self.words);
         let (buffer, _) = self.inputs.as_ref().expect("lowering reserved it");
         self.runtime.upload(buffer, 0, bytemuck::cast_slice(&self.words))?;
         let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
@@ -219,68 +203,6 @@ impl<R: Runtime> Gpu<R> {
             TokenInputs::Embeddings { values, .. } => Some(&values[..]),
         };
         lowered.launch(runtime, &memory, rows, embeddings)
-    }
-}
-
-/// What launches read and write.
-struct StepMemory<'a, R: Runtime> {
-    weights: &'a HashMap<Argument, R::Buffer>,
-    layers: &'a [(R::Buffer, R::Buffer)],
-    arena: &'a R::Buffer,
-    inputs: &'a R::Buffer,
-    chosen: &'a R::Buffer,
-}
-
-impl<R: Runtime> Lowered<R> {
-    /// Whether a run's launches are those of every run of generated rows: they are made
-    /// for the whole bucket then, and kernels find out how many rows there are.
-    fn has_one_role(&self, inputs: &StepInputs) -> bool {
-        self.bucket.tokens <= GRAPH_ROWS
-            && self.order.n_generated == inputs.tokens.len()
-            && matches!(inputs.tokens, TokenInputs::Ids(_))
-    }
-
-    /// Enqueues the launches for so many tokens, outputs and generated rows.
-    fn launch(
-        &self,
-        runtime: &mut R,
-        memory: &StepMemory<'_, R>,
-        rows: (usize, usize, usize),
-        embeddings: Option<&[f32]>,
-    ) -> Result<()> {
-        for (launch, kernel) in &self.launches {
-            let buffer = |argument: &Argument| match *argument {
-                Argument::Inputs => (memory.inputs, 0),
-                Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
-                Argument::Arena(offset) => (memory.arena, offset),
-                Argument::Tables(offset) => (&self.tables, offset),
-                Argument::Chosen => (memory.chosen, 0),
-                Argument::Keys(id) => (&memory.layers[id.0 as usize].0, 0),
-                Argument::Values(id) => (&memory.layers[id.0 as usize].1, 0),
-            };
-            let buffers: Vec<_> = launch.buffers.iter().map(buffer).collect();
-            if let (true, Some(values)) = (launch.embeds, embeddings) {
-                let (to, offset) = *buffers.last().expect("an embedding has its output last");
-                let values = self.order.to_device(values, values.len() / rows.0);
-                runtime.upload(to, offset, bytemuck::cast_slice(&values))?;
-                continue;
-            }
-            let groups = launch.grid.groups(rows);
-            if groups.1 > 0 {
-                let Launch { shared, early, .. } = *launch;
-                let shape = Shape { groups, threads: launch.grid.threads, shared, early };
-                runtime.launch(kernel, shape, &launch.args, &buffers)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Grid {
-    /// Threadgroups for so many tokens, outputs and generated rows.
-    fn groups(&self, rows: (usize, usize, usize)) -> Groups {
-        // They were checked against the bucket, which was checked to fit.
-        (self.x, (self.rows.count(rows) as u32).div_ceil(self.rows_each))
     }
 }
 
@@ -362,7 +284,8 @@ impl<R: Runtime> Backend for Gpu<R> {
         let Lowering { launches, tables, .. } = lowering;
         self.upload_weights(&launches)?;
         let with_kernel = launches.into_iter().map(|launch| {
-            let kernel = self.runtime.kernel(launch.source, launch.format, &launch.entry, launch.shared)?;
+            let kernel =
+                self.runtime.kernel(launch.source, &launch.definitions, &launch.entry, launch.shared)?;
             Ok((launch, kernel))
         });
         let launches = with_kernel.collect::<Result<_>>()?;
@@ -375,6 +298,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             bucket,
             graph: None,
             order: RowOrder::default(),
+            batches: Vec::new(),
             rows: (bucket.tokens, bucket.outputs),
             plan,
             layout,

@@ -98,8 +98,7 @@ pub trait Runtime: Send {
     /// [`crate::Error::Device`].
     fn copy_within(&mut self, buffer: &Self::Buffer, from: usize, to: usize, bytes: usize) -> Result<()>;
 
-    /// The entry point `entry` of `source`, compiled at first use; one that
-    /// reads weights names their `format`, so that no other's are compiled.
+    /// The entry point `entry` of `source`, compiled with `definitions` at first use.
     /// `shared` is as in [`Shape`].
     ///
     /// # Errors
@@ -107,7 +106,7 @@ pub trait Runtime: Send {
     fn kernel(
         &mut self,
         source: &'static Source,
-        format: Option<&'static str>,
+        definitions: &str,
         entry: &str,
         shared: u32,
     ) -> Result<Self::Kernel>;

@@ -51,6 +51,8 @@ sources! {
     LINEAR_ADD = "linear_add";
     NORM_LINEAR = "norm_linear";
     PAGED_ATTENTION = "paged_attention";
+    DECODE_ATTENTION = "decode_attention" in "../kernels/paged_attention";
+    PROMPT_ATTENTION = "prompt_attention" in "../kernels/paged_attention";
     RMS_NORM = "rms_norm";
     ROPE_STORE = "rope_store";
     SWIGLU_LINEAR_ADD = "swiglu_linear_add";
@@ -91,6 +93,12 @@ const HEADERS: &[(&str, &str)] = &[
     ("head.h", include_str!("../kernels/head/head.h")),
     ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),
     ("norm_linear.h", include_str!("../kernels/norm_linear/norm_linear.h")),
+    ("cache_tiles.h", include_str!("../kernels/paged_attention/cache_tiles.h")),
+    ("decode_attention.h", include_str!("../kernels/paged_attention/decode_attention.h")),
+    ("merge_attention.h", include_str!("../kernels/paged_attention/merge_attention.h")),
+    ("prompt_attention.h", include_str!("../kernels/paged_attention/prompt_attention.h")),
+    ("splits.h", include_str!("../kernels/paged_attention/splits.h")),
+    ("warpgroup.h", include_str!("../kernels/paged_attention/warpgroup.h")),
     ("paged_attention.h", include_str!("../kernels/paged_attention/paged_attention.h")),
     ("rms_norm.h", include_str!("../kernels/rms_norm/rms_norm.h")),
     ("rope_store.h", include_str!("../kernels/rope_store/rope_store.h")),
@@ -106,12 +114,12 @@ impl Source {
     /// The whole text in `dialect`, each of the project's headers written out
     /// once where it is first included. `#line` marks keep messages readable.
     ///
-    /// Of kernels that exist for every weight format (or packing) only `format`'s, if
-    /// one is named: compiling all of them would keep the first run waiting.
+    /// `definitions` come first; there are those of one format or shape, where
+    /// compiling the kernels of all would keep the first run waiting.
     ///
     /// # Panics
     /// When it is not written in `dialect`.
-    pub fn text(&self, dialect: Dialect, format: Option<&str>) -> String {
+    pub fn text(&self, dialect: Dialect, definitions: &str) -> String {
         let (file, text) = match dialect {
             Dialect::Cuda => (format!("{}.cu", self.name), self.cuda),
             Dialect::Metal => {
@@ -119,14 +127,15 @@ impl Source {
                 (format!("{}.metal", self.name), text)
             }
         };
-        let mut out = String::new();
-        if let Some(name) = format {
-            let ty = name.to_uppercase();
-            out += &format!("#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, {ty}, {name})\n");
-        }
+        let mut out = definitions.to_owned();
         append(&file, text, &mut HashSet::new(), &mut out);
         out
     }
+}
+
+/// The definition by which a source has the kernels of one weight format (or packing) alone.
+pub(crate) fn weight_format(name: &str) -> String {
+    format!("#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, {}, {name})\n", name.to_uppercase())
 }
 
 fn append(file: &str, text: &str, seen: &mut HashSet<String>, out: &mut String) {
@@ -174,7 +183,7 @@ mod tests {
         for source in SOURCES {
             for dialect in [Dialect::Cuda, Dialect::Metal].into_iter().filter(|&dialect| source.has(dialect))
             {
-                let text = source.text(dialect, None);
+                let text = source.text(dialect, "");
                 assert!(!text.contains("#include \""), "{}: an include is left", source.name);
                 assert!(!text.contains("#error"), "{}: a header is missing", source.name);
                 assert_eq!(text.matches("#define QUARREL_ARGS_H").count(), 1, "{}", source.name);

@@ -25,7 +25,13 @@ FN float simd_sum(float x) {
     for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
     return x;
 }
+FN float simd_max(float x) {
+    for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    return x;
+}
 FN void group_barrier() { __syncthreads(); }
+// Makes what a SIMD-group wrote to device memory known to all of it.
+FN void simd_barrier() { __syncwarp(); }
 
 FN float exact_exp(float x) { return expf(x); }
 FN float exact_tanh(float x) { return tanhf(x); }
@@ -34,6 +40,7 @@ FN float exact_sin(float x) { return sinf(x); }
 FN float exact_sqrt(float x) { return sqrtf(x); }
 FN float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 FN float larger(float a, float b) { return fmaxf(a, b); }
+FN float nearest_even(float x) { return rintf(x); }
 
 FN float half_to_float(ushort bits) {
     float x;
@@ -62,8 +69,10 @@ using namespace metal;
 #define UNROLL _Pragma("unroll")
 #define UNROLL_BY(n)
 
-// simd_sum is Metal's own.
+// simd_sum and simd_max are Metal's own.
 FN void group_barrier() { threadgroup_barrier(mem_flags::mem_threadgroup); }
+// Makes what a SIMD-group wrote to device memory known to all of it.
+FN void simd_barrier() { simdgroup_barrier(mem_flags::mem_device); }
 
 // Metal compiles with fast maths unless told otherwise.
 FN float exact_exp(float x) { return precise::exp(x); }
@@ -73,6 +82,7 @@ FN float exact_sin(float x) { return precise::sin(x); }
 FN float exact_sqrt(float x) { return precise::sqrt(x); }
 FN float multiply_add(float a, float b, float c) { return fma(a, b, c); }
 FN float larger(float a, float b) { return max(a, b); }
+FN float nearest_even(float x) { return rint(x); }
 
 FN float half_to_float(ushort bits) { return float(as_type<half>(bits)); }
 FN ushort float_to_half(float x) { return as_type<ushort>(half(x)); }

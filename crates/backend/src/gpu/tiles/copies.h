@@ -5,8 +5,6 @@
 
 #include "cuda.h"
 
-FN uint shared_address(const void *p) { return uint(__cvta_generic_to_shared(p)); }
-
 #if __CUDA_ARCH__ >= 800
 
 // Sixteen bytes to shared memory, past the first cache.

@@ -1,34 +1,38 @@
-//! `paged_attention` on GPUs: one threadgroup a row and query head.
+//! `paged_attention` on GPUs: kernels for one shape with matrix instructions where there are
+//! any, else one threadgroup a row and query head.
 
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
-use crate::gpu::formats::kv_kernel_name;
+use crate::gpu::formats::kv_type;
 use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::items;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::PAGED_ATTENTION;
-use crate::{Result, Rows};
+use crate::gpu::source::{DECODE_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION};
+use crate::{CacheLayerConfig, KV_GROUP, KvFormat, Result, Rows};
 
-/// `ATTENTION_SIMDGROUPS` of the kernel, 32 threads each.
+/// `ATTENTION_SIMDGROUPS` of the general kernel, 32 threads each.
 const THREADS: u32 = 8 * 32;
-/// `ATTENTION_MAX_DIM` of the kernel.
+/// `ATTENTION_MAX_DIM` of the general kernel; the others have registers for as much.
 const MAX_DIM: usize = 256;
+/// Threads of `decode_attention` and `merge_attention`.
+const DECODE_THREADS: u32 = 128;
+const MERGE_THREADS: u32 = 256;
+/// Positions that are copied together, and query heads that may share a key/value head.
+const RUN: u32 = 16;
+const MAX_GROUP: u32 = 16;
+/// Threadgroups of `decode_attention` on one multiprocessor that its registers are counted for.
+const MOST_BLOCKS: u32 = 6;
 
 impl PagedAttention {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let (layer, group) = lowering.cache(self.cache);
-        let absent = |what, reason| lowering.absent("paged_attention", what, reason);
         if layer.k_dim.max(layer.v_dim) > MAX_DIM {
             let what = format!("heads of {} and {}", layer.k_dim, layer.v_dim);
-            return Err(absent(what, "a lane holds at most 8 of a head's elements, 256 in all"));
+            let reason = "a lane holds at most 8 of a head's elements, 256 in all";
+            return Err(lowering.absent("paged_attention", what, reason));
         }
-        if layer.k_format != layer.v_format {
-            let what = format!("{} keys with {} values", layer.k_format.name(), layer.v_format.name());
-            return Err(absent(what, "only equal formats have kernels; give keys and values the same"));
-        }
-        let name = kv_kernel_name(layer.k_format);
-        let name =
-            name.map_err(|reason| absent(format!("{} keys and values", layer.k_format.name()), reason))?;
         let (_, block_tables_at) = lowering.layout.groups[layer.group];
+        let splits = &lowering.layout.splits[layer.group];
         let args = AttentionArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
             places_at: lowering.layout.places,
@@ -43,12 +47,134 @@ impl PagedAttention {
             window: group.window.unwrap_or(0),
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
+            n_items_at: Layout::N_PROMPT_ITEMS_AT,
+            items_at: lowering.layout.prompt_items,
+            row_items_at: splits.row_items_at,
+            max_items: lowering.u32(splits.batch_items)?,
         };
+        let has_warpgroups = lowering.device.has_warpgroups;
+        let (decode, prompt) = (decode_shape(layer, &args), prompt_shape(layer, has_warpgroups));
+        let fits = decode.shared.max(prompt.shared) <= lowering.device.shared_limit;
+        if lowering.device.has_tiles && fits && is_regular(layer, &args) {
+            self.launch_decode(lowering, args, &decode)?;
+            return self.launch_prompt(lowering, args, &prompt);
+        }
         let grid = Grid { x: args.n_heads, rows: RowsOf::All(Rows::Tokens), rows_each: 1, threads: THREADS };
-        let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
-        let buffers = [lowering.buffer(self.q), keys, values, lowering.buffer(self.out)];
-        let entry = format!("paged_attention_{name}");
-        lowering.launch(&PAGED_ATTENTION, entry, grid, args, &buffers);
+        let name = format!("{}_{}", layer.k_format.name(), layer.v_format.name());
+        let (k, v) = (kv_type(layer.k_format), kv_type(layer.v_format));
+        let buffers = self.buffers(lowering);
+        let launch =
+            lowering.launch(&PAGED_ATTENTION, format!("paged_attention_{name}"), grid, args, &buffers);
+        launch.definitions = format!("#define KV_PAIRS(KERNEL) KERNEL({name}, {k}, {v})\n");
         Ok(())
     }
+
+    /// q, keys, values, out.
+    fn buffers(&self, lowering: &Lowering<'_>) -> [Argument; 4] {
+        let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
+        [lowering.buffer(self.q), keys, values, lowering.buffer(self.out)]
+    }
+
+    /// Generated rows: their splits, and what comes of them folded.
+    fn launch_decode(&self, lowering: &mut Lowering<'_>, args: AttentionArgs, shape: &Shape) -> Result<()> {
+        let (layer, _) = lowering.cache(self.cache);
+        let group = layer.group;
+        let args = AttentionArgs { n_rows_at: 2, ..args };
+        let floats = lowering.layout.splits[group].batch_items.checked_mul(self.n_heads);
+        let bytes = floats.and_then(|n| n.checked_mul((layer.v_dim + 2) * 4));
+        let (scratch, _) = lowering.scratch_bytes(0, bytes)?;
+        let blocks = (lowering.device.shared_limit / (shape.shared + 1024)).clamp(1, MOST_BLOCKS);
+        let x = args.max_items.saturating_mul(args.n_kv_heads).min(lowering.device.units * blocks);
+        let rows_each = lowering.u32(lowering.bucket.tokens)?;
+        let grid = Grid { x, rows: RowsOf::Generated, rows_each, threads: shape.threads };
+        let heads = args.n_heads / args.n_kv_heads;
+        let definitions = format!("#define ATTENTION_GROUP {heads}\n") + &shape.definitions(layer);
+        let [q, keys, values, out] = self.buffers(lowering);
+        let buffers = [Argument::Batch(group), q, keys, values, out, scratch];
+        let launch = lowering.launch(&DECODE_ATTENTION, "decode_attention", grid, args, &buffers);
+        (launch.batches, launch.early, launch.shared) = (Some(group), true, shape.shared);
+        launch.definitions.clone_from(&definitions);
+        let grid = Grid { x: args.n_heads, rows: RowsOf::Generated, rows_each: 1, threads: MERGE_THREADS };
+        let buffers = [Argument::Batch(group), scratch, out];
+        let launch = lowering.launch(&DECODE_ATTENTION, "merge_attention", grid, args, &buffers);
+        (launch.batches, launch.early, launch.definitions) = (Some(group), true, definitions);
+        Ok(())
+    }
+
+    /// Rows of prompts.
+    fn launch_prompt(&self, lowering: &mut Lowering<'_>, args: AttentionArgs, shape: &Shape) -> Result<()> {
+        let (layer, _) = lowering.cache(self.cache);
+        let x = lowering.u32(items::most_prompt_items(lowering.bucket) * self.n_heads)?;
+        let rows_each = lowering.u32(lowering.bucket.tokens)?;
+        let grid = Grid { x, rows: RowsOf::Prompts, rows_each, threads: shape.threads };
+        let buffers = self.buffers(lowering);
+        let launch = lowering.launch(&PROMPT_ATTENTION, "prompt_attention", grid, args, &buffers);
+        (launch.early, launch.shared) = (true, shape.shared);
+        launch.definitions = shape.definitions(layer);
+        Ok(())
+    }
+}
+
+/// How a kernel for one shape is launched.
+struct Shape {
+    threads: u32,
+    /// Bytes of threadgroup memory.
+    shared: u32,
+}
+
+impl Shape {
+    /// What its source is compiled with.
+    fn definitions(&self, layer: &CacheLayerConfig) -> String {
+        [
+            ("K", kv_type(layer.k_format).to_owned()),
+            ("V", kv_type(layer.v_format).to_owned()),
+            ("K_DIM", layer.k_dim.to_string()),
+            ("V_DIM", layer.v_dim.to_string()),
+            ("THREADS", self.threads.to_string()),
+            ("SHARED", self.shared.to_string()),
+        ]
+        .map(|(name, value)| format!("#define ATTENTION_{name} {value}\n"))
+        .concat()
+    }
+}
+
+/// Whether keys and values are such as the kernels for one shape copy and multiply.
+fn is_regular(layer: &CacheLayerConfig, args: &AttentionArgs) -> bool {
+    let is_stored = |format| format != KvFormat::F32;
+    args.page_size.is_multiple_of(RUN)
+        && [args.k_dim, args.v_dim].iter().all(|dim| dim.is_multiple_of(16))
+        && [layer.k_format, layer.v_format].into_iter().all(is_stored)
+        && args.n_heads / args.n_kv_heads <= MAX_GROUP
+}
+
+/// The distance of positions in threadgroup memory, as `cache_tiles.h` has it.
+fn stride(format: KvFormat, dim: usize) -> u32 {
+    let bytes = match format {
+        KvFormat::Q8_0 => dim + 2 * dim.div_ceil(KV_GROUP),
+        KvFormat::F32 | KvFormat::F16 | KvFormat::BF16 | KvFormat::Fp8 => format.bytes(dim) + 16,
+    };
+    bytes as u32
+}
+
+/// As `Decode` of `decode_attention.h` has it.
+fn decode_shape(layer: &CacheLayerConfig, args: &AttentionArgs) -> Shape {
+    let k = 128 * stride(layer.k_format, layer.k_dim);
+    let v = 128 * stride(layer.v_format, layer.v_dim);
+    let tiles = if k + v > 100 << 10 { k.max(v) } else { k + v };
+    let heads = args.n_heads / args.n_kv_heads;
+    Shape { threads: DECODE_THREADS, shared: tiles + heads.div_ceil(4) * 2304 }
+}
+
+/// As `Prompt` of `prompt_attention.h` has it.
+fn prompt_shape(layer: &CacheLayerConfig, has_warpgroups: bool) -> Shape {
+    let (k_dim, v_dim) = (layer.k_dim, layer.v_dim);
+    let groups = has_warpgroups && k_dim % 64 == 0 && (v_dim == 64 || v_dim % 128 == 0);
+    let wide = |dim: usize| (2 * dim + if groups { 0 } else { 16 }) as u32;
+    let stored = |format, dim| match format {
+        KvFormat::Q8_0 | KvFormat::Fp8 => 64 * stride(format, dim),
+        KvFormat::F32 | KvFormat::F16 | KvFormat::BF16 => 0,
+    };
+    let bytes = stored(layer.k_format, k_dim) + stored(layer.v_format, v_dim);
+    let threads = if !groups && v_dim <= 128 { 128 } else { 256 };
+    Shape { threads, shared: 192 * wide(k_dim) + 64 * wide(v_dim) + bytes }
 }

@@ -95,9 +95,15 @@ struct Shape {
     softcap: Option<f32>,
 }
 
+/// Rows and contexts of two sequences, run after run: prefill in chunks, then decode of both together.
+type Chunks = [[(u32, u32); 2]; 4];
+const SHORT: Chunks = [[(17, 17), (1, 1)], [(16, 33), (2, 3)], [(1, 34), (1, 4)], [(4, 38), (20, 24)]];
+/// More than what a kernel does at once, of rows and of positions.
+const LONG: Chunks = [[(140, 140), (1, 1)], [(1, 141), (2, 3)], [(131, 272), (1, 4)], [(1, 273), (1, 5)]];
+
 impl PagedAttention {
     /// Head ratios, odd dimensions, KV formats, windows that leave pages behind,
-    /// soft-caps; prefill in chunks, then decode of several sequences together.
+    /// soft-caps; short and long contexts.
     pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
         use KvFormat::{BF16, F16, F32, Fp8, Q8_0};
         let shape = |n_heads, n_kv_heads, dims, formats, page_size, window, softcap| Shape {
@@ -109,7 +115,7 @@ impl PagedAttention {
             window,
             softcap,
         };
-        [
+        let short = [
             shape(4, 4, [64, 64], [F32, F32], 16, None, None),
             shape(9, 3, [64, 64], [F16, F16], 16, None, None),
             shape(8, 1, [128, 128], [BF16, BF16], 32, None, Some(3.0)),
@@ -121,20 +127,24 @@ impl PagedAttention {
             shape(9, 3, [64, 64], [Fp8, Fp8], 16, Some(20), None),
             shape(4, 2, [128, 80], [Q8_0, Fp8], 32, None, None),
             shape(3, 1, [33, 17], [Fp8, Q8_0], 8, None, Some(2.0)),
-        ]
-        .into_iter()
-        .map(|shape| Self::case(random, shape))
-        .collect()
+        ];
+        let long = [
+            shape(2, 1, [32, 32], [F16, F16], 16, None, None),
+            shape(3, 1, [64, 64], [BF16, Q8_0], 16, Some(150), Some(5.0)),
+        ];
+        let all = short.map(|shape| (shape, SHORT)).into_iter().chain(long.map(|shape| (shape, LONG)));
+        all.map(|(shape, chunks)| Self::case(random, shape, chunks)).collect()
     }
 
-    fn case(random: &mut Random, shape: Shape) -> Case {
+    fn case(random: &mut Random, shape: Shape, chunks: Chunks) -> Case {
         let Shape { n_heads, n_kv_heads, dims: [k_dim, v_dim], formats, page_size, window, softcap } = shape;
+        let context = chunks.iter().flatten().map(|&(_, context)| context).max().unwrap_or(0);
         let name = format!(
             "paged_attention {n_heads}/{n_kv_heads} heads, {k_dim}+{v_dim} {formats:?}, \
-             pages of {page_size}, window {window:?}, soft-cap {softcap:?}"
+             pages of {page_size}, window {window:?}, soft-cap {softcap:?}, contexts to {context}"
         );
         let cache = one_layer(n_kv_heads, [k_dim, v_dim], formats, page_size, window);
-        let bound = bounds::attention(k_dim, 60, formats[0], formats[1]);
+        let bound = bounds::attention(k_dim, context as usize, formats[0], formats[1]);
         let mut case = CaseBuilder::new(random, name, bound);
         let q = case.input("q", n_heads * k_dim, 2.0);
         let k = case.input("k", n_kv_heads * k_dim, 2.0);
@@ -144,7 +154,6 @@ impl PagedAttention {
         let scale = 1.0 / (k_dim as f32).sqrt();
         case.push(RopeStore { q, k, v, n_heads, qk_norm: None, rope: None, cache: layer });
         case.push(Self { q, cache: layer, n_heads, scale, softcap, out });
-        let chunks = [[(17, 17), (1, 1)], [(16, 33), (2, 3)], [(1, 34), (1, 4)], [(4, 38), (20, 24)]];
         let runs = chunks.iter().map(|sequences| inputs(&cache, sequences)).collect();
         case.build(cache, runs, vec![out])
     }

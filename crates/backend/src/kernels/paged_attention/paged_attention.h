@@ -25,18 +25,18 @@ struct KeyValue {
     float v[ATTENTION_PER_LANE];
 };
 
-template <typename Kv>
+template <typename K, typename V>
 FN void load_position(CONSTANT AttentionArgs &args, DEVICE const uint *table, DEVICE const uchar *k_cache,
                       DEVICE const uchar *v_cache, uint kv_head, uint position, uint lane, THREAD KeyValue &kv) {
     const uint page = table[position / args.page_size], offset = position % args.page_size;
-    DEVICE const typename Kv::Element *k = (DEVICE const typename Kv::Element *)k_cache +
-        kv_index(page, offset, kv_head, args.n_kv_heads, args.page_size, args.k_dim);
-    DEVICE const typename Kv::Element *v = (DEVICE const typename Kv::Element *)v_cache +
-        kv_index(page, offset, kv_head, args.n_kv_heads, args.page_size, args.v_dim);
+    DEVICE const uchar *k = k_cache +
+        kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, K::bytes(args.k_dim));
+    DEVICE const uchar *v = v_cache +
+        kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, V::bytes(args.v_dim));
     UNROLL
     for (uint i = 0; i < ATTENTION_PER_LANE; i++) {
-        kv.k[i] = lane + 32 * i < args.k_dim ? Kv::load(k + lane + 32 * i) : 0;
-        kv.v[i] = lane + 32 * i < args.v_dim ? Kv::load(v + lane + 32 * i) : 0;
+        kv.k[i] = lane + 32 * i < args.k_dim ? K::load(k, args.k_dim, lane + 32 * i) : 0;
+        kv.v[i] = lane + 32 * i < args.v_dim ? V::load(v, args.v_dim, lane + 32 * i) : 0;
     }
 }
 
@@ -82,7 +82,7 @@ FN void merge_attention(CONSTANT AttentionArgs &args, THREAD const Softmax &stat
     }
 }
 
-template <typename Kv>
+template <typename K, typename V>
 FN void paged_attention(CONSTANT AttentionArgs &args, DEVICE const uint *inputs, DEVICE const float *q,
                         DEVICE const uchar *k_cache, DEVICE const uchar *v_cache, DEVICE float *out,
                         THREADGROUP float *maxima, THREADGROUP float *sums, THREADGROUP float *outs, uint head,
@@ -113,7 +113,7 @@ FN void paged_attention(CONSTANT AttentionArgs &args, DEVICE const uint *inputs,
         for (uint i = 0; i < ATTENTION_AHEAD; i++) {
             // What is beyond the last position loads it again, and is left out below.
             const uint at = min(p + i * ATTENTION_SIMDGROUPS, position);
-            load_position<Kv>(args, table, k_cache, v_cache, kv_head, at, t.lane, kv[i]);
+            load_position<K, V>(args, table, k_cache, v_cache, kv_head, at, t.lane, kv[i]);
         }
         UNROLL
         for (uint i = 0; i < ATTENTION_AHEAD; i++) {

@@ -2,19 +2,17 @@
 
 use super::{RopePairs, RopeStore};
 use crate::gpu::args::RopeStoreArgs;
-use crate::gpu::formats::kv_kernel_name;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::ROPE_STORE;
 use crate::{Result, Rows};
 
+/// Heads of a row that a threadgroup does.
+const HEADS_EACH: usize = 8;
+
 impl RopeStore {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let (layer, group) = lowering.cache(self.cache);
-        for format in [layer.k_format, layer.v_format] {
-            let absent = |reason| lowering.absent("rope_store", format.name().to_owned(), reason);
-            kv_kernel_name(format).map_err(absent)?;
-        }
         let (slots_at, _) = lowering.layout.groups[layer.group];
         let (q, k, v) = (lowering.buffer(self.q), lowering.buffer(self.k), lowering.buffer(self.v));
         let args = RopeStoreArgs {
@@ -41,13 +39,13 @@ impl RopeStore {
         let inv_freq = self.rope.as_ref().map_or(Argument::Inputs, |rope| lowering.table(&rope.inv_freq));
         let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
         let grid = Grid {
-            x: lowering.u32(self.n_heads + 2 * layer.n_kv_heads)?,
+            x: lowering.u32((self.n_heads + 2 * layer.n_kv_heads).div_ceil(HEADS_EACH))?,
             rows: RowsOf::All(Rows::Tokens),
             rows_each: 1,
-            threads: 32,
+            threads: 32 * HEADS_EACH as u32,
         };
         let buffers = [q, k, v, q_norm, k_norm, inv_freq, keys, values];
-        lowering.launch(&ROPE_STORE, "rope_store", grid, args, &buffers);
+        lowering.launch(&ROPE_STORE, "rope_store", grid, args, &buffers).early = true;
         Ok(())
     }
 }

@@ -1,15 +1,14 @@
 // The body shared by both dialects; one SIMD-group a head of q, k or v.
 #include "cache.h"
 
-// Where a head's elements go: back to q, or to the cache.
+// Where a head's elements go: back to where they were, or to the cache.
 struct HeadOut {
-    DEVICE float *q;  // null for k and v
-    DEVICE uchar *cache;
+    DEVICE float *x;  // null for what goes to the cache
+    DEVICE uchar *vector;
     uint format;
-    ulong first;
     MEMBER void store(uint i, float value) const {
-        if (q) q[i] = value;
-        else store_kv(format, cache, first + i, value);
+        if (x) x[i] = value;
+        else store_kv(format, vector, i, value);
     }
 };
 
@@ -41,16 +40,19 @@ FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE co
     }
 }
 
-// `head` counts query heads first, then key heads, then value heads.
-FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q,
-                        DEVICE const float *k, DEVICE const float *v, DEVICE const float *q_norm,
-                        DEVICE const float *k_norm, DEVICE const float *inv_freq, DEVICE uchar *k_cache,
-                        DEVICE uchar *v_cache, uint head, uint row, uint lane) {
-    if (row >= inputs[args.n_rows_at]) return;
+// One of a row's heads: query heads come first, then key heads, then value heads. `group_x`, `row` is
+// the threadgroup's place in the grid.
+FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
+                        DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
+                        DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint group_x,
+                        uint row, Threads t) {
+    const uint lane = t.lane;
+    uint head = group_x * (t.count / 32) + t.simdgroup;
+    if (row >= inputs[args.n_rows_at] || head >= args.n_heads + 2 * args.n_kv_heads) return;
     const float position = float(inputs[args.positions_at + row]);
     if (head < args.n_heads) {
         DEVICE float *x = q + (ulong(row) * args.n_heads + head) * args.k_dim;
-        HeadOut out = {x, k_cache, 0, 0};
+        HeadOut out = {x, k_cache, 0};
         rope_head(args, x, q_norm, args.q_eps, inv_freq, position, out, lane);
         return;
     }
@@ -58,14 +60,25 @@ FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs,
     const uint page = slot / args.page_size, offset = slot % args.page_size;
     head -= args.n_heads;
     if (head < args.n_kv_heads) {
-        const ulong first = kv_index(page, offset, head, args.n_kv_heads, args.page_size, args.k_dim);
-        HeadOut out = {0, k_cache, args.k_format, first};
-        DEVICE const float *x = k + (ulong(row) * args.n_kv_heads + head) * args.k_dim;
+        const uint bytes = kv_bytes(args.k_format, args.k_dim);
+        DEVICE uchar *vector = k_cache + kv_vector(page, offset, head, args.n_kv_heads, args.page_size, bytes);
+        DEVICE float *x = k + (ulong(row) * args.n_kv_heads + head) * args.k_dim;
+        // A scale needs 32 rotated elements, which several lanes have: they meet in k.
+        HeadOut out = {args.k_format == KV_Q8_0 ? x : 0, vector, args.k_format};
         rope_head(args, x, k_norm, args.k_eps, inv_freq, position, out, lane);
+        if (args.k_format == KV_Q8_0) {
+            simd_barrier();
+            store_q8_0(vector, x, args.k_dim, lane);
+        }
         return;
     }
     head -= args.n_kv_heads;
-    const ulong first = kv_index(page, offset, head, args.n_kv_heads, args.page_size, args.v_dim);
+    const uint bytes = kv_bytes(args.v_format, args.v_dim);
+    DEVICE uchar *vector = v_cache + kv_vector(page, offset, head, args.n_kv_heads, args.page_size, bytes);
     DEVICE const float *x = v + (ulong(row) * args.n_kv_heads + head) * args.v_dim;
-    for (uint i = lane; i < args.v_dim; i += 32) store_kv(args.v_format, v_cache, first + i, x[i]);
+    if (args.v_format == KV_Q8_0) {
+        store_q8_0(vector, x, args.v_dim, lane);
+        return;
+    }
+    for (uint i = lane; i < args.v_dim; i += 32) store_kv(args.v_format, vector, i, x[i]);
 }

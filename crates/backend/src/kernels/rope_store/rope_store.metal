@@ -2,9 +2,9 @@
 #include "rope_store.h"
 
 kernel void rope_store(constant RopeStoreArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
-                       device float *q [[buffer(2)]], device const float *k [[buffer(3)]],
+                       device float *q [[buffer(2)]], device float *k [[buffer(3)]],
                        device const float *v [[buffer(4)]], device const float *q_norm [[buffer(5)]],
                        device const float *k_norm [[buffer(6)]], device const float *inv_freq [[buffer(7)]],
                        device uchar *k_cache [[buffer(8)]], device uchar *v_cache [[buffer(9)]], BUILTINS) {
-    rope_store_head(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, group.x, group.y, lane);
+    rope_store_head(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, group.x, group.y, THREADS);
 }

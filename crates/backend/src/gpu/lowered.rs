@@ -1,0 +1,114 @@
+//! A lowered step: its launches, and which of them a run enqueues.
+
+use std::collections::HashMap;
+
+use super::inputs::{Layout, RowOrder};
+use super::lower::{Argument, Grid, Launch};
+use super::runtime::{Groups, Runtime, Shape};
+use crate::host::Limits;
+use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
+
+/// The most rows of a bucket whose launches are kept as a graph: beyond, kernels take
+/// longer than launching them.
+const GRAPH_ROWS: usize = 64;
+
+/// A step that is ready to run.
+pub(super) struct Lowered<R: Runtime> {
+    pub step: Step,
+    pub plan: Plan,
+    pub limits: Limits,
+    pub layout: Layout,
+    pub launches: Vec<(Launch, R::Kernel)>,
+    pub tables: R::Buffer,
+    pub bucket: Bucket,
+    /// The launches of a step of generated rows alone, once it has run.
+    pub graph: Option<R::Graph>,
+    /// Tokens and outputs of the last run, or of the bucket before it.
+    pub rows: (usize, usize),
+    pub order: RowOrder,
+    /// Each cache group's batches of generated rows in the last run.
+    pub batches: Vec<usize>,
+}
+
+/// What launches read and write.
+pub(super) struct StepMemory<'a, R: Runtime> {
+    pub weights: &'a HashMap<Argument, R::Buffer>,
+    pub layers: &'a [(R::Buffer, R::Buffer)],
+    pub arena: &'a R::Buffer,
+    pub inputs: &'a R::Buffer,
+    pub chosen: &'a R::Buffer,
+}
+
+impl<R: Runtime> Lowered<R> {
+    /// Whether a run's launches are those of every run of generated rows: they are made
+    /// for the whole bucket then, and kernels find out how many rows there are.
+    pub fn has_one_role(&self, inputs: &StepInputs) -> bool {
+        self.bucket.tokens <= GRAPH_ROWS
+            && self.order.n_generated == inputs.tokens.len()
+            && self.batches.iter().all(|&n| n == 1)
+            && matches!(inputs.tokens, TokenInputs::Ids(_))
+    }
+
+    /// Enqueues the launches for so many tokens, outputs and generated rows.
+    pub fn launch(
+        &self,
+        runtime: &mut R,
+        memory: &StepMemory<'_, R>,
+        rows: (usize, usize, usize),
+        embeddings: Option<&[f32]>,
+    ) -> Result<()> {
+        let together =
+            |(a, _): &(Launch, _), (b, _): &(Launch, _)| a.batches.is_some() && a.batches == b.batches;
+        for launches in self.launches.chunk_by(together) {
+            let n_batches = launches[0].0.batches.map_or(1, |group| self.batches[group]);
+            for batch in 0..n_batches {
+                for (launch, kernel) in launches {
+                    self.launch_one(runtime, memory, (launch, kernel, batch), rows, embeddings)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Enqueues one launch, for a batch if it has any.
+    fn launch_one(
+        &self,
+        runtime: &mut R,
+        memory: &StepMemory<'_, R>,
+        (launch, kernel, batch): (&Launch, &R::Kernel, usize),
+        rows: (usize, usize, usize),
+        embeddings: Option<&[f32]>,
+    ) -> Result<()> {
+        let buffer = |argument: &Argument| match *argument {
+            Argument::Inputs => (memory.inputs, 0),
+            Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
+            Argument::Arena(offset) => (memory.arena, offset),
+            Argument::Tables(offset) => (&self.tables, offset),
+            Argument::Chosen => (memory.chosen, 0),
+            Argument::Batch(group) => (memory.inputs, 4 * self.layout.splits[group].batch_at(batch)),
+            Argument::Keys(id) => (&memory.layers[id.0 as usize].0, 0),
+            Argument::Values(id) => (&memory.layers[id.0 as usize].1, 0),
+        };
+        let buffers: Vec<_> = launch.buffers.iter().map(buffer).collect();
+        if let (true, Some(values)) = (launch.embeds, embeddings) {
+            let (to, offset) = *buffers.last().expect("an embedding has its output last");
+            let values = self.order.to_device(values, values.len() / rows.0);
+            return runtime.upload(to, offset, bytemuck::cast_slice(&values));
+        }
+        let groups = launch.grid.groups(rows);
+        if groups.1 == 0 {
+            return Ok(());
+        }
+        let Launch { shared, early, .. } = *launch;
+        let shape = Shape { groups, threads: launch.grid.threads, shared, early };
+        runtime.launch(kernel, shape, &launch.args, &buffers)
+    }
+}
+
+impl Grid {
+    /// Threadgroups for so many tokens, outputs and generated rows.
+    fn groups(&self, rows: (usize, usize, usize)) -> Groups {
+        // They were checked against the bucket, which was checked to fit.
+        (self.x, (self.rows.count(rows) as u32).div_ceil(self.rows_each))
+    }
+}

@@ -1,0 +1,323 @@
+// Attention of generated rows: a block takes 128 positions of one row (a split) and the query heads
+// that share a key/value head, so that keys and values are read once. Another kernel folds a row's
+// splits in their order (merge_attention.h). CUDA only.
+//
+// Tensor cores do the sums, though the time goes to reading: of an operand of eight columns four are
+// the heads' numbers and four what rounding left of them, so that q and the shares keep 22 bits
+// (16 in bfloats).
+#include "cache_tiles.h"
+#include "splits.h"
+
+#define DECODE_WARPS 4
+#define DECODE_THREADS (32 * DECODE_WARPS)
+// Positions of a warp.
+#define WARP_SPLIT (SPLIT / DECODE_WARPS)
+#define WARP_RUNS (WARP_SPLIT / RUN)
+// In place of a run of positions that the row does not see.
+#define NOWHERE 0xffffffffu
+
+// A block's next 32 pieces of work, one a lane, so that their look-ups wait for memory together.
+struct Ahead {
+    uint item, row, split, to, kv_head;
+    uint vectors[WARP_RUNS];  // of the cache, with which this warp's runs begin
+
+    // Lane 0's is `index`, and they are as far apart as there are blocks.
+    MEMBER Ahead(const AttentionArgs &args, const uint *inputs, const Batch &batch, uint index, uint n_work) {
+        index = min(index + threadIdx.x % 32 * gridDim.x, n_work - 1);
+        item = index / args.n_kv_heads, kv_head = index % args.n_kv_heads;
+        row = inputs[batch.items_at + 2 * item], split = inputs[batch.items_at + 2 * item + 1];
+        to = inputs[args.places_at + row] + 1;
+        const uint *table = inputs + args.block_tables_at + inputs[args.sequences_at + row] * args.max_pages;
+        const Part part(Span(args, to), split);
+        UNROLL
+        for (uint i = 0; i < WARP_RUNS; i++) {
+            const uint run = (threadIdx.x / 32 * WARP_RUNS + i) * RUN, position = split * SPLIT + run;
+            vectors[i] = NOWHERE;
+            if (!part.meets(run)) continue;
+            const uint page = table[position / args.page_size], offset = position % args.page_size;
+            vectors[i] = uint(kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, 1));
+        }
+    }
+};
+
+// What a block does at a time: a split of a row for a key/value head.
+struct Work {
+    uint item, row, split, kv_head;
+    Span span;
+    Part part;
+    uint vectors[WARP_RUNS];
+
+    MEMBER Work(const AttentionArgs &args, const Ahead &ahead, uint lane)
+        : item(__shfl_sync(0xffffffff, ahead.item, lane)), row(__shfl_sync(0xffffffff, ahead.row, lane)),
+          split(__shfl_sync(0xffffffff, ahead.split, lane)), kv_head(__shfl_sync(0xffffffff, ahead.kv_head, lane)),
+          span(args, __shfl_sync(0xffffffff, ahead.to, lane)), part(span, split) {
+        UNROLL
+        for (uint i = 0; i < WARP_RUNS; i++) vectors[i] = __shfl_sync(0xffffffff, ahead.vectors[i], lane);
+    }
+    // Whether it was all stored in earlier steps: this one has stored at most one position a row.
+    MEMBER bool is_old(uint n_rows) const { return split * SPLIT + SPLIT + n_rows <= span.to; }
+};
+
+template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Decode {
+    typedef typename TileOf<K, K_DIM>::Tile KTile;
+    typedef typename TileOf<V, V_DIM>::Tile VTile;
+    static constexpr uint HEADS = GROUP, VALUES = V_DIM;
+    // Columns of operand B are 4 heads and their rest.
+    static constexpr uint N_TILES = (GROUP + 3) / 4, K_STEPS = K_DIM / 16;
+    // Operands A that are loaded together; a warp has every fourth of the values'.
+    static constexpr uint K_TOGETHER = KTile::K_TOGETHER, M_TOGETHER = VTile::M_TOGETHER;
+    static constexpr uint M_DIMS = 16 * M_TOGETHER, WARP_M = (V_DIM / M_DIMS + DECODE_WARPS - 1) / DECODE_WARPS;
+    static constexpr uint WARP_M_TILES = WARP_M * M_TOGETHER;
+    // Keys and values that are too large together follow each other in the same place.
+    static constexpr uint K_BYTES = SPLIT * KTile::STRIDE, V_BYTES = SPLIT * VTile::STRIDE;
+    static constexpr bool IN_TURN = K_BYTES + V_BYTES > 100 * 1024;
+    static constexpr uint TILE_BYTES = IN_TURN ? (K_BYTES > V_BYTES ? K_BYTES : V_BYTES) : K_BYTES + V_BYTES;
+    // Shares [n_tile, column, position], columns apart by what spreads them over all banks.
+    static constexpr uint SHARE_STRIDE = 2 * SPLIT + 16, SHARE_BYTES = N_TILES * 8 * SHARE_STRIDE;
+    static constexpr uint SHARED_BYTES = TILE_BYTES + SHARE_BYTES + 2 * DECODE_WARPS * N_TILES * 4 * 4;
+    // Registers shall not be what keeps blocks from a multiprocessor's 227 KB.
+    static constexpr uint FIT = 227 * 1024 / (SHARED_BYTES + 1024), BLOCKS = FIT < 6 ? FIT : 6;
+
+    uchar *k_tile, *v_tile, *shares;
+    float *maxima, *sums;  // [warp, head]
+    uint lane, warp, g, t;
+
+    MEMBER Decode(uchar *shared) {
+        k_tile = shared;
+        v_tile = IN_TURN ? shared : shared + K_BYTES;
+        shares = shared + TILE_BYTES;
+        maxima = (float *)(shares + SHARE_BYTES);
+        sums = maxima + DECODE_WARPS * N_TILES * 4;
+        lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    }
+
+    // Begins to copy this warp's positions, if there are any.
+    template <typename Tile> MEMBER void copy(uchar *tile, const uchar *cache, const Work &work) const {
+        UNROLL
+        for (uint i = 0; i < WARP_RUNS; i++) {
+            if (work.vectors[i] == NOWHERE) continue;
+            copy_run<Tile, 32>(tile, (warp * WARP_RUNS + i) * RUN, cache + ulong(work.vectors[i]) * Tile::BYTES,
+                               lane);
+        }
+        end_copy_group();
+    }
+
+    // Operand B of the queries of `n_tile`: this lane's column is a head, or what is left of it.
+    MEMBER void load_queries(uint (&b)[K_STEPS][2], const float *q, float scale, uint n_tile) const {
+        const uint head = 4 * n_tile + g % 4;
+        UNROLL
+        for (uint i = 0; i < 2 * K_STEPS; i++) {
+            const uint k = i / 2 % K_TOGETHER, dim = (i / 2 - k) * 16 + KTile::first_dim(k, t, i % 2);
+            float2 x = {0, 0};
+            if (head < GROUP) x = *(const float2 *)(q + head * K_DIM + dim);
+            x.x *= scale, x.y *= scale;
+            const uint pair = KTile::Numbers::pack(x.x, x.y);
+            b[i / 2][i % 2] = g < 4 ? pair : pack_rest<typename KTile::Numbers>(pair, x.x, x.y);
+        }
+    }
+
+    // Scores of this warp's positions. Of element c of an m-tile the position is g + c / 2 * 8,
+    // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same.
+    MEMBER void score(float (&scores)[N_TILES][2][4], const float *q, const AttentionArgs &args, Part part) const {
+        UNROLL
+        for (uint n = 0; n < N_TILES; n++) {
+            uint b[K_STEPS][2];
+            load_queries(b, q, args.scale, n);
+            if (n == 0) {
+                if (IN_TURN) wait_for_copies<0>();
+                else wait_for_copies<1>();
+                __syncwarp();
+            }
+            UNROLL
+            for (uint m = 0; m < 2; m++) {
+                float (&c)[4] = scores[n][m];
+                c[0] = c[1] = c[2] = c[3] = 0;
+                UNROLL
+                for (uint k = 0; k < K_STEPS; k += K_TOGETHER) {
+                    uint a[K_TOGETHER][4];
+                    KTile::positions(a, k_tile, warp * WARP_SPLIT + m * 16, k * 16, lane);
+                    UNROLL
+                    for (uint i = 0; i < K_TOGETHER; i++) KTile::Numbers::mma(c, a[i], b[k + i][0], b[k + i][1]);
+                }
+                UNROLL
+                for (uint i = 0; i < 4; i++) c[i] = (c[i] + __shfl_xor_sync(0xffffffff, c[i], 2)) * KTile::FACTOR;
+                if (args.softcap > 0) {
+                    for (uint i = 0; i < 4; i++) c[i] = args.softcap * exact_tanh(c[i] / args.softcap);
+                }
+                if (part.is_whole()) continue;
+                UNROLL
+                for (uint i = 0; i < 4; i++) {
+                    const bool is_seen = part.has(warp * WARP_SPLIT + m * 16 + g + i / 2 * 8);
+                    c[i] = is_seen ? c[i] : float_of_bits(0xff800000);
+                }
+            }
+        }
+    }
+
+    // This warp's largest score of each head.
+    MEMBER void find_maxima(const float (&scores)[N_TILES][2][4]) const {
+        UNROLL
+        for (uint i = 0; i < 2 * N_TILES; i++) {
+            const float (&c)[2][4] = scores[i / 2];
+            float most = larger(larger(c[0][i % 2], c[0][i % 2 + 2]), larger(c[1][i % 2], c[1][i % 2 + 2]));
+            for (uint step = 4; step < 32; step *= 2) most = larger(most, __shfl_xor_sync(0xffffffff, most, step));
+            if (lane < 2) maxima[warp * N_TILES * 4 + i / 2 * 4 + 2 * lane + i % 2] = most;
+        }
+    }
+
+    MEMBER float maximum(uint head) const {
+        float most = LOWEST;
+        for (uint w = 0; w < DECODE_WARPS; w++) most = larger(most, maxima[w * N_TILES * 4 + head]);
+        return most;
+    }
+    MEMBER float sum(uint head) const {
+        float sum = 0;
+        for (uint w = 0; w < DECODE_WARPS; w++) sum += sums[w * N_TILES * 4 + head];
+        return sum;
+    }
+
+    // Scores to shares of the split, and this warp's sums of them.
+    MEMBER void share(const float (&scores)[N_TILES][2][4]) const {
+        UNROLL
+        for (uint i = 0; i < 2 * N_TILES; i++) {
+            const uint n = i / 2, j = i % 2, head = 4 * n + 2 * t % 4 + j;
+            const float most = maximum(head);
+            float sum = 0;
+            ushort *column = (ushort *)(shares + (n * 8 + 2 * t + j) * SHARE_STRIDE) + warp * WARP_SPLIT + g;
+            UNROLL
+            for (uint m = 0; m < 2; m++) {
+                const float p = exact_exp(scores[n][m][j] - most), p8 = exact_exp(scores[n][m][j + 2] - most);
+                sum += p + p8;
+                uint pair = VTile::Numbers::pack(p, p8);
+                if (t >= 2) pair = pack_rest<typename VTile::Numbers>(pair, p, p8);
+                column[m * 16] = ushort(pair), column[m * 16 + 8] = ushort(pair >> 16);
+            }
+            for (uint step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffff, sum, step);
+            if (lane < 2) sums[warp * N_TILES * 4 + head] = sum;
+        }
+    }
+
+    // Nothing may come of values that are not seen, which can be anything.
+    MEMBER void clear_unseen(Part part) const {
+        if (part.is_whole()) return;
+        for (uint run = warp * WARP_SPLIT; run < (warp + 1) * WARP_SPLIT; run += RUN) {
+            if (!part.meets(run)) continue;
+            for (uint row = run; row < run + RUN; row++) {
+                if (part.has(row)) continue;
+                ushort *at = (ushort *)(v_tile + row * VTile::STRIDE);
+                for (uint i = lane; i < VTile::STRIDE / 2; i += 32) at[i] = 0;
+            }
+        }
+    }
+
+    // The values' sums, weighted by the shares, of this warp's dimensions.
+    MEMBER void weigh(float (&out)[WARP_M_TILES][N_TILES][4], Part part) const {
+        UNROLL
+        for (uint i = 0; i < WARP_M_TILES * N_TILES * 4; i++) out[i / 4 / N_TILES][i / 4 % N_TILES][i % 4] = 0;
+        UNROLL_BY(2)
+        for (uint run = part.from / RUN * RUN; run < part.to; run += RUN) {
+            uint b[N_TILES][2];
+            UNROLL
+            for (uint i = 0; i < 2 * N_TILES; i++) {
+                const uchar *column = shares + (i / 2 * 8 + g) * SHARE_STRIDE;
+                b[i / 2][i % 2] = *(const uint *)(column + 2 * (run + 2 * t + i % 2 * 8));
+            }
+            UNROLL
+            for (uint m = 0; m < WARP_M; m++) {
+                const uint dim = (m * DECODE_WARPS + warp) * M_DIMS;
+                if (V_DIM % (M_DIMS * DECODE_WARPS) && dim >= V_DIM) continue;
+                uint a[M_TOGETHER][4];
+                VTile::dimensions(a, v_tile, run, dim, lane);
+                UNROLL
+                for (uint i = 0; i < M_TOGETHER * N_TILES; i++) {
+                    const uint n = i % N_TILES, j = i / N_TILES;
+                    VTile::Numbers::mma(out[m * M_TOGETHER + j][n], a[j], b[n][0], b[n][1]);
+                }
+            }
+        }
+    }
+
+    // Writes the sums [head, dim], over the sum of shares if that is the row's result.
+    MEMBER void store(const float (&out)[WARP_M_TILES][N_TILES][4], float *to, bool is_whole) const {
+        UNROLL
+        for (uint i = 0; i < 2 * N_TILES; i++) {
+            const uint n = i / 2, j = i % 2, head = 4 * n + 2 * t % 4 + j;
+            const float factor = is_whole ? VTile::FACTOR / sum(head) : VTile::FACTOR;
+            UNROLL
+            for (uint m = 0; m < WARP_M_TILES; m++) {
+                const uint dim = (m / M_TOGETHER * DECODE_WARPS + warp) * M_DIMS;
+                UNROLL
+                for (uint half = 0; half < 2; half++) {
+                    const float x = out[m][n][j + 2 * half];
+                    const float both = (x + __shfl_xor_sync(0xffffffff, x, 2)) * factor;
+                    const uint place = head * V_DIM + dim + VTile::row_dim(m % M_TOGETHER, g, half);
+                    if (t < 2 && head < GROUP && dim < V_DIM) to[place] = both;
+                }
+            }
+        }
+    }
+};
+
+// Writes a split's results: to where they are merged, or as the row's own if it has no other split.
+template <typename D>
+FN void store_split(const D &decode, const AttentionArgs &args, const Work &work, float *out, float *scratch) {
+    float sums[D::WARP_M_TILES][D::N_TILES][4];
+    decode.weigh(sums, work.part);
+    const uint head = work.kv_head * D::HEADS;
+    if (work.span.n_splits() == 1) {
+        decode.store(sums, out + (ulong(work.row) * args.n_heads + head) * D::VALUES, true);
+        return;
+    }
+    const Partials partials(args, scratch);
+    const ulong at = ulong(work.item) * args.n_heads + head;
+    decode.store(sums, partials.outs + at * D::VALUES, false);
+    if (threadIdx.x >= D::HEADS) return;
+    const float2 totals = {decode.maximum(threadIdx.x), decode.sum(threadIdx.x)};
+    *(float2 *)(partials.totals + 2 * (at + threadIdx.x)) = totals;
+}
+
+// Grid: as many blocks as the device holds, or as there is work. While a block computes, its next keys
+// and values are on their way.
+template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP>
+FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Batch &batch, const float *q,
+                         const uchar *k_cache, const uchar *v_cache, float *out, float *scratch, uchar *shared) {
+    typedef Decode<K, V, K_DIM, V_DIM, GROUP> D;
+    const uint n_work = batch.n_items * args.n_kv_heads;
+    uint index = blockIdx.x;
+    if (index >= n_work) return wait_for_inputs();
+    const D decode(shared);
+    Ahead ahead(args, inputs, batch, index, n_work);
+    Work work(args, ahead, 0);
+    const bool is_old = work.is_old(inputs[args.n_rows_at]);
+    if (!is_old) wait_for_inputs();
+    decode.template copy<typename D::KTile>(decode.k_tile, k_cache, work);
+    if (!D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work);
+    if (is_old) wait_for_inputs();
+    allow_next();
+    for (uint n_begun = 1;; n_begun++) {
+        index += gridDim.x;
+        const bool is_last = index >= n_work;
+        if (n_begun % 32 == 0 && !is_last) ahead = Ahead(args, inputs, batch, index, n_work);
+        const Work next(args, ahead, n_begun % 32);
+        float scores[D::N_TILES][2][4];
+        decode.score(scores, q + (ulong(work.row) * args.n_heads + work.kv_head * GROUP) * K_DIM, args, work.part);
+        // This warp has done with its keys, and makes place for the next.
+        __syncwarp();
+        if (!D::IN_TURN && !is_last) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);
+        decode.find_maxima(scores);
+        __syncthreads();
+        if (D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work);
+        decode.share(scores);
+        if (!D::IN_TURN && !is_last) wait_for_copies<1>();
+        else wait_for_copies<0>();
+        __syncwarp();
+        decode.clear_unseen(work.part);
+        __syncthreads();
+        store_split(decode, args, work, out, scratch);
+        if (is_last) return;
+        __syncthreads();
+        if (D::IN_TURN) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);
+        else decode.template copy<typename D::VTile>(decode.v_tile, v_cache, next);
+        work = next;
+    }
+}

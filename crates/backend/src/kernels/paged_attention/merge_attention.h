@@ -1,0 +1,103 @@
+// Folds what came of the splits of generated rows. CUDA only.
+#include "splits.h"
+
+#define MERGE_WARPS 8
+#define MERGE_THREADS (32 * MERGE_WARPS)
+
+// What a warp of the merging kernel has folded of a row's head: four dimensions a lane, or twice four.
+template <uint V_DIM> struct Folded {
+    static constexpr uint PER_LANE = (V_DIM + 127) / 128;
+    // Splits that are loaded together.
+    static constexpr uint TOGETHER = 8 / PER_LANE;
+    float most, sum;
+    float4 values[PER_LANE];
+
+    MEMBER Folded() : most(LOWEST), sum(0), values() {}
+
+    // Adds up to TOGETHER splits, `stride` vectors apart, of which `n` exist.
+    MEMBER void add(const float *outs, const float *totals, ulong stride, uint n, uint lane) {
+        float4 loaded[TOGETHER][PER_LANE];
+        UNROLL
+        for (uint i = 0; i < TOGETHER * PER_LANE; i++) {
+            // What does not exist is the last again, of weight 0.
+            const uint dim = 4 * lane + 128 * (i % PER_LANE);
+            const float *from = outs + stride * min(i / PER_LANE, n - 1) * V_DIM + dim;
+            if (V_DIM % 128 == 0 || dim < V_DIM) loaded[i / PER_LANE][i % PER_LANE] = *(const float4 *)from;
+        }
+        float2 own = {LOWEST, 0};
+        if (lane < n) own = *(const float2 *)(totals + stride * lane * 2);
+        const float now = larger(most, simd_max(own.x)), keep = exact_exp(most - now);
+        const float own_weight = lane < n ? exact_exp(own.x - now) : 0;
+        most = now;
+        sum = multiply_add(sum, keep, simd_sum(own.y * own_weight));
+        UNROLL
+        for (uint j = 0; j < PER_LANE; j++) {
+            float4 &v = values[j];
+            v.x *= keep, v.y *= keep, v.z *= keep, v.w *= keep;
+            UNROLL
+            for (uint i = 0; i < TOGETHER; i++) {
+                const float weight = __shfl_sync(0xffffffff, own_weight, i);
+                const float4 x = loaded[i][j];
+                v.x = multiply_add(x.x, weight, v.x), v.y = multiply_add(x.y, weight, v.y);
+                v.z = multiply_add(x.z, weight, v.z), v.w = multiply_add(x.w, weight, v.w);
+            }
+        }
+    }
+
+    // Adds every `step`th of a row's `n_splits`, from the `first`th on; `item` is the first split's.
+    MEMBER void add_all(const AttentionArgs &args, const float *scratch, uint item, uint head, uint first, uint step,
+                        uint n_splits, uint lane) {
+        const Partials partials(args, (float *)scratch);
+        const ulong stride = ulong(step) * args.n_heads;
+        for (uint i = first; i < n_splits; i += TOGETHER * step) {
+            const ulong at = ulong(item + i) * args.n_heads + head;
+            const uint n = min((n_splits - i + step - 1) / step, TOGETHER);
+            add(partials.outs + at * V_DIM, partials.totals + 2 * at, stride, n, lane);
+        }
+    }
+};
+
+// Folds the splits of a row's heads. Few splits are a warp's; else warp w of W takes every Wth from the wth
+// on, and the warps' sums follow in order. Grid: query heads, rows.
+template <uint V_DIM>
+FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Batch &batch, const float *scratch,
+                        float *out) {
+    typedef Folded<V_DIM> F;
+    __shared__ float maxima[MERGE_WARPS], sums[MERGE_WARPS];
+    __shared__ float4 outs[MERGE_WARPS][F::PER_LANE * 32];
+    const uint row = batch.first_row + blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint n_splits = row < batch.end_row ? Span(args, inputs[args.places_at + row] + 1).n_splits() : 1;
+    wait_for_inputs();
+    allow_next();
+    if (n_splits == 1) return;
+    const bool is_warps = n_splits <= F::TOGETHER;
+    const uint head = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x;
+    if (head >= args.n_heads) return;
+    F folded;
+    folded.add_all(args, scratch, inputs[args.row_items_at + row], head, is_warps ? 0 : warp, is_warps ? 1 : MERGE_WARPS, n_splits, lane);
+    out += (ulong(row) * args.n_heads + head) * V_DIM;
+    if (is_warps) {
+        UNROLL
+        for (uint j = 0; j < F::PER_LANE; j++) {
+            const float4 v = folded.values[j];
+            const float4 quotients = {v.x / folded.sum, v.y / folded.sum, v.z / folded.sum, v.w / folded.sum};
+            if (4 * lane + 128 * j < V_DIM) *(float4 *)(out + 4 * lane + 128 * j) = quotients;
+        }
+        return;
+    }
+    if (lane == 0) maxima[warp] = folded.most, sums[warp] = folded.sum;
+    UNROLL
+    for (uint j = 0; j < F::PER_LANE; j++) outs[warp][32 * j + lane] = folded.values[j];
+    __syncthreads();
+    float most = LOWEST;
+    for (uint w = 0; w < MERGE_WARPS; w++) most = larger(most, maxima[w]);
+    for (uint dim = threadIdx.x; dim < V_DIM; dim += MERGE_THREADS) {
+        float value = 0, total = 0;
+        for (uint w = 0; w < MERGE_WARPS; w++) {
+            const float weight = exact_exp(maxima[w] - most);
+            total = multiply_add(sums[w], weight, total);
+            value = multiply_add(((const float *)outs[w])[dim], weight, value);
+        }
+        out[dim] = value / total;
+    }
+}

@@ -1,0 +1,51 @@
+// How the positions that generated rows see are split, and where what comes of the splits lies.
+#ifndef QUARREL_SPLITS_H
+#define QUARREL_SPLITS_H
+
+#include "cache_tiles.h"
+
+// Positions of a split, which begins at a multiple of it: how a row's sums are taken depends on its
+// position alone.
+#define SPLIT 128
+// Below any score, and finite: where all scores are -inf nothing must become exp(inf - inf).
+#define LOWEST -3.0e38f
+
+// Generated rows whose partial results fit into scratch together, and their items: pairs of a row and a
+// split, a row's splits one after another.
+struct Batch {
+    uint items_at, n_items, first_row, end_row;
+};
+
+// Where partial results lie in scratch, in floats: [items, n_heads, v_dim], then the maximum and the sum of
+// each head [items, n_heads, 2].
+struct Partials {
+    float *outs, *totals;
+    MEMBER Partials(const AttentionArgs &args, float *scratch) {
+        outs = scratch;
+        totals = scratch + ulong(args.max_items) * args.n_heads * args.v_dim;
+    }
+};
+
+// What a row sees.
+struct Span {
+    uint from, to;  // positions, `to` excluded
+    MEMBER Span(const AttentionArgs &args, uint to) : to(to) {
+        from = args.window && to > args.window ? to - args.window : 0;
+    }
+    MEMBER uint n_splits() const { return (to - 1) / SPLIT + 1 - from / SPLIT; }
+};
+
+// The part of it that lies in a split, counted from the split's first position.
+struct Part {
+    uint from, to;
+    MEMBER Part(const Span &span, uint split) {
+        from = max(span.from, split * SPLIT) - split * SPLIT;
+        to = min(span.to, split * SPLIT + SPLIT) - split * SPLIT;
+    }
+    MEMBER bool is_whole() const { return from == 0 && to == SPLIT; }
+    MEMBER bool has(uint i) const { return from <= i && i < to; }
+    // Whether it has any of a run's positions.
+    MEMBER bool meets(uint run) const { return from < run + RUN && run < to; }
+};
+
+#endif

@@ -19,6 +19,35 @@ pub struct Bucket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LoweredId(pub u32);
 
+/// A step to be enqueued behind those that run.
+#[derive(Debug, Clone, Copy)]
+pub struct Submission<'a> {
+    /// The inputs.
+    pub inputs: &'a StepInputs,
+    /// Where the step leaves its logits.
+    pub logits: BufferId,
+    /// Of each output, whether the device takes its likeliest token (of equals the first);
+    /// the host gets the logits of the others.
+    pub choose: &'a [bool],
+    /// Rows whose ids are not known yet, each with the output of the step submitted before
+    /// whose token it is.
+    pub carried: &'a [(u32, u32)],
+    /// A buffer of all rows that the host wants besides.
+    pub rows: Option<BufferId>,
+}
+
+/// What a submitted step gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Completed {
+    /// Of each output, the token that was chosen; `None` where none was asked for, or no
+    /// logit was above negative infinity.
+    pub tokens: Vec<Option<u32>>,
+    /// Logits of the outputs that asked for no token, row-major.
+    pub logits: Vec<f32>,
+    /// The rows that were wanted besides.
+    pub rows: Vec<f32>,
+}
+
 /// A device that runs steps. One thread owns it; calls that enqueue work may
 /// return before the work is done, calls that read wait for it.
 pub trait Backend: Send {
@@ -89,6 +118,27 @@ pub trait Backend: Send {
     /// # Errors
     /// [`crate::Error::Step`] for an unknown buffer or a wrong size.
     fn write(&mut self, lowered: LoweredId, buffer: BufferId, values: &[f32]) -> Result<()>;
+
+    /// Whether steps can be submitted while others run.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// Enqueues a lowered step and returns; of a device that [overlaps](Self::overlaps) steps.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`crate::Error::Step`] for a device that does not.
+    fn submit(&mut self, _lowered: LoweredId, _submission: &Submission<'_>) -> Result<()> {
+        Err(crate::Error::Step(format!("{} runs one step after the other", self.name())))
+    }
+
+    /// Waits for the oldest step that was submitted.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when it failed, [`crate::Error::Step`] when there is none.
+    fn complete(&mut self) -> Result<Completed> {
+        Err(crate::Error::Step("no step was submitted".to_owned()))
+    }
 
     /// Copies whole pages within a group, in every layer of it: `(from, to)`.
     ///

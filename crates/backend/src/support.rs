@@ -57,7 +57,7 @@ type Query = fn(op: &'static str, stored: Stored) -> Support;
 
 /// Every backend and its answers.
 pub const BACKENDS: &[(&str, Query)] =
-    &[("cpu", host_support), ("cuda", gpu::support), ("metal", gpu::support)];
+    &[("cpu", host_support), ("cuda", gpu::support_with_tiles), ("metal", gpu::support)];
 
 /// The CPU has every op for every format whose values can be read.
 fn host_support(_: &'static str, stored: Stored) -> Support {

@@ -119,6 +119,8 @@ impl Runtime for Emulator {
     type Kernel = Kernel;
     /// There are none: launches run at once.
     type Graph = std::convert::Infallible;
+    /// Done at once.
+    type Fetch = Vec<u8>;
 
     fn name(&self) -> &'static str {
         "metal"
@@ -217,5 +219,20 @@ impl Runtime for Emulator {
 
     fn replay(&mut self, graph: &Self::Graph) -> backend::Result<()> {
         match *graph {}
+    }
+
+    fn fetch(&mut self, parts: &[(&Buffer, usize, usize)]) -> backend::Result<Vec<u8>> {
+        let mut bytes = vec![0; parts.iter().map(|(.., bytes)| bytes).sum()];
+        let mut rest = &mut bytes[..];
+        for &(buffer, offset, n) in parts {
+            let (part, behind) = rest.split_at_mut(n);
+            self.download(buffer, offset, part)?;
+            rest = behind;
+        }
+        Ok(bytes)
+    }
+
+    fn fetched(&mut self, fetch: Vec<u8>) -> backend::Result<Vec<u8>> {
+        Ok(fetch)
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use backend::gpu::source::{Dialect, SOURCES};
 use backend::gpu::{Runtime, Shape};
-use backend::harness::{self, Outcome};
+use backend::harness::{self, ModelShape, Outcome, Random};
+use backend::{Backend, GroupConfig, StepInputs, Submission, TokenInputs};
+use gguf::Format;
 use metal_emulator::{Emulator, MetalEmulator, Toolchain};
 
 const SEED: u64 = 2026;
@@ -45,6 +47,49 @@ fn every_kernel_runs_every_case() {
     println!("{within} cases within bounds, {absent} absent, {} failed", failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(within > 0, "no case ran");
+}
+
+/// Steps handed over one behind the other give what they give one after the other, also
+/// where the second's token is the one that the first chose.
+#[test]
+#[ignore = "needs clang; run by `cargo xtask kernels`"]
+fn submitted_steps_are_those_that_run() {
+    let toolchain = toolchain();
+    let sources = SOURCES.iter().filter(|source| source.has(Dialect::Metal));
+    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect();
+    let library = toolchain.build("submitted", &texts).unwrap_or_else(|e| panic!("{e}"));
+    let mut metal = MetalEmulator::new(Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}")));
+    let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
+    let mut random = Random::new(SEED);
+    let mut case = ModelShape::TINY.case(&mut random, Format::F32, vec![group]);
+    case.runs = [(5, 5), (1, 6)].map(|run| harness::inputs(&case.cache, &[run])).to_vec();
+    let logits = case.compare[0];
+    metal.load(case.weights.clone()).unwrap();
+    metal.create_cache(&case.cache).unwrap();
+    let id = metal.lower(&case.step, case.bucket()).unwrap();
+    let n_vocab = ModelShape::TINY.n_vocab;
+    let argmax =
+        |logits: &[f32]| (0..n_vocab).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let after = |metal: &mut MetalEmulator, inputs: &StepInputs| {
+        let mut values = Vec::new();
+        metal.run(id, inputs).unwrap();
+        metal.read(id, logits, &mut values).unwrap();
+        values
+    };
+    let first = after(&mut metal, &case.runs[0]);
+    let token = argmax(&first) as u32;
+    case.runs[1].tokens = TokenInputs::Ids(vec![token]);
+    let second = after(&mut metal, &case.runs[1]);
+
+    case.runs[1].tokens = TokenInputs::Ids(vec![0]);
+    let step = |inputs, choose, carried| Submission { inputs, logits, choose, carried, rows: None };
+    metal.submit(id, &step(&case.runs[0], &[true], &[])).unwrap();
+    metal.submit(id, &step(&case.runs[1], &[false], &[(0, 0)])).unwrap();
+    let completed = [metal.complete().unwrap(), metal.complete().unwrap()];
+    assert_eq!(completed[0].tokens, [Some(token)]);
+    assert!(completed[0].logits.is_empty());
+    assert_eq!((completed[1].tokens.as_slice(), &completed[1].logits), (&[None][..], &second));
+    assert!(metal.complete().is_err(), "nothing is left");
 }
 
 /// Kernels with one mistake each, and what is said of it.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use backend::Role;
 
 use crate::single::{Rows, Shares};
-use crate::{Error, ModelRunner, Result, RunnerLimits};
+use crate::{Draw, Error, ModelRunner, Result, RunnerLimits, SubmittedStep};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,17 +133,38 @@ fn prefill(runner: &mut dyn ModelRunner, span: Span) -> Result<()> {
     Ok(())
 }
 
+/// A token of every sequence each step. A runner that overlaps steps chooses them itself, so
+/// that a step is handed over while the one before runs.
 fn decode(runner: &mut dyn ModelRunner, span: Span) -> Result<()> {
     let n_vocab = runner.limits().n_vocab;
     let outputs: Vec<u32> = (0..span.sequences as u32).collect();
+    let overlaps = runner.overlaps() && runner.can_draw(&LIKELIEST);
     for position in span.start..span.start + span.n {
         let ids: Vec<u32> = (0..span.sequences).map(|sequence| token(sequence, position, n_vocab)).collect();
         let rows = |ids| Rows { ids, start: position as u32, role: Role::Generated };
         let sequences: Vec<_> = (0..).zip(ids.chunks(1).map(rows)).collect();
-        run(runner, span.sequences, &sequences, outputs.clone())?;
+        if !overlaps {
+            run(runner, span.sequences, &sequences, outputs.clone())?;
+            continue;
+        }
+        let shares = Shares { groups: runner.groups(), n: span.sequences as u32 };
+        let first = position == span.start;
+        let carried = outputs.iter().filter(|_| !first).map(|&i| (i, i)).collect();
+        let batch = shares.batch(&sequences, outputs.clone());
+        let draws = vec![Some(LIKELIEST); span.sequences];
+        runner.submit(&SubmittedStep { batch, hidden: false, draws, carried })?;
+        if !first {
+            runner.complete()?;
+        }
+    }
+    if overlaps && span.n > 0 {
+        runner.complete()?;
     }
     Ok(())
 }
+
+/// The likeliest token.
+const LIKELIEST: Draw = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.0 };
 
 /// Runs rows of some of `n` sequences and reads the logits of `outputs`.
 fn run(

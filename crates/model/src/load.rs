@@ -184,6 +184,7 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
         groups: groups.collect(),
         limits,
         last: None,
+        completed: None,
         logits: Vec::new(),
         hidden: Vec::new(),
     })

@@ -1,11 +1,11 @@
 //! A loaded model: picks the lowered step a batch fits and runs it.
 
-use backend::{Backend, Bucket, BufferId, LoweredId, StepInputs};
+use backend::{Backend, Bucket, BufferId, Completed, LoweredId, StepInputs, Submission};
 use gguf::ModelFile;
 
 use crate::config::ModelConfig;
 use crate::memory::MemoryPlan;
-use crate::{CacheGroup, EmbeddingShape, Error, ModelRunner, Result, RunnerLimits};
+use crate::{CacheGroup, Draw, EmbeddingShape, Error, ModelRunner, Result, RunnerLimits, SubmittedStep};
 
 /// A model on a backend, ready to run; see [`crate::load`].
 pub struct LoadedModel {
@@ -20,6 +20,8 @@ pub struct LoadedModel {
     pub(crate) limits: RunnerLimits,
     /// The step that ran last.
     pub(crate) last: Option<Last>,
+    /// What the step gave that was completed last, if none ran since.
+    pub(crate) completed: Option<Completed>,
     pub(crate) logits: Vec<f32>,
     pub(crate) hidden: Vec<f32>,
 }
@@ -61,13 +63,18 @@ impl LoadedModel {
 
     /// Runs a batch by the smallest lowered step that it fits.
     fn run(&mut self, batch: &StepInputs, hidden: bool) -> Result<()> {
-        self.last = None;
-        let step = if hidden { &self.hidden_step } else { &self.step };
-        let last = Last { id: self.choose(step, batch)?, logits: step.logits, hidden: step.hidden };
+        (self.last, self.completed) = (None, None);
+        let last = self.lowered(batch, hidden)?;
         self.file.check_length()?;
         self.backend.run(last.id, batch)?;
         self.last = Some(last);
         Ok(())
+    }
+
+    /// The lowered step for a batch.
+    fn lowered(&self, batch: &StepInputs, hidden: bool) -> Result<Last> {
+        let step = if hidden { &self.hidden_step } else { &self.step };
+        Ok(Last { id: self.choose(step, batch)?, logits: step.logits, hidden: step.hidden })
     }
 
     fn choose(&self, step: &LoweredStep, batch: &StepInputs) -> Result<LoweredId> {
@@ -103,7 +110,45 @@ impl ModelRunner for LoadedModel {
         self.run(batch, false)
     }
 
+    fn overlaps(&self) -> bool {
+        self.backend.overlaps()
+    }
+
+    fn can_draw(&self, draw: &Draw) -> bool {
+        // What a device chooses is the likeliest token.
+        self.backend.overlaps() && draw.temperature == 0.0
+    }
+
+    fn submit(&mut self, step: &SubmittedStep) -> Result<()> {
+        if !self.backend.overlaps() {
+            return self.run(&step.batch, step.hidden);
+        }
+        let lowered = self.lowered(&step.batch, step.hidden)?;
+        self.file.check_length()?;
+        let choose: Vec<bool> = step.draws.iter().map(Option::is_some).collect();
+        let submission = Submission {
+            inputs: &step.batch,
+            logits: lowered.logits,
+            choose: &choose,
+            carried: &step.carried,
+            rows: lowered.hidden,
+        };
+        Ok(self.backend.submit(lowered.id, &submission)?)
+    }
+
+    fn complete(&mut self) -> Result<&[Option<u32>]> {
+        if !self.backend.overlaps() {
+            return Ok(&[]);
+        }
+        self.last = None;
+        let completed = self.completed.insert(self.backend.complete()?);
+        Ok(&completed.tokens)
+    }
+
     fn logits(&mut self) -> Result<&[f32]> {
+        if let Some(completed) = &self.completed {
+            return Ok(&completed.logits);
+        }
         let last = self.last.ok_or(Error::NoLogits)?;
         self.backend.read(last.id, last.logits, &mut self.logits)?;
         Ok(&self.logits)
@@ -118,6 +163,9 @@ impl ModelRunner for LoadedModel {
     }
 
     fn hidden(&mut self) -> Result<&[f32]> {
+        if let Some(completed) = self.completed.as_ref().filter(|completed| !completed.rows.is_empty()) {
+            return Ok(&completed.rows);
+        }
         let last = self.last.ok_or(Error::NoHidden)?;
         self.backend.read(last.id, last.hidden.ok_or(Error::NoHidden)?, &mut self.hidden)?;
         Ok(&self.hidden)

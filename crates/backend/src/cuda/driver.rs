@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
 
 use super::CudaOptions;
 use super::cache::KernelCache;
@@ -22,6 +22,8 @@ pub struct CudaRuntime {
     shared_limit: u32,
     nvrtc_path: Option<std::path::PathBuf>,
     cache: KernelCache,
+    /// Memory of fetches that have ended, to be used again.
+    pinned: Vec<PinnedMemory>,
     /// Loaded at the first kernel that is not in the cache.
     nvrtc: Option<Nvrtc>,
     /// By source and definitions.
@@ -43,6 +45,53 @@ impl Drop for DeviceBuffer {
             // driver waits until nothing enqueued uses it.
             let _ = unsafe { result::free_sync(self.start) };
         }
+    }
+}
+
+/// Host memory that the device copies to by itself.
+struct PinnedMemory {
+    context: Arc<CudaContext>,
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: it owns its memory.
+unsafe impl Send for PinnedMemory {}
+
+impl PinnedMemory {
+    fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self> {
+        let bytes = bytes.max(1).next_power_of_two();
+        // SAFETY: no flags; what is read of it has been written by a copy.
+        let start = unsafe { result::malloc_host(bytes, 0) }.map_err(failed("reserving host memory"))?;
+        Ok(Self { context: context.clone(), start: start.cast(), bytes })
+    }
+}
+
+impl Drop for PinnedMemory {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: `start` came from `malloc_host` and is freed once; copies into it are waited
+            // for before, or the whole device is given up.
+            let _ = unsafe { result::free_host(self.start.cast()) };
+        }
+    }
+}
+
+/// Copies to the host that are under way.
+pub struct Fetch {
+    /// Before the memory: fields are dropped in their order.
+    done: Done,
+    memory: PinnedMemory,
+    bytes: usize,
+}
+
+/// The end of copies, which is waited for at the latest when nobody wants them any more.
+struct Done(CudaEvent);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // What fails here has failed before.
+        let _ = self.0.synchronize();
     }
 }
 
@@ -112,6 +161,7 @@ impl CudaRuntime {
             context,
             stream,
             arch,
+            pinned: Vec::new(),
             nvrtc: None,
             modules: HashMap::new(),
         })
@@ -171,6 +221,7 @@ impl Runtime for CudaRuntime {
     type Buffer = DeviceBuffer;
     type Kernel = Kernel;
     type Graph = Graph;
+    type Fetch = Fetch;
 
     fn name(&self) -> &'static str {
         "cuda"
@@ -243,6 +294,36 @@ impl Runtime for CudaRuntime {
         unsafe { result::memcpy_dtoh_async(bytes, at, self.stream.cu_stream()) }
             .map_err(failed("copying from the device"))?;
         self.synchronize()
+    }
+
+    fn fetch(&mut self, parts: &[(&DeviceBuffer, usize, usize)]) -> Result<Fetch> {
+        self.bind()?;
+        let bytes: usize = parts.iter().map(|(.., bytes)| bytes).sum();
+        let fits = self.pinned.iter().position(|memory| memory.bytes >= bytes);
+        let memory = match fits {
+            Some(i) => self.pinned.swap_remove(i),
+            None => PinnedMemory::new(&self.context, bytes)?,
+        };
+        let mut at = 0;
+        for &(buffer, offset, n) in parts {
+            let from = buffer.range(offset, n);
+            // SAFETY: the part lies in the memory, which lives until the event behind the copies has come.
+            let to = unsafe { std::slice::from_raw_parts_mut(memory.start.add(at), n) };
+            // SAFETY: as above; the range was checked.
+            unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
+                .map_err(failed("copying from the device"))?;
+            at += n;
+        }
+        let done = self.stream.record_event(None).map_err(failed("marking the end of copies"))?;
+        Ok(Fetch { done: Done(done), memory, bytes })
+    }
+
+    fn fetched(&mut self, fetch: Fetch) -> Result<Vec<u8>> {
+        fetch.done.0.synchronize().map_err(failed("waiting for the device"))?;
+        // SAFETY: the copies have ended, and wrote as many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(fetch.memory.start, fetch.bytes) }.to_vec();
+        self.pinned.push(fetch.memory);
+        Ok(bytes)
     }
 
     fn copy_within(&mut self, buffer: &DeviceBuffer, from: usize, to: usize, bytes: usize) -> Result<()> {

@@ -131,6 +131,22 @@ kernel_args! {
         /// 1 for the tanh form of GELU, 0 for SiLU.
         gelu_tanh: u32,
     }
+    /// Choosing each output's likeliest token.
+    ChooseArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Logits a row.
+        cols: u32,
+    }
+    /// Carrying tokens to the next step.
+    CarryArgs {
+        /// Number of pairs.
+        n_carried_at: u32,
+        /// Pairs of a row and the output whose token it is.
+        carried_at: u32,
+        /// Token ids.
+        ids_at: u32,
+    }
     /// Looking up embeddings.
     EmbedArgs {
         /// Number of rows.

@@ -2,6 +2,8 @@
 
 use gguf::Format;
 
+use super::tiles::packing::Packing;
+
 use crate::KvFormat;
 use crate::support::{Stored, Support, absent};
 
@@ -57,7 +59,15 @@ pub(crate) fn kv_type(format: KvFormat) -> &'static str {
     }
 }
 
-/// What the GPU backends have kernels for.
+/// What a GPU with matrix instructions has kernels for: weights in tiles besides.
+pub fn support_with_tiles(op: &'static str, stored: Stored) -> Support {
+    match stored {
+        Stored::Weight(format) if op != "moe_add" && Packing::of(format).is_some() => Support::Yes,
+        Stored::Weight(_) | Stored::Kv(_) => support(op, stored),
+    }
+}
+
+/// What every GPU backend has kernels for.
 pub fn support(op: &'static str, stored: Stored) -> Support {
     match (op, stored) {
         ("moe_add", _) => absent("its GPU kernels are not written yet"),

@@ -8,8 +8,12 @@
 use super::items::{self, Splits};
 use crate::{Bucket, CacheConfig, Role, Rows, StepInputs, TokenInputs};
 
-/// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, the number of prompt items.
-const COUNTS: usize = 5;
+/// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, then the
+/// numbers of rows whose ids are carried over and of prompt items.
+const COUNTS: usize = 6;
+/// Where the last two stand.
+pub(crate) const N_CARRIED_AT: u32 = 4;
+pub(crate) const N_PROMPT_ITEMS_AT: u32 = 5;
 
 /// Where each part starts, in words.
 #[derive(Debug, Clone)]
@@ -24,6 +28,8 @@ pub(crate) struct Layout {
     pub sequences: u32,
     /// Rows whose logits are wanted.
     pub outputs: u32,
+    /// Pairs of a row whose id is carried over and the output that it comes from.
+    pub carried: u32,
     /// For each group, slots and block tables.
     pub groups: Vec<(u32, u32)>,
     /// Length of a block table.
@@ -49,6 +55,7 @@ impl Layout {
         };
         let [ids, positions, places, sequences] = [(); 4].map(|()| take(bucket.tokens));
         let outputs = take(bucket.outputs)?;
+        let carried = take(bucket.sequences.checked_mul(2)?)?;
         let table = bucket.sequences.checked_mul(bucket.max_pages)?;
         let groups =
             cache.groups.iter().map(|_| Some((take(bucket.tokens)?, take(table)?))).collect::<Option<_>>()?;
@@ -64,6 +71,7 @@ impl Layout {
             places: places?,
             sequences: sequences?,
             outputs,
+            carried,
             groups,
             max_pages: bucket.max_pages,
             prompt_items,
@@ -90,18 +98,26 @@ impl Layout {
         }
     }
 
-    /// Where the number of prompt items stands.
-    pub const N_PROMPT_ITEMS_AT: u32 = 4;
-
-    /// Fills `words` from inputs that have been checked against the bucket; each group's
-    /// number of batches of generated rows.
-    pub fn pack(&self, inputs: &StepInputs, order: &RowOrder, words: &mut Vec<u32>) -> Vec<usize> {
+    /// Fills `words` from inputs that have been checked against the bucket; `carried` are
+    /// rows whose ids come from the step before, of at most as many sequences. What comes back
+    /// is each group's number of batches of generated rows.
+    pub fn pack(
+        &self,
+        inputs: &StepInputs,
+        order: &RowOrder,
+        carried: &[(u32, u32)],
+        words: &mut Vec<u32>,
+    ) -> Vec<usize> {
         words.clear();
         words.resize(self.fixed, 0);
         // All are at most the bucket's, which fit.
         words[0] = inputs.tokens.len() as u32;
         words[1] = inputs.outputs.len() as u32;
         words[2] = order.n_generated as u32;
+        words[N_CARRIED_AT as usize] = carried.len() as u32;
+        for (i, &(row, output)) in carried.iter().enumerate() {
+            put(words, self.carried + 2 * i as u32, &[order.places[row as usize], output]);
+        }
         let place = |row: usize| order.places[row] as usize;
         let mut put_rows = |at: u32, values: &[u32]| {
             for (row, &value) in values.iter().enumerate() {
@@ -133,7 +149,7 @@ impl Layout {
             }
         }
         for (i, item) in items::prompt_items(&inputs.sequences, order.n_generated).enumerate() {
-            words[Self::N_PROMPT_ITEMS_AT as usize] = i as u32 + 1;
+            words[N_PROMPT_ITEMS_AT as usize] = i as u32 + 1;
             put(words, self.prompt_items + 2 * i as u32, &item);
         }
         self.splits.iter().map(|splits| splits.pack(order.n_generated, self.places, words)).collect()
@@ -244,11 +260,12 @@ mod tests {
         let mut words = vec![u32::MAX; 3];
         let mut order = RowOrder::default();
         order.set(&inputs);
-        let batches = layout.pack(&inputs, &order, &mut words);
+        let batches = layout.pack(&inputs, &order, &[(2, 7)], &mut words);
         assert!(words.len() <= layout.words);
         assert_eq!(batches, [1]);
         let at = |start: u32, n: usize| &words[start as usize..][..n];
-        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 5), [3, 2, 2, 0, 1]);
+        assert_eq!(at(Layout::n_rows_at(Rows::Tokens), 6), [3, 2, 2, 0, 1, 1]);
+        assert_eq!(at(layout.carried, 2), [1, 7]);
         assert_eq!(at(layout.ids, 3), [11, 12, 10], "generated rows come first");
         assert_eq!(at(layout.positions, 3), [101, 102, 100], "what the model rotates by");
         assert_eq!(at(layout.places, 3), [0, 1, 5], "where rows stand in their contexts");

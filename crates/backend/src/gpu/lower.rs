@@ -29,6 +29,8 @@ pub(crate) enum Argument {
     Tables(usize),
     /// The launch's batch of generated rows, of the group's.
     Batch(usize),
+    /// The tokens chosen last, one an output.
+    Chosen,
     /// A cache layer's keys.
     Keys(CacheLayerId),
     /// A cache layer's values.

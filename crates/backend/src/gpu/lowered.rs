@@ -36,6 +36,7 @@ pub(super) struct StepMemory<'a, R: Runtime> {
     pub layers: &'a [(R::Buffer, R::Buffer)],
     pub arena: &'a R::Buffer,
     pub inputs: &'a R::Buffer,
+    pub chosen: &'a R::Buffer,
 }
 
 impl<R: Runtime> Lowered<R> {
@@ -83,6 +84,7 @@ impl<R: Runtime> Lowered<R> {
             Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
             Argument::Arena(offset) => (memory.arena, offset),
             Argument::Tables(offset) => (&self.tables, offset),
+            Argument::Chosen => (memory.chosen, 0),
             Argument::Batch(group) => (memory.inputs, 4 * self.layout.splits[group].batch_at(batch)),
             Argument::Keys(id) => (&memory.layers[id.0 as usize].0, 0),
             Argument::Values(id) => (&memory.layers[id.0 as usize].1, 0),

@@ -17,6 +17,7 @@
 //! of `WEIGHT_FORMATS` there, its name in `formats.rs`.
 
 pub(crate) mod args;
+pub(crate) mod choose;
 pub(crate) mod formats;
 pub(crate) mod inputs;
 pub(crate) mod items;
@@ -25,19 +26,21 @@ pub(crate) mod lower;
 mod lowered;
 mod runtime;
 pub mod source;
+mod submit;
 pub(crate) mod tiles;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-pub use formats::support;
+pub use formats::{support, support_with_tiles};
 pub use runtime::{Groups, Runtime, Shape};
 
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
-use crate::{Step, StepInputs, TokenInputs, Weight};
+use crate::{Completed, Step, StepInputs, Submission, TokenInputs, Weight};
 use inputs::{Layout, RowOrder};
 use lower::{Argument, Device, Launch, Lowering};
 use lowered::{Lowered, StepMemory};
+use submit::Submitted;
 use tiles::packing::{self, Packing};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
@@ -54,6 +57,10 @@ pub struct Gpu<R: Runtime> {
     lowered: Vec<Lowered<R>>,
     arena: Option<(R::Buffer, usize)>,
     inputs: Option<(R::Buffer, usize)>,
+    /// The tokens chosen last.
+    chosen: Option<(R::Buffer, usize)>,
+    /// Steps that were submitted, the oldest first.
+    submitted: VecDeque<Submitted<R::Fetch>>,
     words: Vec<u32>,
     /// Buffers set from outside for the next run of a step.
     written: Vec<(LoweredId, BufferId, Vec<f32>)>,
@@ -71,6 +78,8 @@ impl<R: Runtime> Gpu<R> {
             lowered: Vec::new(),
             arena: None,
             inputs: None,
+            chosen: None,
+            submitted: VecDeque::new(),
             words: Vec::new(),
             written: Vec::new(),
         }
@@ -100,19 +109,17 @@ impl<R: Runtime> Gpu<R> {
         }
     }
 
-    /// Makes arena and inputs at least as large as a lowered step needs.
-    fn reserve(&mut self, arena_bytes: usize, input_words: usize) -> Result<()> {
-        let known = |buffer: &Option<(R::Buffer, usize)>, bytes| {
-            buffer.as_ref().is_some_and(|(_, size)| *size >= bytes)
-        };
-        if !known(&self.arena, arena_bytes) || !known(&self.inputs, input_words * 4) {
-            // They hold addresses of what is replaced.
-            self.lowered.iter_mut().for_each(|lowered| lowered.graph = None);
-        }
-        let wanted =
-            [(&mut self.arena, arena_bytes, "scratch"), (&mut self.inputs, input_words * 4, "inputs")];
+    /// Makes arena, inputs and chosen tokens at least as large as a lowered step needs.
+    fn reserve(&mut self, arena_bytes: usize, input_words: usize, outputs: usize) -> Result<()> {
+        let wanted = [
+            (&mut self.arena, arena_bytes, "scratch"),
+            (&mut self.inputs, input_words * 4, "inputs"),
+            (&mut self.chosen, outputs * 4, "chosen tokens"),
+        ];
         for (buffer, bytes, what) in wanted {
             if buffer.as_ref().is_none_or(|(_, size)| *size < bytes) {
+                // They hold the address of what is replaced.
+                self.lowered.iter_mut().for_each(|lowered| lowered.graph = None);
                 // The old one first: both together may not fit.
                 *buffer = None;
                 *buffer = Some((self.runtime.allocate(what, bytes)?, bytes));
@@ -142,10 +149,10 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// Puts a run's inputs on the device.
-    fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
+    fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs, carried: &[(u32, u32)]) -> Result<()> {
         let lowered = &mut self.lowered[id.0 as usize];
         lowered.order.set(inputs);
-        lowered.batches = lowered.layout.pack(inputs, &lowered.order, &mut self.words);
+        lowered.batches = lowered.layout.pack(inputs, &lowered.order, carried, &mut self.words);
         let (buffer, _) = self.inputs.as_ref().expect("lowering reserved it");
         self.runtime.upload(buffer, 0, bytemuck::cast_slice(&self.words))?;
         let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
@@ -160,9 +167,17 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
+    /// Enqueues a run with inputs that have been checked.
+    fn enqueue(&mut self, id: LoweredId, inputs: &StepInputs, carried: &[(u32, u32)]) -> Result<()> {
+        self.upload_inputs(id, inputs, carried)?;
+        self.launch_all(id, inputs)?;
+        self.lowered[id.0 as usize].rows = (inputs.tokens.len(), inputs.outputs.len());
+        Ok(())
+    }
+
     /// Enqueues a step's launches, or the graph of them.
     fn launch_all(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
-        let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, .. } = self;
+        let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, chosen, .. } = self;
         let lowered = &mut lowered[id.0 as usize];
         if let (Some(graph), true) = (&lowered.graph, lowered.has_one_role(inputs)) {
             return runtime.replay(graph);
@@ -172,6 +187,7 @@ impl<R: Runtime> Gpu<R> {
             layers,
             arena: &arena.as_ref().expect("lowering reserved it").0,
             inputs: &input_words.as_ref().expect("lowering reserved it").0,
+            chosen: &chosen.as_ref().expect("lowering reserved it").0,
         };
         if lowered.has_one_role(inputs) {
             let Bucket { tokens, outputs, .. } = lowered.bucket;
@@ -275,7 +291,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let launches = with_kernel.collect::<Result<_>>()?;
         let device_tables = self.runtime.allocate("tables", tables.len() * 4)?;
         self.runtime.upload(&device_tables, 0, bytemuck::cast_slice(&tables))?;
-        self.reserve(arena_bytes, layout.words)?;
+        self.reserve(arena_bytes, layout.words, bucket.outputs)?;
         self.lowered.push(Lowered {
             limits: Limits::new(step, &self.weights, bucket),
             step: step.clone(),
@@ -294,10 +310,19 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn run(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
         self.get(id)?.limits.check(inputs, &self.cache)?;
-        self.upload_inputs(id, inputs)?;
-        self.launch_all(id, inputs)?;
-        self.lowered[id.0 as usize].rows = (inputs.tokens.len(), inputs.outputs.len());
-        Ok(())
+        self.enqueue(id, inputs, &[])
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    fn submit(&mut self, id: LoweredId, submission: &Submission<'_>) -> Result<()> {
+        self.submit_step(id, submission)
+    }
+
+    fn complete(&mut self) -> Result<Completed> {
+        self.complete_step()
     }
 
     fn read(&mut self, id: LoweredId, buffer: BufferId, out: &mut Vec<f32>) -> Result<()> {

@@ -29,6 +29,8 @@ pub trait Runtime: Send {
     type Kernel: Send;
     /// Launches that were recorded.
     type Graph: Send;
+    /// A copy to the host that is under way.
+    type Fetch: Send;
 
     /// Short name of the backend: `cuda`, `metal`.
     fn name(&self) -> &'static str;
@@ -77,6 +79,18 @@ pub trait Runtime: Send {
     /// # Errors
     /// [`crate::Error::Device`].
     fn download(&mut self, from: &Self::Buffer, offset: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Enqueues copies of parts of buffers, `(buffer, offset, bytes)`, to the host.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn fetch(&mut self, parts: &[(&Self::Buffer, usize, usize)]) -> Result<Self::Fetch>;
+
+    /// Waits for copies, which come one behind the other.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    fn fetched(&mut self, fetch: Self::Fetch) -> Result<Vec<u8>>;
 
     /// Copies `bytes` within a buffer; the ranges do not overlap.
     ///

@@ -45,6 +45,7 @@ macro_rules! sources {
 }
 
 sources! {
+    CHOOSE = "choose";
     EMBED = "embed";
     HEAD = "head";
     LINEAR_ADD = "linear_add";
@@ -71,6 +72,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("activate.h", include_str!("include/activate.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("activations.h", include_str!("tiles/activations.h")),
+    ("choose.h", include_str!("include/choose.h")),
     ("cuda.h", include_str!("tiles/cuda.h")),
     ("few_rows.h", include_str!("tiles/few_rows.h")),
     ("many_rows.h", include_str!("tiles/many_rows.h")),

@@ -2,6 +2,7 @@
 
 use super::Embed;
 use crate::gpu::args::EmbedArgs;
+use crate::gpu::choose;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{EMBED, EMBED_TILES};
@@ -12,6 +13,7 @@ const THREADS: u32 = 128;
 
 impl Embed {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        choose::launch_carry(lowering)?;
         let table = lowering.weight(self.table);
         let packing = Packing::of(table.format()).filter(|_| lowering.device.has_tiles);
         let args = EmbedArgs {

@@ -1,6 +1,7 @@
-//! `head` on GPUs: the wanted rows' norm to scratch, then the projection.
+//! `head` on GPUs: the wanted rows' norm to scratch, the projection, the likeliest tokens.
 
 use super::Head;
+use crate::gpu::choose;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::Lowering;
 use crate::gpu::source::HEAD;
@@ -18,11 +19,14 @@ impl Head {
             let maps = [Map { weight: self.weight, bias: None, out }];
             let (scale, softcap) = (self.scale, self.softcap);
             let maps = Maps { maps: &maps, rows: Rows::Outputs, scale, softcap, add: false };
-            return maps.launch(lowering, &input, 0);
+            maps.launch(lowering, &input, 0)?;
+            return choose::launch(lowering, self.out);
         }
         let (scratch, _) = lowering.scratch(0, Rows::Outputs, cols)?;
         self.norm.launch(lowering, (Rows::Outputs, cols), From::Outputs, x, scratch)?;
         let linear = Linear::new(self.weight, None, Rows::Outputs);
-        Linear { scale: self.scale, softcap: self.softcap, ..linear }.launch(lowering, &HEAD, scratch, out)
+        Linear { scale: self.scale, softcap: self.softcap, ..linear }
+            .launch(lowering, &HEAD, scratch, out)?;
+        choose::launch(lowering, self.out)
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use quarrel_backend::cuda::nvrtc::Nvrtc;
 use quarrel_backend::gpu::source::{Dialect, SOURCES};
 
-/// The oldest that is meant to work and what was run; the sources name no architecture between.
-const ARCHITECTURES: [u32; 2] = [75, 90];
+/// The oldest that is meant to work, the first with the matrix instructions of tiles, and what was run.
+const ARCHITECTURES: [u32; 3] = [75, 80, 90];
 
 #[test]
 #[ignore = "needs NVRTC; run by `cargo xtask kernels`"]

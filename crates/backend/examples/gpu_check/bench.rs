@@ -1,4 +1,4 @@
-//! What decides decoding speed: bytes of weights a second.
+//! What decides decoding speed, bytes of weights a second, and whole steps.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
-use crate::layers::{MISTRAL, SMOLLM2, Shape};
+use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 const MAPS: [(Format, u32); 6] = [
@@ -31,10 +31,13 @@ pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
         matvec(cuda, format, rows).map_err(text)?;
     }
     if wanted("decode") {
-        for rows in [1, 8, 64] {
-            decode(cuda, MISTRAL, 32, rows).map_err(text)?;
-            decode(cuda, SMOLLM2, 30, rows).map_err(text)?;
+        for n_rows in [1, 8, 64] {
+            decode(cuda, MISTRAL, n_rows).map_err(text)?;
+            decode(cuda, SMOLLM2, n_rows).map_err(text)?;
         }
+    }
+    for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
+        prefill(cuda, MISTRAL, n_rows).map_err(text)?;
     }
     Ok(())
 }
@@ -64,25 +67,57 @@ fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whole decode steps with `n_layers` layers that share their weights' values, not their memory.
-fn decode(cuda: &mut Cuda, shape: Shape, n_layers: usize, rows: usize) -> Result<(), Error> {
+/// Whole decode steps of so many sequences.
+fn decode(cuda: &mut Cuda, shape: Shape, n_rows: usize) -> Result<(), Error> {
+    let seconds = step_seconds(cuda, shape, shape.n_layers, &vec![(1, 512); n_rows])?;
+    println!(
+        "decode {} Q4_0, {} layers, {n_rows} rows, context 512: {:.2} ms, {:.0} tokens/s",
+        shape.name,
+        shape.n_layers,
+        seconds * 1e3,
+        n_rows as f64 / seconds
+    );
+    Ok(())
+}
+
+/// Whole steps of one prompt. What a layer takes tells of more of them: embedding and head
+/// are the difference to none.
+fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
+    const LAYERS: [usize; 2] = [1, 5];
+    let [few, many] = LAYERS.map(|n_layers| step_seconds(cuda, shape, n_layers, &[(n_rows, n_rows)]));
+    let (few, many) = (few?, many?);
+    let layer = (many - few) / (LAYERS[1] - LAYERS[0]) as f64;
+    let model = few + (shape.n_layers - LAYERS[0]) as f64 * layer;
+    println!(
+        "prefill {} Q4_0, {n_rows} rows: {:.3} ms a layer, {:.2} ms for {} layers, {:.0} tokens/s",
+        shape.name,
+        layer * 1e3,
+        model * 1e3,
+        shape.n_layers,
+        f64::from(n_rows) / model
+    );
+    Ok(())
+}
+
+/// Seconds of a whole step, `(rows, context)` of each sequence, with layers that share their
+/// weights' values, not their memory.
+fn step_seconds(
+    cuda: &mut Cuda,
+    shape: Shape,
+    n_layers: usize,
+    sequences: &[(u32, u32)],
+) -> Result<f64, Error> {
     let mut random = Random::new(SEED);
-    let mut case = CaseBuilder::new(&mut random, "decode".into(), NO_BOUND);
+    let mut case = CaseBuilder::new(&mut random, "step".into(), NO_BOUND);
     let values = shape.values(case.random, Format::Q4_0);
     let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
     let table = shape.table(&mut case, Format::Q4_0);
     let logits = shape.model(&mut case, &layers, table);
-    let cache = shape.cache(n_layers, 32 * rows as u32);
-    let runs = vec![inputs(&cache, &vec![(1, 512); rows])];
+    let n_pages = sequences.iter().map(|(_, n_context)| n_context.div_ceil(PAGE_SIZE)).sum();
+    let cache = shape.cache(n_layers, n_pages);
+    let runs = vec![inputs(&cache, sequences)];
     let case = case.build(cache, runs, vec![logits]);
-    let seconds = median_seconds(cuda, &case, 20)?;
-    println!(
-        "decode {} Q4_0, {n_layers} layers, {rows} rows, context 512: {:.2} ms, {:.0} tokens/s",
-        shape.name,
-        seconds * 1e3,
-        rows as f64 / seconds
-    );
-    Ok(())
+    median_seconds(cuda, &case, 20)
 }
 
 /// The median of `n` runs of a case, each waited for.

@@ -19,10 +19,14 @@ use quarrel_backend::{
 
 use crate::{Done, SEED, text};
 
+/// Tokens a page of the cache.
+pub const PAGE_SIZE: u32 = 16;
+
 /// A model's sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub name: &'static str,
+    pub n_layers: usize,
     pub n_embd: usize,
     pub n_ff: usize,
     pub n_heads: usize,
@@ -33,6 +37,7 @@ pub struct Shape {
 
 pub const SMOLLM2: Shape = Shape {
     name: "SmolLM2-135M",
+    n_layers: 30,
     n_embd: 576,
     n_ff: 1536,
     n_heads: 9,
@@ -43,6 +48,7 @@ pub const SMOLLM2: Shape = Shape {
 
 pub const MISTRAL: Shape = Shape {
     name: "Mistral-7B",
+    n_layers: 32,
     n_embd: 4096,
     n_ff: 14336,
     n_heads: 32,
@@ -92,7 +98,7 @@ impl Shape {
             k_format: KvFormat::F16,
             v_format: KvFormat::F16,
         };
-        let group = GroupConfig { n_pages, page_size: 16, window: None };
+        let group = GroupConfig { n_pages, page_size: PAGE_SIZE, window: None };
         CacheConfig { groups: vec![group], layers: vec![layer; n_layers] }
     }
 
@@ -188,19 +194,25 @@ pub fn invariance(cuda: &mut Cuda) -> Done {
     // Two places in the cache are dealt in each run, so that pages agree; one row beside, or many.
     let alone: &[&[(u32, u32)]] = &[&[(7, 7), (1, 1)], &[(1, 8), (1, 1)], &[(1, 9), (1, 1)]];
     let beside: &[&[(u32, u32)]] = &[&[(7, 7), (30, 30)], &[(1, 8), (9, 39)], &[(1, 9), (1, 40)]];
-    let run = |cuda: &mut Cuda, runs| SMOLLM2.case(Format::Q4_0, runs).run_on(cuda, SEED).map_err(text);
+    same_bits(cuda, SMOLLM2, alone, beside)?;
+    // With so many rows kernels have other shapes.
+    let alone: &[&[(u32, u32)]] = &[&[(20, 20), (1, 1)], &[(3, 23), (1, 1)], &[(1, 24), (1, 1)]];
+    let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
+    same_bits(cuda, MISTRAL, alone, beside)?;
+    batches(cuda)
+}
+
+fn same_bits(cuda: &mut Cuda, shape: Shape, alone: &[&[(u32, u32)]], beside: &[&[(u32, u32)]]) -> Done {
+    let run = |cuda: &mut Cuda, runs| shape.case(Format::Q4_0, runs).run_on(cuda, SEED).map_err(text);
     let (alone, beside) = (run(cuda, alone)?, run(cuda, beside)?);
-    let vocab = SMOLLM2.n_vocab;
-    for ((name, alone), (_, beside)) in
-        alone.iter().zip(&beside).filter(|((name, _), _)| name.contains("logits"))
-    {
+    for ((name, alone), (_, beside)) in alone.iter().zip(&beside) {
         // The first sequence's last row is the first of the outputs.
-        if alone[..vocab] != beside[..vocab] {
-            return Err(format!("{name} differ with what runs beside them"));
+        if alone[..shape.n_vocab] != beside[..shape.n_vocab] {
+            return Err(format!("{}: {name} differ with what runs beside them", shape.name));
         }
     }
-    println!("invariance: logits are the same bits alone and beside others");
-    batches(cuda)
+    println!("invariance: {}'s logits are the same bits alone and beside others", shape.name);
+    Ok(())
 }
 
 /// A row's bits do not depend on how many generated rows a step has, though the splits of

@@ -1,7 +1,7 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
-//! reference and the CPU, and times what decides decoding speed.
+//! reference and the CPU, and times maps and whole steps.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode]] [--nvrtc PATH] [--kernels DIR]`;
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode | prefill]] [--nvrtc PATH] [--kernels DIR]`;
 //! without a part, all parts. Exit status 1 when anything is off.
 
 mod bench;

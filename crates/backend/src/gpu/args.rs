@@ -58,22 +58,7 @@ kernel_args! {
         /// The soft-cap of logits, or 0.
         softcap: f32,
     }
-    /// A conversion of activations for the kernels over tiles.
-    ConvertArgs {
-        /// First row; the threadgroup's place is added.
-        first_at: u32,
-        /// Behind the last row.
-        end_at: u32,
-        /// Elements a row.
-        cols: u32,
-        /// Tiles of 64 columns a row.
-        n_tiles: u32,
-        /// Rows to read instead of `0..`, or 0.
-        gather_at: u32,
-        /// Added to the mean square.
-        eps: f32,
-    }
-    /// Rows that are multiplied over tiles.
+    /// Rows that are converted, or multiplied over tiles.
     TileShape {
         /// First row.
         first_at: u32,
@@ -83,9 +68,11 @@ kernel_args! {
         cols: u32,
         /// Tiles of 64 columns a row.
         n_tiles: u32,
-        /// Of a kernel that converts its row: rows to read instead of `0..`, or 0.
+        /// Rows that the converted ones have room for, of prompts.
+        x_rows: u32,
+        /// Of a kernel that converts rows: those to read instead of `0..`, or 0.
         gather_at: u32,
-        /// Of such a kernel: 1 if the row is normalised.
+        /// Of such a kernel: 1 if rows are normalised.
         has_norm: u32,
         /// Added to the mean square.
         eps: f32,

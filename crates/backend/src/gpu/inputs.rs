@@ -168,6 +168,14 @@ pub(crate) enum RowsOf {
 }
 
 impl RowsOf {
+    /// The rows of such a buffer that different kernels are for.
+    pub fn roles(rows: Rows) -> &'static [Self] {
+        match rows {
+            Rows::Tokens => &[Self::Generated, Self::Prompts],
+            Rows::Outputs => &[Self::All(Rows::Outputs)],
+        }
+    }
+
     /// The most there are in a bucket.
     pub fn most(self, bucket: Bucket) -> usize {
         match self {

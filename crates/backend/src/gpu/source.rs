@@ -60,6 +60,8 @@ sources! {
     EMBED_TILES = "embed_tiles" in "tiles";
     GENERATED_GATED = "generated_gated" in "tiles";
     GENERATED_LINEAR = "generated_linear" in "tiles";
+    PROMPT_GATED = "prompt_gated" in "tiles";
+    PROMPT_LINEAR = "prompt_linear" in "tiles";
 }
 
 /// Headers that sources include, by the name they are included by.
@@ -72,12 +74,19 @@ const HEADERS: &[(&str, &str)] = &[
     ("activate.h", include_str!("include/activate.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("activations.h", include_str!("tiles/activations.h")),
+    ("copies.h", include_str!("tiles/copies.h")),
     ("choose.h", include_str!("include/choose.h")),
     ("cuda.h", include_str!("tiles/cuda.h")),
     ("few_rows.h", include_str!("tiles/few_rows.h")),
+    ("fragments.h", include_str!("tiles/fragments.h")),
     ("many_rows.h", include_str!("tiles/many_rows.h")),
+    ("maps.h", include_str!("tiles/maps.h")),
+    ("matrix.h", include_str!("tiles/matrix.h")),
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
     ("packings.h", include_str!("tiles/packings.h")),
+    ("prompt_linear.h", include_str!("tiles/prompt_linear.h")),
+    ("prompt_product.h", include_str!("tiles/prompt_product.h")),
+    ("prompt_x.h", include_str!("tiles/prompt_x.h")),
     ("tiles.h", include_str!("tiles/tiles.h")),
     ("ring.h", include_str!("tiles/ring.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),

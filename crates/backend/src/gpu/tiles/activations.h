@@ -4,12 +4,14 @@
 // those of bfloat16 as three bfloat16 that add up to the float (`Split`).
 // Eight rows stand together in the order of a matrix instruction's second
 // operand: of each 64 columns, lane 4 g + t has those of row g from 4 t on.
+// Prompt rows are one bfloat16 for each float (`Round`).
 #ifndef QUARREL_ACTIVATIONS_H
 #define QUARREL_ACTIVATIONS_H
 
 #include "args.h"
 #include "cuda.h"
 #include "normalise.h"
+#include "prompt_x.h"
 
 // Bytes of 64 columns of eight rows: integers, scales, and scales times sums.
 #define QUANTISED_BYTES 640
@@ -19,10 +21,6 @@
 
 FN uchar *place_of(uchar *out, uint row, uint col, uint n_tiles, uint tile_bytes) {
     return out + (ulong(row / 8) * n_tiles + col / 64) * tile_bytes;
-}
-
-FN uint pack_bf16(float low, float high) {
-    return uint(float_to_bfloat(low)) | uint(float_to_bfloat(high)) << 16;
 }
 
 // Four of a block of 32 columns rounded to 8 bits; eight lanes share it.
@@ -88,15 +86,13 @@ struct Split {
     }
 };
 
-// bfloat16 row by row, each 16 columns in the order of a matrix instruction.
+// bfloat16, as prompt_x.h lays it out.
 struct Round {
     ushort *out;
-    uint n_tiles;
+    uint x_rows;
     MEMBER void operator()(uint row, uint col, float4 v) const {
-        uint *to = (uint *)(out + ulong(row) * n_tiles * 64 + col / 16 * 16);
-        const uint t = col % 16 / 4;
-        to[t] = pack_bf16(v.x, v.y);
-        to[4 + t] = pack_bf16(v.z, v.w);
+        *(uint *)(out + prompt_x_at(row, col, x_rows)) = pack_bf16(v.x, v.y);
+        *(uint *)(out + prompt_x_at(row, col + 2, x_rows)) = pack_bf16(v.z, v.w);
     }
 };
 
@@ -167,8 +163,9 @@ FN void for_elements(const float *x, const float *norm, float scale, uint cols, 
 }
 
 // Converts a row, or a part of one as it is, or a whole one normalised by `norm`.
+// Results count from the first row.
 template <typename Convert>
-FN void convert_row(const ConvertArgs &args, const uint *inputs, const float *x, const float *norm, float *partial,
+FN void convert_row(const TileShape &args, const uint *inputs, const float *x, const float *norm, float *partial,
                     const Convert &convert) {
     allow_next();
     wait_for_inputs();
@@ -178,7 +175,7 @@ FN void convert_row(const ConvertArgs &args, const uint *inputs, const float *x,
     const float scale = norm ? norm_scale(x, args.cols, args.eps, partial) : 1;
     // Without a norm several blocks share a row.
     for_elements(x, norm, scale, args.cols, 64 * args.n_tiles, blockIdx.x * blockDim.x + threadIdx.x,
-                 gridDim.x * blockDim.x, [&](uint i, float4 v) { convert(row, i, v); });
+                 gridDim.x * blockDim.x, [&](uint i, float4 v) { convert(blockIdx.y, i, v); });
 }
 
 #endif

@@ -2,7 +2,7 @@
 
 use super::packing::{Packing, TILE_COLS};
 use crate::Result;
-use crate::gpu::args::{ConvertArgs, TileShape};
+use crate::gpu::args::TileShape;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::ACTIVATIONS;
@@ -10,10 +10,9 @@ use crate::kernels::rms_norm::Norm;
 
 /// Columns that a thread converts at a time.
 const COLS_EACH: usize = 4;
-/// The most threads of a row that is normalised, which one threadgroup does.
+/// The most threads of a row that one threadgroup does, and of a threadgroup among many.
 const MAX_THREADS: usize = 1024;
-/// Threads of one that is not, and is shared by several.
-const SHARED_THREADS: usize = 256;
+const MANY_THREADS: usize = 256;
 
 /// What activations become; `activations.h` says how each lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,26 +21,35 @@ pub(crate) enum Form {
     Quantised,
     /// Three bfloat16 that add up to the float.
     Split,
+    /// One bfloat16.
+    Rounded,
 }
 
 impl Form {
     /// What weights of a packing are multiplied with.
-    pub fn of(packing: Packing) -> Self {
-        if packing == Packing::P16 { Self::Split } else { Self::Quantised }
+    pub fn of(packing: Packing, rows: RowsOf) -> Self {
+        match (rows, packing) {
+            (RowsOf::Prompts, _) => Self::Rounded,
+            (_, Packing::P16) => Self::Split,
+            _ => Self::Quantised,
+        }
     }
 
     fn kernel(self) -> &'static str {
         match self {
             Self::Quantised => "quantise_rows",
             Self::Split => "split_rows",
+            Self::Rounded => "round_rows",
         }
     }
 
     /// Bytes of so many rows.
-    fn bytes(self, rows: usize, n_tiles: usize) -> Option<usize> {
+    pub fn bytes(self, rows: usize, n_tiles: usize) -> Option<usize> {
+        // Of 64 columns of eight rows.
         let tile = match self {
             Self::Quantised => 640,
             Self::Split => 3 * 1024,
+            Self::Rounded => 1024,
         };
         rows.div_ceil(8).checked_mul(n_tiles)?.checked_mul(tile)
     }
@@ -69,6 +77,7 @@ impl Input {
             end_at,
             cols: lowering.u32(self.cols)?,
             n_tiles: lowering.u32(self.cols.div_ceil(TILE_COLS))?,
+            x_rows: lowering.u32(rows.most(lowering.bucket))?,
             gather_at: if self.gather { lowering.layout.outputs } else { 0 },
             has_norm: self.norm.is_some().into(),
             eps: self.norm.map_or(0.0, |norm| norm.eps),
@@ -90,17 +99,11 @@ impl Input {
     ) -> Result<(Argument, usize)> {
         let n_tiles = self.cols.div_ceil(TILE_COLS);
         let (out, end) = lowering.scratch_bytes(skip, form.bytes(rows.most(lowering.bucket), n_tiles))?;
-        let (first_at, end_at) = Layout::span(rows);
-        let args = ConvertArgs {
-            first_at,
-            end_at,
-            cols: lowering.u32(self.cols)?,
-            n_tiles: lowering.u32(n_tiles)?,
-            gather_at: if self.gather { lowering.layout.outputs } else { 0 },
-            eps: self.norm.map_or(0.0, |norm| norm.eps),
-        };
+        let args = self.shape(lowering, rows)?;
         let wanted = (self.cols / COLS_EACH).next_multiple_of(32).max(32);
-        let threads = wanted.min(if self.norm.is_some() { MAX_THREADS } else { SHARED_THREADS });
+        // One row alone is done the sooner the more threads do it.
+        let alone = self.norm.is_some() && rows != RowsOf::Prompts;
+        let threads = wanted.min(if alone { MAX_THREADS } else { MANY_THREADS });
         let groups = if self.norm.is_some() { 1 } else { wanted.div_ceil(threads) };
         let grid = Grid { x: lowering.u32(groups)?, rows, rows_each: 1, threads: lowering.u32(threads)? };
         let launch = match self.norm {

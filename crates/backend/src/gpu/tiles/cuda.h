@@ -19,11 +19,21 @@ FN void wait_for_inputs() {
 #endif
 }
 
-// An address as instructions for shared memory take it.
-FN uint shared_address(const void *p) { return uint(__cvta_generic_to_shared(p)); }
-
 FN uint4 load_quad(const uchar *from) { return *(const uint4 *)from; }
 FN uint2 load_pair(const uchar *from) { return *(const uint2 *)from; }
+
+// The lower or upper of two f16 numbers.
+FN float scale_of(uint pair, uint upper) { return half_to_float(ushort(upper ? pair >> 16 : pair & 0xffff)); }
+
+FN uint pack_bf16(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+    uint pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return uint(float_to_bfloat(low)) | uint(float_to_bfloat(high)) << 16;
+#endif
+}
 
 // NaN if either is.
 FN float larger_or_nan(float a, float b) {

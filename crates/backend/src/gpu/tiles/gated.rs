@@ -1,30 +1,32 @@
-//! Gate, up and activation in one launch, where nobody else reads gate and up.
+//! Gate, up and activation in one launch for each role, where nobody else reads gate and up.
 
 use super::convert::{Form, Input};
-use super::generated::{Generated, MapShape};
-use super::linear;
-use super::packing::{Packing, TILE_COLS, TILE_ROWS};
+use super::kernel::{Kernel, MapShape};
+use super::linear::{self, Maps};
+use super::packing::{Packing, TILE_COLS};
+use super::prompts;
 use crate::check::Access;
 use crate::gpu::args::GatedArgs;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::GENERATED_GATED;
+use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED, Source};
 use crate::kernels::linear_add;
 use crate::kernels::norm_linear::NormLinear;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, Op, Result, WeightId};
 
-/// Bands of 16 outputs that a block does at once, of more than eight rows.
+/// Bands of 16 outputs that a block does at once, of more than eight generated rows.
 const BANDS: u32 = 2;
 
-/// Two ops that become one launch and the map that follows.
+/// Two ops that become such a launch and the map that follows.
 pub(crate) struct Gated<'a> {
     input: Input,
     gate: WeightId,
     up: WeightId,
     shape: MapShape,
-    kernel: Generated,
+    /// The kernel for rows that are no prompts.
+    kernel: Kernel,
     op: &'a SwigluLinearAdd,
 }
 
@@ -42,7 +44,7 @@ impl<'a> Gated<'a> {
             && up.out == op.up
             && gate.bias.is_none()
             && up.bias.is_none()
-            && linear::can(lowering, [gate.weight, up.weight])
+            && linear::can(lowering, [gate.weight, up.weight, op.weight])
             && Packing::of(lowering.weight(up.weight).format()) == Some(packing)
             && !reads_first(later, op.gate)
             && !reads_first(later, op.up);
@@ -51,8 +53,8 @@ impl<'a> Gated<'a> {
         }
         let n_tiles = u32::try_from(lowering.desc(maps.x).cols.div_ceil(TILE_COLS)).ok()?;
         let shape = MapShape { packing, n_tiles, maps: 2, bands: BANDS };
-        let rows = RowsOf::All(lowering.desc(op.gate).rows);
-        let kernel = Generated::choose(lowering, rows, shape)?;
+        let rows = RowsOf::roles(lowering.desc(op.gate).rows)[0];
+        let kernel = Kernel::generated(lowering, rows, shape)?;
         let input = Input {
             x: lowering.buffer(maps.x),
             cols: lowering.desc(maps.x).cols,
@@ -64,31 +66,79 @@ impl<'a> Gated<'a> {
 
     /// Adds the launches.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
-        let desc = lowering.desc(self.op.gate);
-        let rows = RowsOf::All(desc.rows);
-        let (mut buffers, end) = if self.kernel.converts() {
-            (self.input.plain().to_vec(), 0)
+        let op = self.op;
+        let rows = lowering.desc(op.gate).rows;
+        let down = Linear::new(op.weight, op.bias, rows);
+        let residual = lowering.buffer(op.residual);
+        linear_add::launch_tiles(
+            lowering,
+            down,
+            op.post_norm,
+            op.scale,
+            0,
+            residual,
+            &|lowering, down, skip| {
+                RowsOf::roles(rows).iter().try_for_each(|&rows| self.launch_rows(lowering, down, rows, skip))
+            },
+        )
+    }
+
+    /// The launches for some of the rows, with the map that follows.
+    fn launch_rows(
+        &self,
+        lowering: &mut Lowering<'_>,
+        down: &Maps<'_>,
+        rows: RowsOf,
+        skip: usize,
+    ) -> Result<()> {
+        let cols = lowering.desc(self.op.gate).cols;
+        let packing = self.shape.packing;
+        let (source, kernel) = match rows {
+            RowsOf::Prompts => {
+                let outs = lowering.u32(cols)?;
+                (&PROMPT_GATED, Kernel::prompts(lowering, packing, prompts::GATED_BANDS, &[outs]))
+            }
+            _ => (&GENERATED_GATED, self.kernel),
+        };
+        let (mut buffers, end) = if kernel.converts() {
+            (self.input.plain().to_vec(), skip)
         } else {
-            let (x, end) = self.input.convert(lowering, rows, Form::of(self.shape.packing), 0)?;
+            let (x, end) = self.input.convert(lowering, rows, Form::of(packing, rows), skip)?;
             (vec![x], end)
         };
-        let (out, end) = lowering.scratch(end, desc.rows, desc.cols)?;
+        let most = rows.most(lowering.bucket);
+        let bytes = match rows {
+            RowsOf::Prompts => Form::Rounded.bytes(most, cols.div_ceil(TILE_COLS)),
+            _ => most.checked_mul(cols).and_then(|n| n.checked_mul(4)),
+        };
+        let (out, end) = lowering.scratch_bytes(end, bytes)?;
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
+        self.multiply(lowering, rows, (source, kernel), &buffers)?;
+        let next = Input { x: out, cols, norm: None, gather: false };
+        let converted = (rows == RowsOf::Prompts).then_some(out);
+        down.launch_rows(lowering, &next, rows, end, converted)
+    }
+
+    fn multiply(
+        &self,
+        lowering: &mut Lowering<'_>,
+        rows: RowsOf,
+        (source, kernel): (&'static Source, Kernel),
+        buffers: &[Argument],
+    ) -> Result<()> {
         let args = GatedArgs {
             shape: self.input.shape(lowering, rows)?,
-            cols: lowering.u32(desc.cols)?,
+            cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
         };
-        let Generated { rows_each, bands, threads, shared } = self.kernel;
-        let n_blocks = args.cols.div_ceil(TILE_ROWS as u32 * bands);
-        let grid = Grid { x: self.kernel.groups(&lowering.device, n_blocks), rows, rows_each, threads };
+        let Kernel { rows_each, threads, shared, .. } = kernel;
+        let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));
+        let grid = Grid { x: x_groups, rows, rows_each, threads };
         let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
-        let launch = lowering.launch_for(&GENERATED_GATED, name, grid, args, &buffers);
+        let launch = lowering.launch_for(source, name, grid, args, buffers);
         launch.early = true;
         launch.shared = shared;
-        let down = Linear::new(self.op.weight, self.op.bias, desc.rows);
-        let residual = lowering.buffer(self.op.residual);
-        linear_add::launch(lowering, down, self.op.post_norm, self.op.scale, (out, end), residual)
+        Ok(())
     }
 }
 

@@ -3,18 +3,18 @@
 #include "many_rows.h"
 #include "packings.h"
 
-#define FEW_BODY(TILE, SINGLE, INPUT)                                                                      \
-    typedef FewRows<TILE, SINGLE> F;                                                                       \
-    const GatedWeights<F> weights = {args, gate, up};                                                      \
-    const WriteGated<F> write = {args, out};                                                               \
+#define FEW_BODY(TILE, SINGLE, INPUT)                 \
+    typedef FewRows<TILE, SINGLE> F;                  \
+    const GatedWeights<F> weights = {args, gate, up}; \
+    const WriteGated<F> write = {args, out};          \
     multiply_few<F>(inputs, args.shape, INPUT, weights, (args.cols + 15) / 16, write);
 
 // Several blocks must find room on a multiprocessor for weights to keep coming.
-#define ONE_KERNEL(NAME, TILE)                                                                             \
-    extern "C" __global__ void __launch_bounds__(512, 2)                                                      \
-        NAME(const GatedArgs args, const uint *inputs, const float *x, const float *norm,                  \
-             const uchar *gate, const uchar *up, float *out) {                                             \
-        FEW_BODY(TILE, true, (PlainRow<F>{x, norm}))                                                       \
+#define ONE_KERNEL(NAME, TILE)                                                            \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                  \
+        NAME(const GatedArgs args, const uint *inputs, const float *x, const float *norm, \
+             const uchar *gate, const uchar *up, float *out) {                            \
+        FEW_BODY(TILE, true, (PlainRow<F>{x, norm}))                                      \
     }
 #define FEW_KERNEL(NAME, TILE)                                                                             \
     extern "C" __global__ void __launch_bounds__(512)                                                      \
@@ -23,17 +23,17 @@
         FEW_BODY(TILE, false, ConvertedRows<F>{x})                                                         \
     }
 #define MANY_KERNEL(NAME, TILE, ROWS)                                                                      \
-    extern "C" __global__ void __launch_bounds__(512) \
+    extern "C" __global__ void __launch_bounds__(512)                                                      \
         NAME(const GatedArgs args, const uint *inputs, const uchar *x, const uchar *gate, const uchar *up, \
              float *out) {                                                                                 \
         gated_many<ManyRows<TILE, ROWS, 2> >(args, inputs, x, gate, up, out);                              \
     }
 
-#define GATED_KERNELS_OF(OP, TILE, NAME)         \
-    ONE_KERNEL(OP##_##NAME##_1, TILE)            \
-    FEW_KERNEL(OP##_##NAME##_8, TILE)            \
-    MANY_KERNEL(OP##_##NAME##_16, TILE, 16)      \
-    MANY_KERNEL(OP##_##NAME##_32, TILE, 32)      \
+#define GATED_KERNELS_OF(OP, TILE, NAME)    \
+    ONE_KERNEL(OP##_##NAME##_1, TILE)       \
+    FEW_KERNEL(OP##_##NAME##_8, TILE)       \
+    MANY_KERNEL(OP##_##NAME##_16, TILE, 16) \
+    MANY_KERNEL(OP##_##NAME##_32, TILE, 32) \
     MANY_KERNEL(OP##_##NAME##_64, TILE, 64)
 
 // `WEIGHT_FORMATS` names packings here.

@@ -3,45 +3,39 @@
 #include "many_rows.h"
 #include "packings.h"
 
-#define MAP_PARAMETERS                                                                                    \
-    const uchar *weight0, const float *bias0, float *out0, const uchar *weight1, const float *bias1,      \
-        float *out1, const uchar *weight2, const float *bias2, float *out2
-#define MAP_OUTPUTS                                                                                       \
-    const Outputs outputs = {{weight0, weight1, weight2}, {bias0, bias1, bias2}, {out0, out1, out2}};
-
-#define FEW_BODY(TILE, SINGLE, ADD, INPUT)                                                                \
-    MAP_OUTPUTS                                                                                           \
-    typedef FewRows<TILE, SINGLE> F;                                                                      \
-    const MapWeights<F> weights = {args, outputs};                                                        \
-    const WriteMap<F, ADD> write = {args, outputs};                                                       \
+#define FEW_BODY(TILE, SINGLE, ADD, INPUT)          \
+    MAP_OUTPUTS                                     \
+    typedef FewRows<TILE, SINGLE> F;                \
+    const MapWeights<F> weights = {args, outputs};  \
+    const WriteMap<F, ADD> write = {args, outputs}; \
     multiply_few<F>(inputs, args.shape, INPUT, weights, args.n_blocks, write);
 
 // Several blocks must find room on a multiprocessor for weights to keep coming.
-#define ONE_KERNEL(NAME, TILE, ADD)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256, 4) NAME(const TileArgs args, const uint *inputs,       \
+#define ONE_KERNEL(NAME, TILE, ADD)                                                                             \
+    extern "C" __global__ void __launch_bounds__(256, 4) NAME(const TileArgs args, const uint *inputs,          \
                                                            const float *x, const float *norm, MAP_PARAMETERS) { \
-        FEW_BODY(TILE, true, ADD, (PlainRow<F>{x, norm}))                                                 \
+        FEW_BODY(TILE, true, ADD, (PlainRow<F>{x, norm}))                                                       \
     }
-#define FEW_KERNEL(NAME, TILE, ADD)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256)                                                     \
-        NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) {                   \
-        FEW_BODY(TILE, false, ADD, ConvertedRows<F>{x})                                                   \
+#define FEW_KERNEL(NAME, TILE, ADD)                                                     \
+    extern "C" __global__ void __launch_bounds__(256)                                   \
+        NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) { \
+        FEW_BODY(TILE, false, ADD, ConvertedRows<F>{x})                                 \
     }
-#define MANY_KERNEL(NAME, TILE, ROWS, ADD)                                                                \
-    extern "C" __global__ void __launch_bounds__(256)                                                     \
-        NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) {                   \
-        MAP_OUTPUTS                                                                                       \
-        map_many<ManyRows<TILE, ROWS, 4>, ADD>(args, inputs, x, outputs);                                 \
+#define MANY_KERNEL(NAME, TILE, ROWS, ADD)                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                   \
+        NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) { \
+        MAP_OUTPUTS                                                                     \
+        map_many<ManyRows<TILE, ROWS, 4>, ADD>(args, inputs, x, outputs);               \
     }
 
-#define MAP_KERNELS(NAME, TILE, ADD)    \
-    ONE_KERNEL(NAME##_1, TILE, ADD)     \
-    FEW_KERNEL(NAME##_8, TILE, ADD)     \
-    MANY_KERNEL(NAME##_16, TILE, 16, ADD)   \
-    MANY_KERNEL(NAME##_32, TILE, 32, ADD)   \
+#define MAP_KERNELS(NAME, TILE, ADD)      \
+    ONE_KERNEL(NAME##_1, TILE, ADD)       \
+    FEW_KERNEL(NAME##_8, TILE, ADD)       \
+    MANY_KERNEL(NAME##_16, TILE, 16, ADD) \
+    MANY_KERNEL(NAME##_32, TILE, 32, ADD) \
     MANY_KERNEL(NAME##_64, TILE, 64, ADD)
 
-#define GENERATED_KERNELS_OF(OP, TILE, NAME)     \
+#define GENERATED_KERNELS_OF(OP, TILE, NAME)      \
     MAP_KERNELS(OP##_##NAME##_store, TILE, false) \
     MAP_KERNELS(OP##_##NAME##_add, TILE, true)
 

@@ -6,6 +6,7 @@
 #define QUARREL_GENERATED_LINEAR_H
 
 #include "activate.h"
+#include "maps.h"
 #include "ring.h"
 #include "tiles.h"
 
@@ -54,44 +55,5 @@ template <uint BANDS> FN float sum_of(const float *sums, uint o, uint r) {
     }
     return sum;
 }
-
-// Up to three maps of the same rows, as blocks find them: each starts at a block of its own.
-struct Outputs {
-    const uchar *weight[3];
-    const float *bias[3];
-    float *out[3];
-};
-
-// One of them.
-struct Output {
-    const uchar *weight;
-    const float *bias;
-    float *out;
-    uint cols, band;
-    MEMBER Output(const TileArgs &args, const Outputs &all, uint block, uint bands) {
-        if (block >= args.block2) {
-            weight = all.weight[2], bias = args.has_bias & 4 ? all.bias[2] : 0, out = all.out[2];
-            cols = args.cols2, band = (block - args.block2) * bands;
-        } else if (block >= args.block1) {
-            weight = all.weight[1], bias = args.has_bias & 2 ? all.bias[1] : 0, out = all.out[1];
-            cols = args.cols1, band = (block - args.block1) * bands;
-        } else {
-            weight = all.weight[0], bias = args.has_bias & 1 ? all.bias[0] : 0, out = all.out[0];
-            cols = args.cols0, band = block * bands;
-        }
-    }
-
-    // `out = cap(scale * (sum + bias))`, a cap of 0 is none; or, to ADD, `out += scale * (sum + bias)`.
-    template <bool ADD> MEMBER void write(const TileArgs &args, uint row, uint o, float sum) const {
-        if (bias) sum += bias[o];
-        float *to = out + ulong(row) * cols + o;
-        if (ADD) {
-            *to = fmaf(args.scale, sum, *to);
-            return;
-        }
-        const float value = args.scale * sum;
-        *to = args.softcap > 0 ? args.softcap * exact_tanh(value / args.softcap) : value;
-    }
-};
 
 #endif

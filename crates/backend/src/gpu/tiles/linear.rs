@@ -1,15 +1,16 @@
 //! Launches of linear maps over tiles.
 
 use super::convert::{Form, Input};
-use super::generated::{Generated, MapShape};
-use super::packing::{Packing, TILE_ROWS};
+use super::kernel::{Kernel, MapShape};
+use super::packing::{Packing, TILE_COLS};
+use super::prompts;
 use crate::gpu::args::{TileArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::GENERATED_LINEAR;
+use crate::gpu::source::{GENERATED_LINEAR, PROMPT_LINEAR};
 use crate::{Result, Rows, WeightId};
 
-/// Bands of 16 outputs that a block does at once, of more than eight rows.
+/// Bands of 16 outputs that a block does at once, of more than eight generated rows.
 const BANDS: u32 = 4;
 const NO_MEMORY: &str = "a threadgroup's memory is too small for its rows; use the CPU backend";
 /// Maps that one launch does.
@@ -30,7 +31,7 @@ pub(crate) struct Maps<'a> {
     pub rows: Rows,
     /// Multiplies the results.
     pub scale: f32,
-    /// Caps the results.
+    /// Caps the results; not of prompt rows.
     pub softcap: Option<f32>,
     /// Whether results are added to what is there.
     pub add: bool,
@@ -50,25 +51,28 @@ impl Maps<'_> {
     /// Multiplies rows, which are converted first unless the kernel does it; `skip` bytes
     /// of scratch are in use.
     pub fn launch(&self, lowering: &mut Lowering<'_>, input: &Input, skip: usize) -> Result<()> {
-        let rows = RowsOf::All(self.rows);
-        let tile_shape = input.shape(lowering, rows)?;
-        for form in [Form::Quantised, Form::Split] {
-            let of_form = |map: &&Map| Form::of(packing(lowering, map)) == form;
+        // One after the other: they may use the same scratch.
+        let mut roles = RowsOf::roles(self.rows).iter();
+        roles.try_for_each(|&rows| self.launch_rows(lowering, input, rows, skip, None))
+    }
+
+    /// The same for some of the rows; `converted` is where they are if they are converted already.
+    pub fn launch_rows(
+        &self,
+        lowering: &mut Lowering<'_>,
+        input: &Input,
+        rows: RowsOf,
+        skip: usize,
+        converted: Option<Argument>,
+    ) -> Result<()> {
+        for form in [Form::Quantised, Form::Split, Form::Rounded] {
+            let of_form = |map: &&Map| Form::of(packing(lowering, map), rows) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
-            let mut converted = None;
-            let mut rest = &maps[..];
+            let (mut rest, mut converted) = (&maps[..], converted);
             while let Some(first) = rest.first() {
-                let packing_of_first = packing(lowering, first);
-                let same = |map: &&Map| packing(lowering, map) == packing_of_first;
-                let n = rest.iter().take(MAX_MAPS).take_while(same).count();
-                let shape = MapShape {
-                    packing: packing_of_first,
-                    n_tiles: tile_shape.n_tiles,
-                    maps: 1,
-                    bands: BANDS,
-                };
-                let kernel = Generated::choose(lowering, rows, shape)
-                    .ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))?;
+                let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
+                let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
+                let kernel = kernel(lowering, input, rows, maps)?;
                 let x = match converted {
                     _ if kernel.converts() => input.plain().to_vec(),
                     Some(x) => vec![x],
@@ -78,8 +82,8 @@ impl Maps<'_> {
                         vec![x]
                     }
                 };
-                self.multiply(lowering, &rest[..n], (tile_shape, shape, kernel), x)?;
-                rest = &rest[n..];
+                self.multiply(lowering, maps, (input.shape(lowering, rows)?, rows, kernel), x)?;
+                rest = later;
             }
         }
         Ok(())
@@ -90,11 +94,11 @@ impl Maps<'_> {
         &self,
         lowering: &mut Lowering<'_>,
         maps: &[Map],
-        (tile_shape, shape, kernel): (TileShape, MapShape, Generated),
+        (shape, rows, kernel): (TileShape, RowsOf, Kernel),
         mut buffers: Vec<Argument>,
     ) -> Result<()> {
         let mut args = TileArgs {
-            shape: tile_shape,
+            shape,
             block1: u32::MAX,
             block2: u32::MAX,
             scale: self.scale,
@@ -112,21 +116,35 @@ impl Maps<'_> {
                     _ => (args.block2, args.cols2) = (args.n_blocks, out_cols),
                 }
                 args.has_bias |= u32::from(map.bias.is_some()) << i;
-                args.n_blocks += out_cols.div_ceil(TILE_ROWS as u32 * kernel.bands);
+                args.n_blocks += kernel.blocks(out_cols);
             }
             let bias = map.bias.map_or(Argument::Inputs, Argument::Weight);
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
-        let Generated { rows_each, threads, shared, .. } = kernel;
-        let x = kernel.groups(&lowering.device, args.n_blocks);
-        let grid = Grid { x, rows: RowsOf::All(self.rows), rows_each, threads };
+        let Kernel { rows_each, threads, shared, .. } = kernel;
+        let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
         let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
-        let launch =
-            lowering.launch_for(&GENERATED_LINEAR, (shape.packing.name(), &suffix), grid, args, &buffers);
+        let name = (packing(lowering, &maps[0]).name(), &*suffix);
+        let source = if rows == RowsOf::Prompts { &PROMPT_LINEAR } else { &GENERATED_LINEAR };
+        let launch = lowering.launch_for(source, name, grid, args, &buffers);
         launch.early = true;
         launch.shared = shared;
         Ok(())
     }
+}
+
+/// The kernel for maps of the same packing.
+fn kernel(lowering: &Lowering<'_>, input: &Input, rows: RowsOf, maps: &[Map]) -> Result<Kernel> {
+    let packing = packing(lowering, &maps[0]);
+    if rows == RowsOf::Prompts {
+        let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
+        let outs: Vec<u32> = outs.collect::<Result<_>>()?;
+        return Ok(Kernel::prompts(lowering, packing, prompts::LINEAR_BANDS, &outs));
+    }
+    let n_tiles = lowering.u32(input.cols.div_ceil(TILE_COLS))?;
+    let shape = MapShape { packing, n_tiles, maps: 1, bands: BANDS };
+    let kernel = Kernel::generated(lowering, rows, shape);
+    kernel.ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))
 }
 
 fn packing(lowering: &Lowering<'_>, map: &Map) -> Packing {

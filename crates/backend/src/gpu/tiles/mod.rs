@@ -2,9 +2,11 @@
 //!
 //! Generated rows are multiplied as the CPU does it: 8-bit integers in blocks of
 //! 32 against the weight's integers, exactly, and the blocks added up in order.
+//! Prompt rows are rounded to bfloat16, and so are the weights as they are unpacked.
 
 pub(crate) mod convert;
 pub(crate) mod gated;
-pub(crate) mod generated;
+pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod packing;
+pub(crate) mod prompts;

@@ -3,7 +3,7 @@
 #ifndef QUARREL_RING_H
 #define QUARREL_RING_H
 
-#include "cuda.h"
+#include "copies.h"
 
 // SLOTS slots of SLOT_BYTES. Copies into a slot are announced together by `expect`, made by any
 // lanes, and closed by `close`; slots are waited for in the order in which they were closed.
@@ -18,10 +18,8 @@ template <uint SLOT_BYTES, uint SLOTS> struct Ring {
 #if __CUDA_ARCH__ >= 900
         if (threadIdx.x % 32 == 0) {
             UNROLL
-            for (uint i = 0; i < SLOTS; i++) {
-                asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * i) : "memory");
-            }
-            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            for (uint i = 0; i < SLOTS; i++) barrier_init(barriers + 8 * i, 1);
+            publish_barriers();
         }
         __syncwarp();
 #endif
@@ -32,23 +30,16 @@ template <uint SLOT_BYTES, uint SLOTS> struct Ring {
     // By one lane, before the copies.
     MEMBER void expect(uint i, uint bytes) const {
 #if __CUDA_ARCH__ >= 900
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barriers + 8 * (i % SLOTS)), "r"(bytes)
-                     : "memory");
+        barrier_expect(barriers + 8 * (i % SLOTS), bytes);
 #endif
     }
 
     // Copies `bytes`, a multiple of 16 as both addresses are; by one lane on its own.
     MEMBER void copy(uint i, uchar *to, const uchar *from, uint bytes) const {
 #if __CUDA_ARCH__ >= 900
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                         shared_address(to)),
-                     "l"(from), "r"(bytes), "r"(barriers + 8 * (i % SLOTS))
-                     : "memory");
+        copy_bulk(shared_address(to), from, bytes, barriers + 8 * (i % SLOTS));
 #elif __CUDA_ARCH__ >= 800
-        for (uint at = 0; at < bytes; at += 16) {
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + at)), "l"(from + at)
-                         : "memory");
-        }
+        for (uint at = 0; at < bytes; at += 16) copy_quad(shared_address(to + at), from + at);
 #endif
     }
 
@@ -68,20 +59,16 @@ template <uint SLOT_BYTES, uint SLOTS> struct Ring {
     // By all lanes, also for a slot that gets nothing.
     MEMBER void close() const {
 #if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 900
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        commit_copies();
 #endif
     }
 
     // Waits for what was copied to the `i`th slot that was closed.
     MEMBER const uchar *wait(uint i) const {
 #if __CUDA_ARCH__ >= 900
-        asm volatile("{\n.reg .pred done;\nagain:\n"
-                     "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
-                         barriers + 8 * (i % SLOTS)),
-                     "r"(i / SLOTS % 2)
-                     : "memory");
+        barrier_wait(barriers + 8 * (i % SLOTS), i / SLOTS);
 #elif __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.wait_group %0;" ::"n"(SLOTS - 1) : "memory");
+        wait_for_copies<SLOTS - 1>();
         __syncwarp();
 #endif
         return slot(i);

@@ -69,8 +69,6 @@ template <bool SINGLE> struct SplitRows {
     }
 };
 
-FN float scale_of(uint pair, uint upper) { return half_to_float(ushort(upper ? pair >> 16 : pair & 0xffff)); }
-
 // Adds `sums` times the scales of weights and rows, and of AFFINE tiles the offsets.
 template <bool AFFINE, typename Rows>
 FN void add_block(float (&acc)[4], const int (&sums)[4], const float (&d)[2], const float (&m)[2], const Rows &x,

@@ -27,7 +27,10 @@ pub(crate) fn launch(
     residual: Argument,
 ) -> Result<()> {
     if linear::can(lowering, [map.weight]) {
-        return launch_tiles(lowering, map, post_norm, scale, (x, skip), residual);
+        let input = Input { x, cols: lowering.weight(map.weight).cols(), norm: None, gather: false };
+        return launch_tiles(lowering, map, post_norm, scale, skip, residual, &|lowering, maps, skip| {
+            maps.launch(lowering, &input, skip)
+        });
     }
     let Some(norm) = post_norm else {
         return Linear { scale, ..map }.launch(lowering, &LINEAR_ADD, x, residual);
@@ -38,18 +41,17 @@ pub(crate) fn launch(
     norm.launch_add(lowering, (rows, cols), scale, scratch, residual)
 }
 
-/// The same over a weight in tiles.
-fn launch_tiles(
+/// The same over a weight in tiles: `multiply` launches the map it is given.
+pub(crate) fn launch_tiles(
     lowering: &mut Lowering<'_>,
     map: Linear,
     post_norm: Option<Norm>,
     scale: f32,
-    (x, skip): (Argument, usize),
+    skip: usize,
     residual: Argument,
+    multiply: &dyn Fn(&mut Lowering<'_>, &Maps<'_>, usize) -> Result<()>,
 ) -> Result<()> {
-    let weight = lowering.weight(map.weight);
-    let (rows, cols) = (map.rows, weight.rows());
-    let input = Input { x, cols: weight.cols(), norm: None, gather: false };
+    let (rows, cols) = (map.rows, lowering.weight(map.weight).rows());
     let (out, skip) = match post_norm {
         None => (residual, skip),
         Some(_) => lowering.scratch(skip, rows, cols)?,
@@ -57,7 +59,7 @@ fn launch_tiles(
     let maps = [Map { weight: map.weight, bias: map.bias, out }];
     let scaled = if post_norm.is_some() { 1.0 } else { scale };
     let maps = Maps { maps: &maps, rows, scale: scaled, softcap: None, add: post_norm.is_none() };
-    maps.launch(lowering, &input, skip)?;
+    multiply(lowering, &maps, skip)?;
     match post_norm {
         None => Ok(()),
         Some(norm) => norm.launch_add(lowering, (rows, cols), scale, out, residual),

@@ -5,5 +5,5 @@ mod gpu;
 mod op;
 
 pub(crate) use cpu::ResidualLinear;
-pub(crate) use gpu::launch;
+pub(crate) use gpu::{launch, launch_tiles};
 pub use op::*;

@@ -1,7 +1,7 @@
-//! Which kernel does a linear map of generated rows, and with how much memory.
+//! Which kernel does a linear map, and with how much memory.
 
 use super::convert::Form;
-use super::packing::Packing;
+use super::packing::{Packing, TILE_ROWS};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Device, Lowering};
 
@@ -19,7 +19,7 @@ const MOST_BLOCKS: u32 = 4;
 
 /// A kernel's sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Generated {
+pub(crate) struct Kernel {
     /// Rows a threadgroup does, which is in the kernel's name.
     pub rows_each: u32,
     /// Bands of 16 outputs that a block does at once.
@@ -42,20 +42,20 @@ pub(crate) struct MapShape {
     pub bands: u32,
 }
 
-impl Generated {
-    /// The kernel for so many rows as the bucket allows; `None` where the device lacks memory.
-    pub fn choose(lowering: &Lowering<'_>, rows: RowsOf, shape: MapShape) -> Option<Self> {
+impl Kernel {
+    /// That for as many generated rows as the bucket allows; `None` where the device lacks memory.
+    pub fn generated(lowering: &Lowering<'_>, rows: RowsOf, shape: MapShape) -> Option<Self> {
         let most = rows.most(lowering.bucket);
-        let sizes = match Form::of(shape.packing) {
-            Form::Quantised => &[1, 8, 16, 32, 64][..],
+        let sizes = match Form::of(shape.packing, rows) {
             // Three parts of 16 rows and more leave no memory for weights.
-            Form::Split => &[1, 8],
+            Form::Split => &[1, 8][..],
+            _ => &[1, 8, 16, 32, 64],
         };
         let fits = |&&rows: &&u32| {
             Self::shared(shape, rows).saturating_add(RESERVED) <= lowering.device.shared_limit
         };
         let usable = || sizes.iter().filter(fits);
-        let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().last())?;
+        let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().next_back())?;
         Some(Self {
             rows_each,
             bands: if rows_each <= 8 { 1 } else { shape.bands },
@@ -69,6 +69,11 @@ impl Generated {
         self.rows_each == 1
     }
 
+    /// Blocks for so many outputs.
+    pub fn blocks(&self, outs: u32) -> u32 {
+        outs.div_ceil(TILE_ROWS as u32 * self.bands)
+    }
+
     /// Threadgroups for so many blocks: each does several where the rows stay in its memory.
     pub fn groups(&self, device: &Device, n_blocks: u32) -> u32 {
         if self.rows_each > 8 {
@@ -78,13 +83,13 @@ impl Generated {
         n_blocks.min(device.units.saturating_mul(side_by_side))
     }
 
-    /// Bytes of threadgroup memory, as `few_rows.h` and `many_rows.h` lay it out.
+    /// Bytes of threadgroup memory of those kernels, as `few_rows.h` and `many_rows.h` lay it out.
     fn shared(shape: MapShape, rows: u32) -> u32 {
         let MapShape { packing, n_tiles, maps, bands } = shape;
         let tile = packing.tile_bytes() as u32;
-        let (single, eight) = match Form::of(packing) {
-            Form::Quantised => (96, 640),
+        let (single, eight) = match Form::of(packing, RowsOf::Generated) {
             Form::Split => (384, 3072),
+            _ => (96, 640),
         };
         let barriers = 8 * SLOTS;
         if rows > 8 {

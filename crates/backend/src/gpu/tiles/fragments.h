@@ -1,0 +1,156 @@
+// Packed weights as bf16 fragments of the matrix units' A operand.
+//
+// A tile is 16 rows x 64 columns. Lane 4 g + t holds rows g and g + 8; `a[kk][i]`
+// is register i of the 16 columns from 16 kk: rows g, g + 8, g, g + 8 of slots
+// 2t.. (i < 2) and 8 + 2t.. (i >= 2). Weights are rounded once, from f32 to bf16.
+#ifndef QUARREL_FRAGMENTS_H
+#define QUARREL_FRAGMENTS_H
+
+#include "cuda.h"
+
+#define TILE_ROWS 16u
+#define TILE_COLS 64u
+
+struct TileFragment {
+    uint a[4][4];
+};
+
+// 32768 + byte `I` of `word`, put together from the bits of the float.
+template <uint I>
+FN float byte_above_32768(uint word) {
+    return float_of_bits(__byte_perm(word, 0x47000000u, 0x7404u | I << 4));
+}
+
+// The scale of bytes that have `bias` added to them. (32768 + bias) * d has at
+// most 20 significant bits, so that all products here are exact.
+struct Scale {
+    float d, offset;
+    MEMBER Scale(float d, float bias) : d(d), offset(-(32768.0f + bias) * d) {}
+    template <uint I>
+    MEMBER float weight(uint word) const { return fmaf(byte_above_32768<I>(word), d, offset); }
+    MEMBER uint low(uint word) const { return pack_bf16(weight<0>(word), weight<1>(word)); }
+    MEMBER uint high(uint word) const { return pack_bf16(weight<2>(word), weight<3>(word)); }
+};
+
+// As `Scale` for unsigned bytes and weights `d * q + m`.
+struct Affine {
+    Scale scale;
+    float m;
+    MEMBER Affine(float d, float m) : scale(d, 0.0f), m(m) {}
+    MEMBER uint low(uint word) const {
+        return pack_bf16(scale.weight<0>(word) + m, scale.weight<1>(word) + m);
+    }
+    MEMBER uint high(uint word) const {
+        return pack_bf16(scale.weight<2>(word) + m, scale.weight<3>(word) + m);
+    }
+};
+
+// Sixteen columns from a word of row g and one of row g + 8.
+template <typename S>
+FN void unpack_words(uint word0, uint word1, S scale0, S scale1, uint *a) {
+    a[0] = scale0.low(word0);
+    a[1] = scale1.low(word1);
+    a[2] = scale0.high(word0);
+    a[3] = scale1.high(word1);
+}
+
+// Signed bytes as unsigned ones, 128 added.
+FN uint biased(uint word) { return word ^ 0x80808080u; }
+
+// 4 bits, a scale for each 32 columns.
+struct P4 {
+    static constexpr uint BYTES = 576;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(tile + 16 * lane);
+        const uint2 d = load_pair(tile + 512 + 8 * (lane / 4));
+        block(w.x, w.y, d.x, f.a);
+        block(w.z, w.w, d.y, f.a + 2);
+    }
+    // A nibble in the upper half of a signed byte is 16 (q - 8).
+    static MEMBER void block(uint w0, uint w1, uint d, uint (*a)[4]) {
+        const Scale s0(scale_of(d, 0) * 0.0625f, 128.0f), s1(scale_of(d, 1) * 0.0625f, 128.0f);
+        unpack_words(upper(w0 << 4), upper(w1 << 4), s0, s1, a[0]);
+        unpack_words(upper(w0), upper(w1), s0, s1, a[1]);
+    }
+    static MEMBER uint upper(uint w) { return biased(w & 0xf0f0f0f0u); }
+};
+
+// 4 bits, a scale and a minimum for each 32 columns.
+struct P4A {
+    static constexpr uint BYTES = 640;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(tile + 16 * lane);
+        const uint4 s = load_quad(tile + 512 + 16 * (lane / 4));
+        block(w.x, w.y, s.x, s.z, f.a);
+        block(w.z, w.w, s.y, s.w, f.a + 2);
+    }
+    static MEMBER void block(uint w0, uint w1, uint d, uint m, uint (*a)[4]) {
+        const Affine s0(scale_of(d, 0), scale_of(m, 0)), s1(scale_of(d, 1), scale_of(m, 1));
+        unpack_words(w0 & 0x0f0f0f0fu, w1 & 0x0f0f0f0fu, s0, s1, a[0]);
+        unpack_words(w0 >> 4 & 0x0f0f0f0fu, w1 >> 4 & 0x0f0f0f0fu, s0, s1, a[1]);
+    }
+};
+
+// Signed bytes, a scale for each 32 columns.
+struct P8 {
+    static constexpr uint BYTES = 1088;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint2 d = load_pair(tile + 1024 + 8 * (lane / 4));
+        block(load_quad(tile + 16 * lane), d.x, f.a);
+        block(load_quad(tile + 512 + 16 * lane), d.y, f.a + 2);
+    }
+    static MEMBER void block(uint4 w, uint d, uint (*a)[4]) {
+        const Scale s0(scale_of(d, 0), 128.0f), s1(scale_of(d, 1), 128.0f);
+        unpack_words(biased(w.x), biased(w.y), s0, s1, a[0]);
+        unpack_words(biased(w.z), biased(w.w), s0, s1, a[1]);
+    }
+};
+
+// Bytes below 128, a scale and a minimum for each 32 columns.
+struct P8A {
+    static constexpr uint BYTES = 1152;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint4 s = load_quad(tile + 1024 + 16 * (lane / 4));
+        block(load_quad(tile + 16 * lane), s.x, s.z, f.a);
+        block(load_quad(tile + 512 + 16 * lane), s.y, s.w, f.a + 2);
+    }
+    static MEMBER void block(uint4 w, uint d, uint m, uint (*a)[4]) {
+        const Affine s0(scale_of(d, 0), scale_of(m, 0)), s1(scale_of(d, 1), scale_of(m, 1));
+        unpack_words(w.x, w.y, s0, s1, a[0]);
+        unpack_words(w.z, w.w, s0, s1, a[1]);
+    }
+};
+
+// Signed bytes, a scale for each 16 columns.
+struct P8S {
+    static constexpr uint BYTES = 1152;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint4 d = load_quad(tile + 1024 + 16 * (lane / 4));
+        block(load_quad(tile + 16 * lane), d.x, d.y, f.a);
+        block(load_quad(tile + 512 + 16 * lane), d.z, d.w, f.a + 2);
+    }
+    static MEMBER void block(uint4 w, uint d, uint e, uint (*a)[4]) {
+        columns(w.x, w.y, d, a[0]);
+        columns(w.z, w.w, e, a[1]);
+    }
+    static MEMBER void columns(uint w0, uint w1, uint d, uint *a) {
+        unpack_words(biased(w0), biased(w1), Scale(scale_of(d, 0), 128.0f), Scale(scale_of(d, 1), 128.0f), a);
+    }
+};
+
+// bf16, fragments as they are.
+struct P16 {
+    static constexpr uint BYTES = 2048;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        UNROLL
+        for (uint kk = 0; kk < 4; kk++) {
+            const uint4 w = load_quad(tile + 512 * kk + 16 * lane);
+            f.a[kk][0] = w.x;
+            f.a[kk][1] = w.y;
+            f.a[kk][2] = w.z;
+            f.a[kk][3] = w.w;
+        }
+    }
+};
+
+#endif

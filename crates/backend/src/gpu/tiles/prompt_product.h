@@ -1,0 +1,252 @@
+// Products of packed weights and prompt rows: sum over k of weight[n][k] * x[row][k].
+//
+// A block has 8 warps that make 128 outputs of TOKENS rows. Weight rows are the
+// rows of the matrix units' product and tokens its columns, since packed weights
+// are already laid out as fragments of its first operand. A ring in shared memory
+// holds steps of 64 columns: x as the units read it, weights still packed.
+//
+// A sum is one accumulator that takes columns in order, 16 at a time, whatever
+// TOKENS is and wherever the row stands: a row's result depends on nothing else.
+#ifndef QUARREL_PROMPT_PRODUCT_H
+#define QUARREL_PROMPT_PRODUCT_H
+
+#include "args.h"
+#include "fragments.h"
+#include "matrix.h"
+#include "prompt_x.h"
+
+#if MATRIX_UNIT > 0
+
+// Where a block stands in a grid of (outputs, rows). Blocks of the same outputs run
+// together, since they share weights.
+struct BlockPlace {
+    uint outputs, rows;
+    MEMBER BlockPlace() {
+        const uint i = blockIdx.y * gridDim.x + blockIdx.x;
+        outputs = i / gridDim.y, rows = i % gridDim.y;
+    }
+};
+
+// What a block multiplies. `band` is the one of its 8 bands of weights that the thread copies.
+struct Operands {
+    const ushort *x;    // the block's first row
+    const uchar *band;
+    uint x_rows;
+    uint n_steps;
+    int n_rows;  // from the block's first on, none if not positive
+};
+
+// For rows from the `first_row`-th of the launch's on, and of weights of `n_outputs`
+// rows the part that starts at `band`.
+FN Operands operands(const TileShape &shape, const uint *inputs, const ushort *x, uint first_row, const uchar *weight,
+                     uint n_outputs, uint band, uint tile_bytes) {
+    Operands from;
+    from.x = x + first_row * STEP_COLS;
+    from.x_rows = shape.x_rows;
+    from.n_steps = shape.n_tiles;
+    from.n_rows = int(inputs[shape.end_at] - inputs[shape.first_at] - first_row);
+    // Bands beyond the last are read as the last; their results are not kept.
+    band = min(band, (n_outputs + TILE_ROWS - 1) / TILE_ROWS - 1);
+    from.band = weight + ulong(band) * from.n_steps * tile_bytes;
+    return from;
+}
+
+// Stages of the ring, then two barriers a stage.
+template <typename Packing, uint TOKENS>
+struct Ring {
+    static constexpr uint X_BYTES = TOKENS * STEP_COLS * 2;
+    static constexpr uint STAGE_BYTES = X_BYTES + 8 * Packing::BYTES;
+    static constexpr uint BUDGET = (MATRIX_UNIT == 80 ? 96 : TOKENS == 64 ? 110 : 225) * 1024;
+    static constexpr uint MOST = MATRIX_UNIT == 80 ? 3 : 8;
+    static constexpr uint STAGES = BUDGET / STAGE_BYTES < MOST ? BUDGET / STAGE_BYTES : MOST;
+
+    uchar *start;
+
+    MEMBER uchar *x(uint step) const { return start + step % STAGES * X_BYTES; }
+    MEMBER uchar *weights(uint step, uint unit) const {
+        return start + STAGES * X_BYTES + (step % STAGES * 8 + unit) * Packing::BYTES;
+    }
+    MEMBER uint filled(uint step) const {
+        return shared_address(start) + STAGES * STAGE_BYTES + step % STAGES * 16;
+    }
+    MEMBER uint emptied(uint step) const { return filled(step) + 8; }
+};
+
+// Which sum is a thread's i-th: row `token(i)` and output `output(i)` of the block's.
+template <uint TOKENS>
+struct Places {
+    // A warp has 16 outputs of all tokens or, where it reads x through registers, 32 x 64.
+    static constexpr uint DOWN = MATRIX_UNIT == 80 && TOKENS == 128 ? 2 : 1;
+    static constexpr uint ACROSS = TOKENS / DOWN / 8;
+    uint first_output, first_token;
+
+    MEMBER Places() {
+        const uint lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        first_output = warp / DOWN * DOWN * TILE_ROWS + lane / 4;
+        first_token = warp % DOWN * (ACROSS * 8) + lane % 4 * 2;
+    }
+    // A thread has few outputs of many tokens: which of them is the i-th's.
+    static MEMBER uint nth_output(uint i) { return i / (4 * ACROSS) * 2 + i / 2 % 2; }
+    MEMBER uint output(uint i) const { return first_output + nth_output(i) * 8; }
+    MEMBER uint token(uint i) const { return first_token + i / 4 % ACROSS * 8 + i % 2; }
+};
+
+#endif
+
+#if MATRIX_UNIT == 90
+
+// For the copying warps: each has two bands of weights and a quarter of x, a lane for each.
+template <typename Packing, uint TOKENS>
+FN void fill_ring(const Ring<Packing, TOKENS> &ring, const Operands &from) {
+    const uint stages = Ring<Packing, TOKENS>::STAGES;
+    const uint lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const int quarter = TOKENS / 4, rows = max(0, min(quarter, from.n_rows - int(warp) * quarter));
+    const uint x_bytes = rows * STEP_COLS * 2, all_bytes = x_bytes + 2 * Packing::BYTES;
+    const bool has_x = lane == 2;
+    const uint bytes = has_x ? x_bytes : Packing::BYTES;
+    const uchar *source = has_x ? (const uchar *)(from.x + warp * quarter * STEP_COLS) : from.band;
+    const ulong source_step = has_x ? ulong(from.x_rows) * STEP_COLS * 2 : Packing::BYTES;
+    const uint to = shared_address(has_x ? ring.x(0) + warp * quarter * STEP_COLS * 2
+                                         : ring.weights(0, warp * 2 + lane % 2));
+    const uint to_step = has_x ? TOKENS * STEP_COLS * 2 : 8 * Packing::BYTES;
+    auto copy = [&](uint stage, const uchar *at) {
+        if (bytes > 0) copy_bulk(to + stage * to_step, at, bytes, ring.filled(stage));
+    };
+
+    const uint n_first = min(stages, from.n_steps);
+    for (uint step = 0; step < n_first; step++) {
+        if (lane == 0) barrier_expect(ring.filled(step), all_bytes);
+        __syncwarp();
+        if (lane < 2) copy(step, source + step * source_step);
+    }
+    wait_for_inputs();
+    for (uint step = 0; step < n_first && has_x; step++) copy(step, source + step * source_step);
+    source += n_first * source_step;
+    uint stage = 0, phase = 0;
+    for (uint step = n_first; step < from.n_steps; step++) {
+        barrier_wait(ring.emptied(stage), phase);
+        if (lane == 0) barrier_expect(ring.filled(stage), all_bytes);
+        __syncwarp();
+        if (lane < 3) copy(stage, source);
+        source += source_step;
+        stage = stage + 1 == stages ? 0 : stage + 1;
+        phase ^= stage == 0;
+    }
+}
+
+// One step: products of `now` start, and while they run the next step's weights
+// are unpacked into `next`, once the step before is done with it.
+template <typename Packing, uint TOKENS>
+FN void multiply_step(const Ring<Packing, TOKENS> &ring, uint n_steps, uint step, TileFragment &now,
+                      TileFragment &next, float (&sums)[TOKENS / 2]) {
+    const uint stages = Ring<Packing, TOKENS>::STAGES;
+    const ulong x = swizzled_matrix(shared_address(ring.x(step)));
+    products_begin();
+    UNROLL
+    for (uint kk = 0; kk < 4; kk++) multiply(sums, now.a[kk], x + 2 * kk);
+    products_end();
+    if (step + 1 < n_steps) barrier_wait(ring.filled(step + 1), (step + 1) / stages);
+    wait_for_products<1>();
+    if (step > 0 && threadIdx.x % 32 == 0) barrier_arrive(ring.emptied(step - 1));
+    Packing::unpack(ring.weights(step + 1, threadIdx.x / 32), threadIdx.x % 32, next);
+}
+
+template <typename Packing, uint TOKENS>
+FN void multiply_ring(const Ring<Packing, TOKENS> &ring, uint n_steps, float (&sums)[TOKENS / 2]) {
+    TileFragment even, odd;
+    barrier_wait(ring.filled(0), 0);
+    Packing::unpack(ring.weights(0, threadIdx.x / 32), threadIdx.x % 32, even);
+    for (uint step = 0; step < n_steps; step += 2) {
+        multiply_step(ring, n_steps, step, even, odd, sums);
+        if (step + 1 == n_steps) break;
+        multiply_step(ring, n_steps, step + 1, odd, even, sums);
+    }
+    wait_for_products<0>();
+    settle(sums);
+}
+
+// False for warps that only copy, and give their registers to the others.
+template <typename Packing, uint TOKENS>
+FN bool multiply_all(const Ring<Packing, TOKENS> &ring, const Operands &from, float (&sums)[TOKENS / 2]) {
+    if (threadIdx.x == 0) {
+        for (uint stage = 0; stage < Ring<Packing, TOKENS>::STAGES; stage++) {
+            barrier_init(ring.filled(stage), 4);
+            barrier_init(ring.emptied(stage), 8);
+        }
+        publish_barriers();
+    }
+    __syncthreads();
+    if (threadIdx.x >= 256) {
+        fewer_registers<24>();
+        fill_ring(ring, from);
+        return false;
+    }
+    more_registers<TOKENS == 64 ? 104 : 240>();
+    for (uint i = 0; i < TOKENS / 2; i++) sums[i] = 0;
+    multiply_ring(ring, from.n_steps, sums);
+    wait_for_inputs();
+    return true;
+}
+
+#elif MATRIX_UNIT == 80
+
+template <uint TOKENS>
+FN void multiply_fragments(const uchar *x, const TileFragment *f, float (&sums)[TOKENS / 2]) {
+    const uint lane = threadIdx.x % 32, down = Places<TOKENS>::DOWN, across = Places<TOKENS>::ACROSS;
+    const uint token = threadIdx.x / 32 % down * (across * 8) + lane / 16 * 8 + lane % 8;
+    const uint row = shared_address(x) + token * 128;
+    UNROLL
+    for (uint kk = 0; kk < 4; kk++) {
+        const uint from = row + chunk_place(2 * kk + lane / 8 % 2, token) * 16;
+        UNROLL
+        for (uint j = 0; j < across; j += 2) {
+            uint b[4];
+            load_matrices(b, from + j * 8 * 128);
+            UNROLL
+            for (uint i = 0; i < down; i++) {
+                multiply_16x8(sums + (i * across + j) * 4, f[i].a[kk], b[0], b[1]);
+                multiply_16x8(sums + (i * across + j + 1) * 4, f[i].a[kk], b[2], b[3]);
+            }
+        }
+    }
+}
+
+template <typename Packing, uint TOKENS>
+FN void copy_step(const Ring<Packing, TOKENS> &ring, const Operands &from, uint step) {
+    if (step < from.n_steps) {
+        const ushort *source = from.x + ulong(step) * from.x_rows * STEP_COLS;
+        for (uint i = threadIdx.x; i < TOKENS * 8; i += 256) {
+            if (i < uint(from.n_rows) * 8) copy_quad(shared_address(ring.x(step)) + i * 16, source + i * 8);
+        }
+        const uint to = shared_address(ring.weights(step, threadIdx.x / 32));
+        for (uint at = threadIdx.x % 32 * 16; at < Packing::BYTES; at += 512) {
+            copy_quad(to + at, from.band + step * Packing::BYTES + at);
+        }
+    }
+    commit_copies();
+}
+
+template <typename Packing, uint TOKENS>
+FN bool multiply_all(const Ring<Packing, TOKENS> &ring, const Operands &from, float (&sums)[TOKENS / 2]) {
+    const uint stages = Ring<Packing, TOKENS>::STAGES, down = Places<TOKENS>::DOWN;
+    wait_for_inputs();
+    for (uint step = 0; step < stages - 1; step++) copy_step(ring, from, step);
+    for (uint i = 0; i < TOKENS / 2; i++) sums[i] = 0;
+    for (uint step = 0; step < from.n_steps; step++) {
+        wait_for_copies<stages - 2>();
+        __syncthreads();
+        copy_step(ring, from, step + stages - 1);
+        TileFragment f[down];
+        UNROLL
+        for (uint i = 0; i < down; i++) {
+            const uint warp = threadIdx.x / 32 / down * down + i;
+            Packing::unpack(ring.weights(step, warp), threadIdx.x % 32, f[i]);
+        }
+        multiply_fragments<TOKENS>(ring.x(step), f, sums);
+    }
+    return true;
+}
+
+#endif
+
+#endif

@@ -1,0 +1,55 @@
+//! Which kernel does a linear map of prompt rows, and with how much memory.
+
+use super::kernel::Kernel;
+use super::packing::{Packing, TILE_ROWS};
+use crate::gpu::inputs::RowsOf;
+use crate::gpu::lower::Lowering;
+
+/// Bands of 16 outputs that blocks of `prompt_linear` do, and those of `prompt_gated` of
+/// gate and of up.
+pub(crate) const LINEAR_BANDS: u32 = 8;
+pub(crate) const GATED_BANDS: u32 = 4;
+/// Rows that they can do, as `prompt_linear.h` has them; the most only with warpgroups.
+const ROWS_EACH: [u32; 3] = [256, 128, 64];
+/// Bands of weights that blocks of both multiply.
+const WEIGHT_BANDS: u32 = 8;
+/// Bytes between rows of sums that `prompt_gated` exchanges.
+const SUMS_STRIDE: u32 = 2 * 68 * 4;
+
+impl Kernel {
+    /// That for as many prompt rows as the bucket allows, in a launch of maps of so many
+    /// outputs each.
+    ///
+    /// The more rows a block does the better, as long as there are blocks for two thirds of
+    /// the processors.
+    pub fn prompts(lowering: &Lowering<'_>, packing: Packing, bands: u32, outs: &[u32]) -> Self {
+        let device = &lowering.device;
+        let most = RowsOf::Prompts.most(lowering.bucket);
+        let n_blocks: u32 = outs.iter().map(|outs| outs.div_ceil(bands * TILE_ROWS as u32)).sum();
+        let enough = |&&rows: &&u32| {
+            let blocks = (n_blocks as usize).saturating_mul(most.div_ceil(rows as usize));
+            blocks >= device.units as usize * 2 / 3
+        };
+        let usable = if device.has_warpgroups { &ROWS_EACH[..] } else { &ROWS_EACH[1..] };
+        let least = usable[usable.len() - 1];
+        let rows_each = usable.iter().find(enough).copied().unwrap_or(least);
+        let shared = shared_bytes(packing, rows_each, device.has_warpgroups);
+        // Warpgroups have another that copies.
+        let threads = if device.has_warpgroups { 384 } else { 256 };
+        Self { rows_each, bands, threads, shared }
+    }
+}
+
+/// Bytes of threadgroup memory, as `Ring` of `prompt_product.h` lays it out from a multiple
+/// of 1024 on.
+fn shared_bytes(packing: Packing, rows: u32, has_warpgroups: bool) -> u32 {
+    let stage = rows * 128 + WEIGHT_BANDS * packing.tile_bytes() as u32;
+    let (budget, most) = match (has_warpgroups, rows) {
+        (false, _) => (96 << 10, 3),
+        (true, 64) => (110 << 10, 8),
+        (true, _) => (225 << 10, 8),
+    };
+    let stages = (budget / stage).min(most);
+    let barriers = 16;
+    1024 + (stages * (stage + barriers)).max(rows * SUMS_STRIDE)
+}

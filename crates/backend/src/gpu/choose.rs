@@ -1,7 +1,7 @@
 //! Tokens chosen on the device, and carried to the step behind: the host sees them late.
 
 use super::args::{CarryArgs, ChooseArgs};
-use super::inputs::{Layout, RowsOf};
+use super::inputs::{Layout, N_CARRIED_AT, RowsOf};
 use super::lower::{Argument, Grid, Lowering};
 use super::source::CHOOSE;
 use crate::{BufferId, Result, Rows};
@@ -24,7 +24,7 @@ pub(crate) fn launch(lowering: &mut Lowering<'_>, logits: BufferId) -> Result<()
 /// Puts the tokens that the step before chose where this step reads its ids.
 pub(crate) fn launch_carry(lowering: &mut Lowering<'_>) -> Result<()> {
     let Layout { carried, ids, .. } = *lowering.layout;
-    let args = CarryArgs { n_carried_at: Layout::N_CARRIED_AT, carried_at: carried, ids_at: ids };
+    let args = CarryArgs { n_carried_at: N_CARRIED_AT, carried_at: carried, ids_at: ids };
     let x = lowering.u32(lowering.bucket.sequences.div_ceil(CARRY_THREADS as usize).max(1))?;
     // One row of threadgroups, however many rows there are.
     let grid = Grid { x, rows: RowsOf::All(Rows::Tokens), rows_each: u32::MAX, threads: CARRY_THREADS };

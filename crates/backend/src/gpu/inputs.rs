@@ -8,9 +8,12 @@
 use super::items::{self, Splits};
 use crate::{Bucket, CacheConfig, Role, Rows, StepInputs, TokenInputs};
 
-/// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, the number
-/// of prompt items, and of rows whose ids are carried over.
+/// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, then the
+/// numbers of rows whose ids are carried over and of prompt items.
 const COUNTS: usize = 6;
+/// Where the last two stand.
+pub(crate) const N_CARRIED_AT: u32 = 4;
+pub(crate) const N_PROMPT_ITEMS_AT: u32 = 5;
 
 /// Where each part starts, in words.
 #[derive(Debug, Clone)]
@@ -95,14 +98,9 @@ impl Layout {
         }
     }
 
-    /// Where the number of prompt items stands.
-    pub const N_PROMPT_ITEMS_AT: u32 = 4;
-    /// Where the number of rows stands whose ids are carried over.
-    pub const N_CARRIED_AT: u32 = 5;
-
     /// Fills `words` from inputs that have been checked against the bucket; `carried` are
-    /// rows whose ids come from the step before, of at most as many sequences. Returns each
-    /// group's number of batches of generated rows.
+    /// rows whose ids come from the step before, of at most as many sequences. What comes back
+    /// is each group's number of batches of generated rows.
     pub fn pack(
         &self,
         inputs: &StepInputs,
@@ -116,7 +114,7 @@ impl Layout {
         words[0] = inputs.tokens.len() as u32;
         words[1] = inputs.outputs.len() as u32;
         words[2] = order.n_generated as u32;
-        words[Self::N_CARRIED_AT as usize] = carried.len() as u32;
+        words[N_CARRIED_AT as usize] = carried.len() as u32;
         for (i, &(row, output)) in carried.iter().enumerate() {
             put(words, self.carried + 2 * i as u32, &[order.places[row as usize], output]);
         }
@@ -151,7 +149,7 @@ impl Layout {
             }
         }
         for (i, item) in items::prompt_items(&inputs.sequences, order.n_generated).enumerate() {
-            words[Self::N_PROMPT_ITEMS_AT as usize] = i as u32 + 1;
+            words[N_PROMPT_ITEMS_AT as usize] = i as u32 + 1;
             put(words, self.prompt_items + 2 * i as u32, &item);
         }
         self.splits.iter().map(|splits| splits.pack(order.n_generated, self.places, words)).collect()

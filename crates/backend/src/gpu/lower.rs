@@ -27,10 +27,10 @@ pub(crate) enum Argument {
     Arena(usize),
     /// Tables made when the step was lowered, from this byte on.
     Tables(usize),
-    /// The tokens chosen last, one an output.
-    Chosen,
     /// The launch's batch of generated rows, of the group's.
     Batch(usize),
+    /// The tokens chosen last, one an output.
+    Chosen,
     /// A cache layer's keys.
     Keys(CacheLayerId),
     /// A cache layer's values.

@@ -5,20 +5,27 @@
 
 #include "cuda.h"
 
-#if __CUDA_ARCH__ >= 800
+FN uint shared_address(const void *p) { return uint(__cvta_generic_to_shared(p)); }
 
 // Sixteen bytes to shared memory, past the first cache.
 FN void copy_quad(uint to, const void *from) {
+#if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-FN void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most N of this thread's groups are under way.
-template <uint N>
-FN void wait_for_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
+#else
+    asm volatile("trap;");
 #endif
+}
+FN void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Until at most N of this thread's groups are under way.
+template <uint N> FN void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
 
 #if __CUDA_ARCH__ >= 900
 

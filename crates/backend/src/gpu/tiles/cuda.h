@@ -19,9 +19,6 @@ FN void wait_for_inputs() {
 #endif
 }
 
-// An address as instructions for shared memory take it.
-FN uint shared_address(const void *p) { return uint(__cvta_generic_to_shared(p)); }
-
 FN uint4 load_quad(const uchar *from) { return *(const uint4 *)from; }
 FN uint2 load_pair(const uchar *from) { return *(const uint2 *)from; }
 

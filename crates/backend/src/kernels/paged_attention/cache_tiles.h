@@ -4,29 +4,19 @@
 #define QUARREL_CACHE_TILES_H
 
 #include "cache.h"
-#include "cuda.h"
+#include "copies.h"
 
 // Positions that are copied together: they lie one after another in a page, whose size is
 // a multiple of this, and take a multiple of 16 bytes.
 #define RUN 16
 
-FN void copy_async(void *to, const void *from) {
+// Sixteen bytes to shared memory; what follows them will be wanted too.
+FN void copy_ahead(void *to, const void *from) {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
                  : "memory");
 #else
     asm volatile("trap;");
-#endif
-}
-FN void end_copy_group() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-// Until at most `N` of this thread's groups are under way.
-template <int N> FN void wait_for_copies() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 #endif
 }
 
@@ -98,7 +88,7 @@ template <typename Tile, uint N> FN void copy_run(uchar *tile, uint row, const u
     UNROLL
     for (uint first = 0; first < Tile::BYTES; first += N) {
         const uint i = first + index;
-        if (first + N <= Tile::BYTES || i < Tile::BYTES) copy_async(tile + Tile::piece(row, i), from + 16 * i);
+        if (first + N <= Tile::BYTES || i < Tile::BYTES) copy_ahead(tile + Tile::piece(row, i), from + 16 * i);
     }
 }
 

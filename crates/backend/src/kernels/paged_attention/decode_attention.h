@@ -99,7 +99,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
             copy_run<Tile, 32>(tile, (warp * WARP_RUNS + i) * RUN, cache + ulong(work.vectors[i]) * Tile::BYTES,
                                lane);
         }
-        end_copy_group();
+        commit_copies();
     }
 
     // Operand B of the queries of `n_tile`: this lane's column is a head, or what is left of it.

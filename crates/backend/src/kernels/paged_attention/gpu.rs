@@ -4,7 +4,7 @@
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
 use crate::gpu::formats::kv_type;
-use crate::gpu::inputs::{Layout, RowsOf};
+use crate::gpu::inputs::{Layout, N_PROMPT_ITEMS_AT, RowsOf};
 use crate::gpu::items;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{DECODE_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION};
@@ -47,7 +47,7 @@ impl PagedAttention {
             window: group.window.unwrap_or(0),
             scale: self.scale,
             softcap: self.softcap.unwrap_or(0.0),
-            n_items_at: Layout::N_PROMPT_ITEMS_AT,
+            n_items_at: N_PROMPT_ITEMS_AT,
             items_at: lowering.layout.prompt_items,
             row_items_at: splits.row_items_at,
             max_items: lowering.u32(splits.batch_items)?,

@@ -113,7 +113,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM> struct Prompt {
     template <typename Tile> MEMBER void copy(uchar *tile, const uchar *cache, ulong vector) const {
         const uint row = threadIdx.x / RUN_THREADS * RUN, index = threadIdx.x % RUN_THREADS;
         if (vector != NOWHERE) copy_run<Tile, RUN_THREADS>(tile, row, cache + vector * Tile::BYTES, index);
-        end_copy_group();
+        commit_copies();
     }
 
     // Bytes to halves.

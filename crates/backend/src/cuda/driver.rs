@@ -347,13 +347,7 @@ impl Runtime for CudaRuntime {
         // SAFETY: the module is loaded, and the kernel keeps it so.
         let function = unsafe { result::module::get_function(module.handle, name) };
         let function = function.map_err(failed(&format!("finding kernel `{entry}`")))?;
-        if shared > 0 {
-            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let bytes = i32::try_from(shared).expect("devices have a few hundred KiB");
-            // SAFETY: the function is valid.
-            unsafe { result::function::set_function_attribute(function, most, bytes) }
-                .map_err(failed(&format!("giving kernel `{entry}` {shared} bytes of shared memory")))?;
-        }
+        allow_shared(function, entry, shared)?;
         Ok(Kernel { function, name: entry.to_owned(), _module: module })
     }
 
@@ -407,6 +401,21 @@ impl Runtime for CudaRuntime {
     fn replay(&mut self, graph: &Graph) -> Result<()> {
         graph.0.launch().map_err(failed("launching a graph"))
     }
+}
+
+/// Lets a kernel's launches ask for up to `shared` bytes of shared memory. Maps of several lengths
+/// share a kernel: what another has asked for stays.
+fn allow_shared(function: sys::CUfunction, entry: &str, shared: u32) -> Result<()> {
+    let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let problem = || failed(&format!("giving kernel `{entry}` {shared} bytes of shared memory"));
+    // SAFETY: the function is valid.
+    let allowed = unsafe { result::function::get_function_attribute(function, most) }.map_err(problem())?;
+    let bytes = i32::try_from(shared).expect("devices have a few hundred KiB");
+    if bytes <= allowed {
+        return Ok(());
+    }
+    // SAFETY: as above.
+    unsafe { result::function::set_function_attribute(function, most, bytes) }.map_err(problem())
 }
 
 /// The first compute capability whose kernels can wait for others.

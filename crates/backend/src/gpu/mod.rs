@@ -13,8 +13,9 @@
 //! Where the device has matrix instructions linear maps read weights in tiles
 //! ([`tiles`]); `Packing::of` says which of them a format becomes.
 //!
-//! To add a weight format to the kernels that read it as it is in the file: `unpack` and its places in `include/formats.h`, a row
-//! of `WEIGHT_FORMATS` there, its name in `formats.rs`.
+//! To add a weight format to the kernels that read it as it is in the file:
+//! `unpack` and its places in `include/formats.h`, a row of `WEIGHT_FORMATS`
+//! there, its name in `formats.rs`.
 
 pub(crate) mod args;
 pub(crate) mod choose;

@@ -147,6 +147,8 @@ FN void multiply_step(const Ring<Packing, TOKENS> &ring, uint n_steps, uint step
     products_end();
     if (step + 1 < n_steps) barrier_wait(ring.filled(step + 1), (step + 1) / stages);
     wait_for_products<1>();
+    // One lane arrives for all, when all have read what is given up.
+    __syncwarp();
     if (step > 0 && threadIdx.x % 32 == 0) barrier_arrive(ring.emptied(step - 1));
     Packing::unpack(ring.weights(step + 1, threadIdx.x / 32), threadIdx.x % 32, next);
 }

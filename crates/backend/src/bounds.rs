@@ -70,7 +70,7 @@ pub const BF16_PROMPTS: Bound = Bound { max: 0.06, rms: 0.006 };
 /// Those of the K formats are products of two numbers. Rounded they are off by up to
 /// 2⁻¹² of themselves in their binade, 2⁻¹² to 2⁻¹¹. With an offset a value is the
 /// difference of two numbers, each up to about four times the root mean square of values, both
-/// off independently: up to 8 · 2⁻¹¹, typically an eighth of that.
+/// off independently: up to 8 · 2⁻¹¹, typically an eighth of that; rounded up.
 pub const F16_SCALES: Bound = Bound { max: 0.004, rms: 0.001 };
 
 /// A linear map from `cols` elements with weights of `format`.

@@ -1,12 +1,12 @@
 // Linear maps of up to eight generated rows. A block keeps the rows in shared
 // memory and does one band after the other, so that weights never stop coming.
-// A single row it converts itself, which takes less time than a launch before.
+// A single row it converts itself, which saves a launch and takes a step as long.
 #ifndef QUARREL_FEW_ROWS_H
 #define QUARREL_FEW_ROWS_H
 
 #include "generated_linear.h"
 
-// The sizes of a kernel; `linear.rs` counts as this does.
+// The sizes of a kernel; `kernel.rs` counts as this does.
 template <typename T, bool SINGLE> struct FewRows {
     typedef T Tile;
     typedef typename Tile::template Rows<SINGLE> Rows;

@@ -5,7 +5,7 @@
 
 #include "generated_linear.h"
 
-// The sizes of a kernel: ROWS rows by N_BANDS bands; `linear.rs` counts as this does.
+// The sizes of a kernel: ROWS rows by N_BANDS bands; `kernel.rs` counts as this does.
 template <typename T, uint ROWS, uint N_BANDS> struct ManyRows {
     typedef T Tile;
     typedef typename Tile::template Rows<false> Rows;

@@ -59,13 +59,7 @@ struct Halves {
 };
 struct Bfloats {
     static constexpr bool IS_BFLOAT = true;
-    static MEMBER uint pack(float low, float high) {
-        uint pair = 0;
-#if __CUDA_ARCH__ >= 800
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-#endif
-        return pair;
-    }
+    static MEMBER uint pack(float low, float high) { return pack_bf16(low, high); }
     static MEMBER float low(uint pair) { return float_of_bits(pair << 16); }
     static MEMBER float high(uint pair) { return float_of_bits(pair & 0xffff0000); }
     static MEMBER void mma(float (&c)[4], const uint (&a)[4], uint b0, uint b1) {

@@ -57,7 +57,10 @@ fn main() -> ExitCode {
         report("invariance", layers::invariance(&mut cuda));
     }
     if wanted("bench") {
-        report("bench", bench::run(&mut cuda, words.get(1).map(String::as_str), words.get(2).map(String::as_str)));
+        report(
+            "bench",
+            bench::run(&mut cuda, words.get(1).map(String::as_str), words.get(2).map(String::as_str)),
+        );
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -370,7 +370,8 @@ impl Runtime for CudaRuntime {
         let mut params: Vec<*mut c_void> = vec![args.as_ptr().cast_mut().cast()];
         params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
         let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
-        let mut attributes: Vec<_> = early.into_iter().chain((shape.cluster > 1).then(|| cluster(shape.cluster))).collect();
+        let mut attributes: Vec<_> =
+            early.into_iter().chain((shape.cluster > 1).then(|| cluster(shape.cluster))).collect();
         let config = sys::CUlaunchConfig {
             gridDimX: shape.groups.0,
             gridDimY: shape.groups.1,

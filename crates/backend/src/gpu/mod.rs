@@ -284,6 +284,8 @@ impl<R: Runtime> Backend for Gpu<R> {
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
         self.upload_weights(&launches)?;
+        let programs: Vec<_> = launches.iter().map(|l| (l.source, l.definitions.as_str())).collect();
+        self.runtime.prepare(&programs)?;
         let with_kernel = launches.into_iter().map(|launch| {
             let kernel =
                 self.runtime.kernel(launch.source, &launch.definitions, &launch.entry, launch.shared)?;

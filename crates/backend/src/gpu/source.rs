@@ -13,6 +13,9 @@ pub struct Source {
     metal: Option<&'static str>,
 }
 
+/// A source and the definitions that it is compiled with.
+pub type Program<'a> = (&'static Source, &'a str);
+
 /// A language kernels are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {

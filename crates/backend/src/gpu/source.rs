@@ -164,6 +164,7 @@ fn header(name: &str) -> String {
     match name {
         "args.h" => super::args::header(),
         "blocks.h" => blocks(),
+        "prompt_memory.h" => super::tiles::prompts::header(),
         _ => {
             let found = HEADERS.iter().find(|(header, _)| *header == name);
             found.map_or_else(|| format!("#error no header {name}\n"), |(_, text)| (*text).to_owned())

@@ -36,6 +36,9 @@ pub(crate) enum Packing {
 }
 
 impl Packing {
+    /// Every packing.
+    pub const ALL: [Self; 6] = [Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
+
     /// The packing of a format; `None` for those read as they are in the file.
     pub fn of(format: Format) -> Option<Self> {
         struct Choose(Format);
@@ -359,6 +362,6 @@ mod tests {
                 assert_eq!(element(&tiles, packing, cols, row, 0), 0.0, "{format}: padding");
             }
         }
-        assert_eq!(packings.len(), 6, "every packing has a format");
+        assert_eq!(packings, Packing::ALL.into(), "every packing has a format");
     }
 }

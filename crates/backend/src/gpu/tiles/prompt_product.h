@@ -59,6 +59,7 @@ struct Ring {
     static constexpr uint BUDGET = (MATRIX_UNIT == 80 ? 96 : TOKENS == 64 ? 110 : 225) * 1024;
     static constexpr uint MOST = MATRIX_UNIT == 80 ? 3 : 8;
     static constexpr uint STAGES = BUDGET / STAGE_BYTES < MOST ? BUDGET / STAGE_BYTES : MOST;
+    static constexpr uint BYTES = STAGES * (STAGE_BYTES + 16);
 
     uchar *start;
 

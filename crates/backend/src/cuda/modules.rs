@@ -87,6 +87,9 @@ impl Modules {
             !self.loaded.contains_key(&key) && seen.insert(key)
         };
         let missing: Vec<_> = programs.iter().filter(is_new).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
         let images = side_by_side(&missing, |program| self.compiler.image(program));
         for (program, image) in missing.into_iter().zip(images) {
             let module = Module::load(&self.context, program.0, &image?)?;

@@ -137,8 +137,11 @@ impl<R: Runtime> Gpu<R> {
                 continue;
             }
             let weight = &self.weights[id.0 as usize];
+            let backend = self.runtime.name();
             let tiles = match Packing::of(weight.format()) {
-                Some(packing) if argument == Argument::Tiles(id) => Some(packing::pack(weight, packing)?),
+                Some(packing) if argument == Argument::Tiles(id) => {
+                    Some(packing::pack(weight, packing, backend)?)
+                }
                 _ => None,
             };
             let bytes = tiles.as_deref().unwrap_or(weight.bytes());

@@ -171,9 +171,8 @@ impl Runtime for CudaRuntime {
             .map_err(failed("copying on the device"))
     }
 
-    fn prepare(&mut self, programs: &[Program<'_>]) -> Result<()> {
-        self.bind()?;
-        self.modules.load(programs)
+    fn prepare(&mut self, programs: &[Program<'_>]) {
+        self.modules.prepare(programs);
     }
 
     fn kernel(

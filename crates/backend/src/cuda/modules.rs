@@ -1,11 +1,11 @@
 //! Compiled kernels of one device, by source and definitions. Those that are neither loaded nor
-//! kept on disk are compiled side by side: NVRTC takes seconds for some.
+//! kept on disk are compiled side by side, while others have weights to copy: NVRTC takes seconds
+//! for some.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use cudarc::driver::{CudaContext, result, sys};
 
@@ -18,9 +18,14 @@ use crate::{Error, Result};
 /// The modules of one device.
 pub(super) struct Modules {
     context: Arc<CudaContext>,
-    compiler: Compiler,
+    compiler: Arc<Compiler>,
     loaded: HashMap<(&'static str, String), Arc<Module>>,
+    /// Threads that compile what is asked for soon.
+    under_way: Vec<JoinHandle<Vec<Compiled>>>,
 }
+
+/// A program and its image.
+type Compiled = (&'static Source, String, Result<Vec<u8>>);
 
 /// Makes images for one device.
 struct Compiler {
@@ -70,30 +75,41 @@ impl Modules {
         kept: Option<PathBuf>,
     ) -> Self {
         let compiler = Compiler { arch, cache: KernelCache::new(kept), nvrtc_path, nvrtc: Mutex::default() };
-        Self { context, compiler, loaded: HashMap::new() }
+        Self { context, compiler: Arc::new(compiler), loaded: HashMap::new(), under_way: Vec::new() }
+    }
+
+    /// Begins to compile those of `programs` that are not loaded.
+    pub fn prepare(&mut self, programs: &[Program<'_>]) {
+        let (mut seen, mut missing) = (HashSet::new(), VecDeque::new());
+        for program in programs {
+            let key = key(program);
+            if !self.loaded.contains_key(&key) && seen.insert(key) {
+                missing.push_back((program.0, program.1.to_owned()));
+            }
+        }
+        self.under_way.extend(compile(&self.compiler, missing));
     }
 
     /// A program's module; the context is the thread's.
     pub fn get(&mut self, program: Program<'_>) -> Result<Arc<Module>> {
-        self.load(&[program])?;
-        Ok(self.loaded[&key(&program)].clone())
+        let key = key(&program);
+        if !self.loaded.contains_key(&key) {
+            self.load_prepared()?;
+        }
+        if let Some(module) = self.loaded.get(&key) {
+            return Ok(module.clone());
+        }
+        let (source, definitions) = program;
+        let module = Module::load(&self.context, source, &self.compiler.image(source, definitions)?)?;
+        Ok(self.loaded.entry(key).or_insert(Arc::new(module)).clone())
     }
 
-    /// Loads those of `programs` that are not loaded yet; the context is the thread's.
-    pub fn load(&mut self, programs: &[Program<'_>]) -> Result<()> {
-        let mut seen = HashSet::new();
-        let is_new = |program: &&Program<'_>| {
-            let key = key(program);
-            !self.loaded.contains_key(&key) && seen.insert(key)
-        };
-        let missing: Vec<_> = programs.iter().filter(is_new).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let images = side_by_side(&missing, |program| self.compiler.image(program));
-        for (program, image) in missing.into_iter().zip(images) {
-            let module = Module::load(&self.context, program.0, &image?)?;
-            self.loaded.insert(key(program), Arc::new(module));
+    fn load_prepared(&mut self) -> Result<()> {
+        for thread in self.under_way.drain(..) {
+            for (source, definitions, image) in thread.join().expect("compiling does not panic") {
+                let module = Module::load(&self.context, source, &image?)?;
+                self.loaded.insert((source.name, definitions), Arc::new(module));
+            }
         }
         Ok(())
     }
@@ -103,12 +119,34 @@ fn key(&(source, definitions): &Program<'_>) -> (&'static str, String) {
     (source.name, definitions.to_owned())
 }
 
+/// As many threads as there are processors, or programs, that compile them.
+fn compile(
+    compiler: &Arc<Compiler>,
+    programs: VecDeque<(&'static Source, String)>,
+) -> Vec<JoinHandle<Vec<Compiled>>> {
+    if programs.is_empty() {
+        return Vec::new();
+    }
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(programs.len());
+    let programs = Arc::new(Mutex::new(programs));
+    let start = || {
+        let (compiler, programs) = (compiler.clone(), programs.clone());
+        thread::spawn(move || {
+            let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let compiled = std::iter::from_fn(next).map(|(source, definitions)| {
+                let image = compiler.image(source, &definitions);
+                (source, definitions, image)
+            });
+            compiled.collect()
+        })
+    };
+    (0..threads).map(|_| start()).collect()
+}
+
 impl Compiler {
     /// The compiled program, from the cache or from NVRTC.
-    fn image(&self, (source, definitions): &Program<'_>) -> Result<Vec<u8>> {
-        let text = source.text(Dialect::Cuda, definitions);
-        // Without NVRTC's version: what another one compiled is as good, and finding it needs no compiler.
-        let options = nvrtc::options(Target { arch: self.arch, machine_code: true }).join(" ");
+    fn image(&self, source: &Source, definitions: &str) -> Result<Vec<u8>> {
+        let (text, options) = (source.text(Dialect::Cuda, definitions), self.options());
         let parts = [text.as_str(), options.as_str()];
         if let Some(image) = self.cache.get(&parts) {
             return Ok(image);
@@ -124,6 +162,12 @@ impl Compiler {
         Ok(image)
     }
 
+    /// What images are told apart by beside their texts. Without NVRTC's version: what another one
+    /// compiled is as good, and finding it needs no compiler.
+    fn options(&self) -> String {
+        nvrtc::options(Target { arch: self.arch, machine_code: true }).join(" ")
+    }
+
     fn nvrtc(&self) -> Result<Arc<Nvrtc>> {
         let mut nvrtc = self.nvrtc.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(nvrtc) = &*nvrtc {
@@ -133,55 +177,51 @@ impl Compiler {
     }
 }
 
-/// `work` on each item, by as many threads as there are processors; results in the order of items.
-fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let i = next.fetch_add(1, Ordering::Relaxed);
-        items.get(i).map(|item| (i, work(item)))
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
-    let mut results: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| std::iter::from_fn(take).collect::<Vec<_>>())).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("compiling does not panic")).collect()
-    });
-    results.sort_by_key(|(i, _)| *i);
-    results.into_iter().map(|(_, result)| result).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::source::{CHOOSE, RMS_NORM};
+
+    fn compiler(dir: Option<PathBuf>) -> Arc<Compiler> {
+        let nvrtc_path = Some("no/such/libnvrtc.so".into());
+        Arc::new(Compiler { arch: 90, cache: KernelCache::new(dir), nvrtc_path, nvrtc: Mutex::default() })
+    }
+
+    /// The programs and their images, in any order.
+    fn compiled(compiler: &Arc<Compiler>, programs: &[Program<'_>]) -> Vec<Compiled> {
+        let programs = programs.iter().map(|&(source, definitions)| (source, definitions.to_owned()));
+        let threads = compile(compiler, programs.collect());
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
 
     #[test]
-    fn work_side_by_side_is_done_once_for_each_item_and_comes_back_in_order() {
-        for n in [0, 1, 100] {
-            let items: Vec<usize> = (0..n).collect();
-            let calls = AtomicUsize::new(0);
-            let work = |item: &usize| {
-                calls.fetch_add(1, Ordering::Relaxed);
-                // The first are the last to be done.
-                thread::sleep(std::time::Duration::from_micros((n - item) as u64));
-                item * 2
-            };
-            let doubled: Vec<usize> = items.iter().map(|item| item * 2).collect();
-            assert_eq!(side_by_side(&items, work), doubled);
-            assert_eq!(calls.into_inner(), n);
+    fn every_program_is_made_once_and_has_its_own_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let compiler = compiler(Some(dir.path().into()));
+        let names: Vec<String> = (0..40).map(|i| format!("#define N {i}\n")).collect();
+        let programs: Vec<Program<'_>> = names
+            .iter()
+            .flat_map(|name| [&CHOOSE, &RMS_NORM].map(|source| (source, name.as_str())))
+            .collect();
+        for (source, definitions) in &programs {
+            let parts = [source.text(Dialect::Cuda, definitions), compiler.options()];
+            let image = format!("{} {definitions}", source.name);
+            compiler.cache.put(&parts.each_ref().map(String::as_str), image.as_bytes());
         }
+        let made = compiled(&compiler, &programs);
+        assert_eq!(made.len(), programs.len());
+        for (source, definitions, image) in &made {
+            assert_eq!(image.as_deref().unwrap(), format!("{} {definitions}", source.name).as_bytes());
+        }
+        let distinct: HashSet<_> = made.iter().map(|(source, name, _)| (source.name, name)).collect();
+        assert_eq!(distinct.len(), programs.len());
     }
 
     #[test]
     fn a_missing_compiler_is_an_error_of_every_program() {
-        let cache = KernelCache::new(None);
-        let compiler = Compiler {
-            arch: 90,
-            cache,
-            nvrtc_path: Some("no/such/libnvrtc.so".into()),
-            nvrtc: Mutex::default(),
-        };
-        let images = side_by_side(&[0, 1, 2], |_| compiler.image(&(&crate::gpu::source::CHOOSE, "")));
-        for image in images {
+        let made = compiled(&compiler(None), &[(&CHOOSE, ""), (&RMS_NORM, "")]);
+        assert_eq!(made.len(), 2);
+        for (_, _, image) in made {
             let error = image.expect_err("there is no compiler").to_string();
             assert!(error.contains("no/such/libnvrtc.so"), "{error}");
         }

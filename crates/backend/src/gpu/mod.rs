@@ -286,9 +286,9 @@ impl<R: Runtime> Backend for Gpu<R> {
         let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
-        self.upload_weights(&launches)?;
         let programs: Vec<_> = launches.iter().map(|l| (l.source, l.definitions.as_str())).collect();
-        self.runtime.prepare(&programs)?;
+        self.runtime.prepare(&programs);
+        self.upload_weights(&launches)?;
         let with_kernel = launches.into_iter().map(|launch| {
             let kernel =
                 self.runtime.kernel(launch.source, &launch.definitions, &launch.entry, launch.shared)?;

@@ -98,13 +98,9 @@ pub trait Runtime: Send {
     /// [`crate::Error::Device`].
     fn copy_within(&mut self, buffer: &Self::Buffer, from: usize, to: usize, bytes: usize) -> Result<()>;
 
-    /// Compiles what [`kernel`](Self::kernel) will be asked for, all together where that is faster.
-    ///
-    /// # Errors
-    /// As `kernel`.
-    fn prepare(&mut self, programs: &[Program<'_>]) -> Result<()> {
+    /// Says what [`kernel`](Self::kernel) will be asked for, so that a slow compiler can begin.
+    fn prepare(&mut self, programs: &[Program<'_>]) {
         let _ = programs;
-        Ok(())
     }
 
     /// The entry point `entry` of `source`, compiled with `definitions` at first use.

@@ -19,13 +19,16 @@ use crate::{Error, Result};
 pub(super) struct Modules {
     context: Arc<CudaContext>,
     compiler: Arc<Compiler>,
-    loaded: HashMap<(&'static str, String), Arc<Module>>,
+    loaded: HashMap<Key, Arc<Module>>,
     /// Threads that compile what is asked for soon.
     under_way: Vec<JoinHandle<Vec<Compiled>>>,
 }
 
-/// A program and its image.
-type Compiled = (&'static Source, String, Result<Vec<u8>>);
+/// A source's name and its definitions.
+type Key = (&'static str, String);
+
+/// A program's image.
+type Compiled = (Key, Result<Vec<u8>>);
 
 /// Makes images for one device.
 struct Compiler {
@@ -49,10 +52,10 @@ unsafe impl Sync for Module {}
 
 impl Module {
     /// Loads what the cache or NVRTC gave; the context is the thread's.
-    fn load(context: &Arc<CudaContext>, source: &Source, image: &[u8]) -> Result<Self> {
+    fn load(context: &Arc<CudaContext>, name: &str, image: &[u8]) -> Result<Self> {
         // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
-        let handle = handle.map_err(failed(&format!("loading kernels/{}", source.name)))?;
+        let handle = handle.map_err(failed(&format!("loading kernels/{name}")))?;
         Ok(Self { context: context.clone(), handle })
     }
 }
@@ -100,22 +103,31 @@ impl Modules {
             return Ok(module.clone());
         }
         let (source, definitions) = program;
-        let module = Module::load(&self.context, source, &self.compiler.image(source, definitions)?)?;
+        let module = Module::load(&self.context, source.name, &self.compiler.image(source, definitions)?)?;
         Ok(self.loaded.entry(key).or_insert(Arc::new(module)).clone())
     }
 
     fn load_prepared(&mut self) -> Result<()> {
         for thread in self.under_way.drain(..) {
-            for (source, definitions, image) in thread.join().expect("compiling does not panic") {
-                let module = Module::load(&self.context, source, &image?)?;
-                self.loaded.insert((source.name, definitions), Arc::new(module));
+            for (key, image) in thread.join().expect("compiling does not panic") {
+                let module = Module::load(&self.context, key.0, &image?)?;
+                self.loaded.insert(key, Arc::new(module));
             }
         }
         Ok(())
     }
 }
 
-fn key(&(source, definitions): &Program<'_>) -> (&'static str, String) {
+impl Drop for Modules {
+    fn drop(&mut self) {
+        // NVRTC must not be at work when the process ends.
+        for thread in self.under_way.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn key(&(source, definitions): &Program<'_>) -> Key {
     (source.name, definitions.to_owned())
 }
 
@@ -135,7 +147,7 @@ fn compile(
             let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let compiled = std::iter::from_fn(next).map(|(source, definitions)| {
                 let image = compiler.image(source, &definitions);
-                (source, definitions, image)
+                ((source.name, definitions), image)
             });
             compiled.collect()
         })
@@ -210,10 +222,10 @@ mod tests {
         }
         let made = compiled(&compiler, &programs);
         assert_eq!(made.len(), programs.len());
-        for (source, definitions, image) in &made {
-            assert_eq!(image.as_deref().unwrap(), format!("{} {definitions}", source.name).as_bytes());
+        for ((name, definitions), image) in &made {
+            assert_eq!(image.as_deref().unwrap(), format!("{name} {definitions}").as_bytes());
         }
-        let distinct: HashSet<_> = made.iter().map(|(source, name, _)| (source.name, name)).collect();
+        let distinct: HashSet<_> = made.iter().map(|(key, _)| key).collect();
         assert_eq!(distinct.len(), programs.len());
     }
 
@@ -221,7 +233,7 @@ mod tests {
     fn a_missing_compiler_is_an_error_of_every_program() {
         let made = compiled(&compiler(None), &[(&CHOOSE, ""), (&RMS_NORM, "")]);
         assert_eq!(made.len(), 2);
-        for (_, _, image) in made {
+        for (_, image) in made {
             let error = image.expect_err("there is no compiler").to_string();
             assert!(error.contains("no/such/libnvrtc.so"), "{error}");
         }

@@ -76,6 +76,8 @@ kernel_args! {
         has_norm: u32,
         /// Added to the mean square.
         eps: f32,
+        /// Groups of parts of the columns; each group's sums are added up first.
+        groups: u32,
     }
     /// Up to three linear maps of the same rows, over tiles.
     TileArgs {

@@ -1,8 +1,8 @@
 // Rows of activations as the kernels over tiles take them; one threadgroup a row.
 //
 // Generated rows meet weights of integers as 8-bit integers (`Quantise`), and
-// those of bfloat16 as three bfloat16 that add up to the float (`Split`).
-// Eight rows stand together in the order of a matrix instruction's second
+// those of bfloat16 as three bfloat16 that add up to the float (`Split<3>`); or
+// all weights as one bfloat16 (`Split<1>`). Eight rows stand together in the order of a matrix instruction's second
 // operand: of each 64 columns, lane 4 g + t has those of row g from 4 t on.
 // Prompt rows are one bfloat16 for each float (`Round`).
 #ifndef QUARREL_ACTIVATIONS_H
@@ -17,7 +17,6 @@
 #define QUANTISED_BYTES 640
 // Bytes of 64 columns of eight rows in bfloat16, once for each part.
 #define SPLIT_BYTES 1024
-#define SPLIT_PARTS 3
 
 FN uchar *place_of(uchar *out, uint row, uint col, uint n_tiles, uint tile_bytes) {
     return out + (ulong(row / 8) * n_tiles + col / 64) * tile_bytes;
@@ -58,12 +57,12 @@ struct Quantise {
     }
 };
 
-// Four floats, each as the sum of three bfloat16, which hold all of its bits.
-struct Parts {
-    uint2 pairs[SPLIT_PARTS];
+// Four floats, each as the sum of N bfloat16; three hold all of its bits.
+template <uint N> struct Parts {
+    uint2 pairs[N];
     MEMBER Parts(float4 v) {
         UNROLL
-        for (uint part = 0; part < SPLIT_PARTS; part++) {
+        for (uint part = 0; part < N; part++) {
             const uint low = pack_bf16(v.x, v.y), high = pack_bf16(v.z, v.w);
             pairs[part] = make_uint2(low, high);
             v.x -= bfloat_to_float(low & 0xffff), v.y -= bfloat_to_float(low >> 16);
@@ -72,16 +71,16 @@ struct Parts {
     }
 };
 
-struct Split {
+template <uint N> struct Split {
     uchar *out;
     uint n_tiles;
     MEMBER void operator()(uint row, uint col, float4 v) const {
-        uchar *tile = place_of(out, row, col, n_tiles, SPLIT_PARTS * SPLIT_BYTES);
+        uchar *tile = place_of(out, row, col, n_tiles, N * SPLIT_BYTES);
         const uint lane = 4 * (row % 8) + col % 16 / 4;
-        const Parts three(v);
+        const Parts<N> parts(v);
         UNROLL
-        for (uint part = 0; part < SPLIT_PARTS; part++) {
-            *(uint2 *)(tile + part * SPLIT_BYTES + 8 * (32 * (col / 16 % 4) + lane)) = three.pairs[part];
+        for (uint part = 0; part < N; part++) {
+            *(uint2 *)(tile + part * SPLIT_BYTES + 8 * (32 * (col / 16 % 4) + lane)) = parts.pairs[part];
         }
     }
 };

@@ -139,7 +139,7 @@ template <typename F, bool ADD> struct WriteMap {
         if (threadIdx.x >= 16 * rows.n) return;
         const Output output(args, outputs, block, 1);
         const uint at = threadIdx.x % 16, r = threadIdx.x / 16, o = 16 * output.band + at;
-        if (o < output.cols) output.write<ADD>(args, rows.first + r, o, F::Tile::unit() * sum_of<1>(sums, at, r));
+        if (o < output.cols) output.write<ADD>(args, rows.first + r, o, F::Tile::unit() * sum_of<1>(sums, at, r, F::Tile::groups(args.shape)));
     }
 };
 
@@ -162,7 +162,9 @@ template <typename F> struct WriteGated {
         const uint at = threadIdx.x % 16, r = threadIdx.x / 16, o = 16 * block + at;
         if (o >= args.cols) return;
         const float unit = F::Tile::unit();
-        const float g = unit * sum_of<1>(sums, at, r), u = unit * sum_of<1>(sums + PARTS * F::SUMS, at, r);
+        const uint groups = F::Tile::groups(args.shape);
+        const float g = unit * sum_of<1>(sums, at, r, groups);
+        const float u = unit * sum_of<1>(sums + PARTS * F::SUMS, at, r, groups);
         out[ulong(rows.first + r) * args.cols + o] = activate(g, args.gelu_tanh) * u;
     }
 };

@@ -30,11 +30,11 @@
     }
 
 #define GATED_KERNELS_OF(OP, TILE, NAME)    \
-    ONE_KERNEL(OP##_##NAME##_1, TILE)       \
-    FEW_KERNEL(OP##_##NAME##_8, TILE)       \
-    MANY_KERNEL(OP##_##NAME##_16, TILE, 16) \
-    MANY_KERNEL(OP##_##NAME##_32, TILE, 32) \
-    MANY_KERNEL(OP##_##NAME##_64, TILE, 64)
+    ONE_KERNEL(OP##_##NAME##_1, TILE_OF(TILE))       \
+    FEW_KERNEL(OP##_##NAME##_8, TILE_OF(TILE))       \
+    MANY_KERNEL(OP##_##NAME##_16, TILE_OF(TILE), 16) \
+    MANY_KERNEL(OP##_##NAME##_32, TILE_OF(TILE), 32) \
+    MANY_KERNEL(OP##_##NAME##_64, TILE_OF(TILE), 64)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(GATED_KERNELS_OF, generated_gated)

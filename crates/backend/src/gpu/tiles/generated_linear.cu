@@ -36,8 +36,8 @@
     MANY_KERNEL(NAME##_64, TILE, 64, ADD)
 
 #define GENERATED_KERNELS_OF(OP, TILE, NAME)      \
-    MAP_KERNELS(OP##_##NAME##_store, TILE, false) \
-    MAP_KERNELS(OP##_##NAME##_add, TILE, true)
+    MAP_KERNELS(OP##_##NAME##_store, TILE_OF(TILE), false) \
+    MAP_KERNELS(OP##_##NAME##_add, TILE_OF(TILE), true)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(GENERATED_KERNELS_OF, generated_linear)

@@ -22,7 +22,7 @@
 
 template <typename Packing, uint TOKENS>
 FN uchar *ring_memory() {
-    constexpr uint ring = Ring<Packing, TOKENS>::BYTES, sums = 2 * TOKENS * GATED_PITCH * 4;
+    constexpr uint ring = PromptRing<Packing, TOKENS>::BYTES, sums = 2 * TOKENS * GATED_PITCH * 4;
     static_assert(PromptMemory<Packing::BYTES, TOKENS>::BYTES == 1024 + (ring > sums ? ring : sums), "the host's size");
     extern __shared__ uchar memory[];
     return memory + (0u - shared_address(memory)) % 1024;
@@ -75,7 +75,7 @@ FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x,
     if (from.n_rows <= 0) return;
     allow_next();
     float sums[TOKENS / 2];
-    if (!multiply_all(Ring<Packing, TOKENS>{ring_memory<Packing, TOKENS>()}, from, sums)) return;
+    if (!multiply_all(PromptRing<Packing, TOKENS>{ring_memory<Packing, TOKENS>()}, from, sums)) return;
     write_rows<TOKENS, ADD>(output, args.scale, inputs[args.shape.first_at] + first_row, uint(from.n_rows), sums);
 }
 
@@ -117,7 +117,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
                                    place.outputs * 4 + copier() % 4, Packing::BYTES);
     if (from.n_rows <= 0) return;
     allow_next();
-    const Ring<Packing, TOKENS> ring = {ring_memory<Packing, TOKENS>()};
+    const PromptRing<Packing, TOKENS> ring = {ring_memory<Packing, TOKENS>()};
     float sums[TOKENS / 2];
     if (!multiply_all(ring, from, sums)) return;
 

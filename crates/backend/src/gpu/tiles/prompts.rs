@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Kind};
 use super::packing::{Packing, TILE_ROWS};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::Lowering;
@@ -38,7 +38,7 @@ impl Kernel {
         let shared = shared_bytes(packing.tile_bytes(), rows_each, device.has_warpgroups);
         // Warpgroups have another that copies.
         let threads = if device.has_warpgroups { 384 } else { 256 };
-        Self { rows_each, bands, threads, shared }
+        Self { kind: Kind::Prompt, rows_each, bands, threads, shared, part_groups: 1 }
     }
 }
 
@@ -46,7 +46,7 @@ fn rows_each(has_warpgroups: bool) -> &'static [u32] {
     if has_warpgroups { &ROWS_EACH } else { &ROWS_EACH[1..] }
 }
 
-/// Bytes of threadgroup memory, as `Ring` of `prompt_product.h` lays it out from a multiple
+/// Bytes of threadgroup memory, as `PromptRing` of `prompt_product.h` lays it out from a multiple
 /// of 1024 on.
 fn shared_bytes(tile_bytes: usize, rows: u32, has_warpgroups: bool) -> u32 {
     let stage = rows * 128 + WEIGHT_BANDS * tile_bytes as u32;

@@ -163,6 +163,7 @@ FN void multiply_step(const Ring &ring, bool is_last, typename Ring::Step &at, T
     wait_for_products<1>();
     // Each lane for itself: for what one arrives for a warp, racecheck reports races.
     if (leaves_stage) barrier_arrive(ring.emptied(before));
+    if (is_last) return;
     Ring::Packing::unpack(ring.weights(at, threadIdx.x / 32), threadIdx.x % 32, next);
 }
 

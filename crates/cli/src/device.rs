@@ -3,11 +3,16 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
+use backend::gpu::Activations;
 use backend::{Backend, Cpu, CpuConfig, Memory};
 use model::LoadOptions;
 
 use crate::args::{BackendChoice, LoadArgs, Weights};
 use crate::{environment, output};
+
+/// Replies at once from which on a GPU multiplies them as bfloat16, if nobody asks for something
+/// else: docs/performance.md has the measurement.
+const BF16_STREAMS: usize = 9;
 
 /// Rows of a step on a GPU, which is slow with few of them.
 const GPU_BATCH_TOKENS: usize = 2048;
@@ -25,9 +30,9 @@ pub enum Device {
     },
 }
 
-/// The device that `args` ask for, else a GPU where there is a usable one.
-pub fn choose(args: &LoadArgs) -> Result<Device> {
-    let device = asked(args)?;
+/// The device that `args` ask for, else a GPU where there is a usable one, for up to `streams` replies at once.
+pub fn choose(args: &LoadArgs, streams: usize) -> Result<Device> {
+    let device = asked(args, streams)?;
     let Device::Cuda { options, or_cpu: true } = &device else { return Ok(device) };
     match Driver::find() {
         Ok(Some(driver)) if !driver.devices.is_empty() => {}
@@ -45,18 +50,26 @@ pub fn choose(args: &LoadArgs) -> Result<Device> {
 }
 
 /// What the options say alone, whatever this machine has.
-pub fn asked(args: &LoadArgs) -> Result<Device> {
+pub fn asked(args: &LoadArgs, streams: usize) -> Result<Device> {
     let of_cpu = [("--isa", args.isa.is_some()), ("--weights", args.weights != Weights::Auto)];
     let of_cpu = of_cpu.into_iter().find_map(|(option, given)| given.then_some(option));
-    let or_cpu = match (args.backend, args.device, of_cpu) {
-        (BackendChoice::Cpu, Some(_), _) => bail!("--device names a GPU, but --backend is cpu"),
+    let of_gpu = [("--device", args.device.is_some()), ("--activations", args.activations.is_some())];
+    let of_gpu = of_gpu.into_iter().find_map(|(option, given)| given.then_some(option));
+    let or_cpu = match (args.backend, of_gpu, of_cpu) {
+        (BackendChoice::Cpu, Some(option), _) => bail!("{option} is for a GPU, but --backend is cpu"),
         (BackendChoice::Cpu, None, _) | (BackendChoice::Auto, None, Some(_)) => return Ok(Device::Cpu),
         (BackendChoice::Cuda, _, Some(option)) => bail!("{option} is for the CPU, but --backend is cuda"),
-        (_, Some(_), Some(option)) => bail!("{option} is for the CPU, but --device names a GPU"),
+        (_, Some(of_gpu), Some(option)) => bail!("{option} is for the CPU, but {of_gpu} is for a GPU"),
         (BackendChoice::Cuda, _, None) | (_, Some(_), None) => false,
         (BackendChoice::Auto, None, None) => true,
     };
-    Ok(Device::Cuda { options: cuda_options(args.device.unwrap_or(0)), or_cpu })
+    let activations = match args.activations {
+        Some(activations) => activations.into(),
+        None if streams < BF16_STREAMS => Activations::Int8,
+        None => Activations::Bf16,
+    };
+    let options = CudaOptions { activations, ..cuda_options(args.device.unwrap_or(0)) };
+    Ok(Device::Cuda { options, or_cpu })
 }
 
 /// How CUDA is used here.
@@ -65,6 +78,7 @@ pub fn cuda_options(device: u16) -> CudaOptions {
         device: device.into(),
         kernel_cache: environment::kernel_cache(),
         nvrtc: environment::nvrtc(),
+        ..CudaOptions::default()
     }
 }
 
@@ -152,7 +166,7 @@ mod tests {
     fn asked_by(options: &[&str]) -> Result<Device> {
         let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
         let Command::Run(args) = Cli::try_parse_from(words)?.command else { panic!("it is `run`") };
-        asked(&args.model.load)
+        asked(&args.model.load, 1)
     }
 
     #[test]
@@ -172,9 +186,28 @@ mod tests {
             &["--backend", "cpu", "--device", "0"][..],
             &["--backend", "cuda", "--isa", "scalar"],
             &["--device", "0", "--weights", "interleaved"],
+            &["--backend", "cpu", "--activations", "int8"],
         ] {
             assert!(asked_by(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn many_replies_at_once_are_multiplied_as_bfloat16_unless_asked_otherwise() {
+        let of = |options: &[&str], streams| {
+            let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
+            let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("it is `run`")
+            };
+            match asked(&args.model.load, streams).unwrap() {
+                Device::Cpu => None,
+                Device::Cuda { options, .. } => Some(options.activations),
+            }
+        };
+        assert_eq!(of(&[], 1), Some(Activations::Int8));
+        assert_eq!(of(&[], 64), Some(Activations::Bf16));
+        assert_eq!(of(&["--activations", "int8"], 64), Some(Activations::Int8));
+        assert_eq!(of(&["--activations", "bf16"], 1), Some(Activations::Bf16));
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub fn run(cuda: &mut Cuda, only: Option<&str>, rows: Option<&str>) -> Done {
         matvec(cuda, format, rows).map_err(text)?;
     }
     if wanted("decode") {
-        for n_rows in [1, 8, 64].into_iter().filter(|n| rows.is_none_or(|rows| rows == n.to_string())) {
+        for n_rows in [1, 8, 16, 32, 64].into_iter().filter(|n| rows.is_none_or(|rows| rows == n.to_string()))
+        {
             decode(cuda, MISTRAL, n_rows).map_err(text)?;
             decode(cuda, SMOLLM2, n_rows).map_err(text)?;
         }

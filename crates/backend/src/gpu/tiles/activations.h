@@ -41,6 +41,24 @@ struct Rounded {
     }
 };
 
+// A block of 32 columns of row `g` of a tile, of which each of 16 lanes has one of the first
+// half and one of the second, as `Rounded` would round it.
+template <bool SINGLE> FN void quantise_pair(uchar *tile, uint g, uint block, float first, float second) {
+    const uint lane = threadIdx.x % 16, group = 0xffffu << (threadIdx.x & 16);
+    float m = larger_or_nan(fabsf(first), fabsf(second));
+    for (uint i = 1; i < 16; i *= 2) m = larger_or_nan(m, __shfl_xor_sync(group, m, i));
+    const float inverse = m > 0 ? 127.0f / m : m;
+    const int q0 = __float2int_rn(first * inverse), q1 = __float2int_rn(second * inverse);
+    int total = q0 + q1;
+    for (uint i = 1; i < 16; i *= 2) total += __shfl_xor_sync(group, total, i);
+    uchar *words = tile + 4 * (4 * ((SINGLE ? 0 : 4 * g) + lane / 4) + 2 * block) + lane % 4;
+    words[0] = uchar(q0), words[4] = uchar(q1);
+    if (lane > 0) return;
+    const float d = m / 127.0f;
+    float *scales = (float *)(tile + (SINGLE ? 64 : 512)) + (SINGLE ? 0 : g / 2 * 4) + block * 2 + (SINGLE ? 0 : g % 2);
+    scales[0] = d, scales[SINGLE ? 4 : 16] = d * float(total);
+}
+
 struct Quantise {
     uchar *out;
     uint n_tiles;

@@ -106,32 +106,55 @@ impl<'a> Gated<'a> {
             let (x, end) = self.input.convert(lowering, rows, kernel.form(lowering, packing), skip)?;
             (vec![x], end)
         };
+        let form = self.results(lowering, down, rows, kernel)?;
         let most = rows.most(lowering.bucket);
-        // What the next map takes, or floats.
-        let is_converted = kernel.kind != Kind::Generated;
-        let bytes = if is_converted {
-            Form::Prompt.bytes(most, cols.div_ceil(TILE_COLS))
-        } else {
-            most.checked_mul(cols).and_then(|n| n.checked_mul(4))
+        let bytes = match form {
+            Some(form) => form.bytes(most, cols.div_ceil(TILE_COLS)),
+            None => most.checked_mul(cols).and_then(|n| n.checked_mul(4)),
         };
         let (out, end) = lowering.scratch_bytes(end, bytes)?;
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
-        self.multiply(lowering, rows, kernel, &buffers)?;
+        self.multiply(lowering, rows, (kernel, form), &buffers)?;
         let next = Input { x: out, cols, norm: None, gather: false };
-        down.launch_rows(lowering, &next, rows, end, is_converted.then_some(out))
+        down.launch_rows(lowering, &next, rows, end, form.map(|_| out))
+    }
+
+    /// The form in which the kernel leaves what the next map takes; `None` for floats.
+    fn results(
+        &self,
+        lowering: &Lowering<'_>,
+        down: &Maps<'_>,
+        rows: RowsOf,
+        kernel: Kernel,
+    ) -> Result<Option<Form>> {
+        if kernel.kind != Kind::Generated {
+            return Ok(Some(Form::Prompt));
+        }
+        let cols = lowering.desc(self.op.gate).cols;
+        let next = Input { x: Argument::Inputs, cols, norm: None, gather: false };
+        let wanted = down.quantised_rows(lowering, &next, rows)?;
+        // One row lies in memory otherwise than several.
+        let fits = wanted.is_some_and(|rows| (rows == 1) == (kernel.rows_each == 1));
+        let n_bands = kernel.blocks(lowering.u32(cols)?);
+        let groups = kernel.groups(&lowering.device, n_bands);
+        // Pairs of bands must not leave some threadgroups with more to do than single ones would.
+        let is_even = 2 * n_bands.div_ceil(2).div_ceil(groups) <= n_bands.div_ceil(groups);
+        let quantises = fits && is_even && kernel.rows_each <= 8 && cols.is_multiple_of(TILE_COLS);
+        Ok(quantises.then_some(Form::Quantised))
     }
 
     fn multiply(
         &self,
         lowering: &mut Lowering<'_>,
         rows: RowsOf,
-        kernel: Kernel,
+        (kernel, form): (Kernel, Option<Form>),
         buffers: &[Argument],
     ) -> Result<()> {
         let args = GatedArgs {
             shape: TileShape { groups: kernel.part_groups, ..self.input.shape(lowering, rows)? },
             cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
+            quantises: (form == Some(Form::Quantised)).into(),
         };
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));

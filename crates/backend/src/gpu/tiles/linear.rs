@@ -74,8 +74,8 @@ impl Maps<'_> {
                 let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
                 let kernel = kernel(lowering, input, rows, maps)?;
                 let x = match converted {
-                    _ if kernel.converts() => input.plain().to_vec(),
                     Some(x) => vec![x],
+                    None if kernel.converts() => input.plain().to_vec(),
                     None => {
                         let form = kernel.form(lowering, packing(lowering, first));
                         let (x, _) = input.convert(lowering, rows, form, skip)?;
@@ -91,6 +91,18 @@ impl Maps<'_> {
         Ok(())
     }
 
+    /// Rows that the kernel of a single map takes at once as 8-bit integers, if it takes them so.
+    pub fn quantised_rows(
+        &self,
+        lowering: &Lowering<'_>,
+        input: &Input,
+        rows: RowsOf,
+    ) -> Result<Option<u32>> {
+        let kernel = kernel(lowering, input, rows, self.maps)?;
+        let form = kernel.form(lowering, packing(lowering, &self.maps[0]));
+        Ok((form == Form::Quantised).then_some(kernel.rows_each))
+    }
+
     /// One launch, of maps of the same packing; `buffers` are those of the rows.
     fn multiply(
         &self,
@@ -99,6 +111,7 @@ impl Maps<'_> {
         (shape, rows, kernel): (TileShape, RowsOf, Kernel),
         mut buffers: Vec<Argument>,
     ) -> Result<()> {
+        let is_converted = buffers.len() == 1;
         let mut args = TileArgs {
             shape,
             block1: u32::MAX,
@@ -125,7 +138,9 @@ impl Maps<'_> {
         }
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
-        let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
+        // A single row is converted by the kernel or before it.
+        let converted = if kernel.converts() && is_converted { "c" } else { "" };
+        let suffix = format!("_{}_{rows_each}{converted}", if self.add { "add" } else { "store" });
         let name = (packing(lowering, &maps[0]).name(), &*suffix);
         let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
         let source = match kernel.kind {

@@ -28,12 +28,12 @@ FN void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // What is at this block's `address` in the shared memory of block `rank` of the cluster.
+// It stays behind the barrier before, but many are under way at once.
 FN float load_from_block(uint address, uint rank) {
     float value;
     asm volatile("{.reg .u32 a; mapa.shared::cluster.u32 a, %1, %2; ld.shared::cluster.f32 %0, [a];}"
                  : "=f"(value)
-                 : "r"(address), "r"(rank)
-                 : "memory");
+                 : "r"(address), "r"(rank));
     return value;
 }
 
@@ -146,17 +146,33 @@ FN float sum_of_blocks(const float *total, uint i, uint n_blocks) {
 
 FN uchar *ring_memory() { return shared_memory + (0u - shared_address(shared_memory)) % 1024; }
 
-// Calls `write(output of the block, row of the block, where their sum is in total)` for
-// this block's share of the sums of the first N_BANDS bands of all rows.
-template <typename R, uint N_BANDS, typename Write>
-FN void for_share(uint n_blocks, uint n_rows, const Write &write) {
-    const uint threads = 32 * N_BANDS, share = R::SUMS * threads / n_blocks, rank = blockIdx.x % n_blocks;
+// One of the sums of the block: of which output and row, and where in `total`.
+struct Place {
+    uint output, row, at;
+};
+
+// Calls `write(place, read(place))` for this block's share of the sums of the first
+// N_BANDS bands of all rows; some are read before the first is written.
+template <typename R, uint N_BANDS, typename Value, typename Read, typename Write>
+FN void for_share(uint n_blocks, uint n_rows, const Read &read, const Write &write) {
+    const uint threads = 32 * N_BANDS, share = R::SUMS * threads / n_blocks, rank = blockIdx.x % n_blocks, batch = 4;
     if (threadIdx.x >= R::WORKERS) return;
-    for (uint e = threadIdx.x; e < share; e += R::WORKERS) {
-        const uint nth = (rank * share + e) / threads, thread = (rank * share + e) % threads;
-        const uint output = thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8;
-        const uint row = nth / 4 * 8 + thread % 4 * 2 + nth % 2;
-        if (row < n_rows) write(output, row, nth * R::WORKERS + thread);
+    for (uint first = threadIdx.x; first < share; first += batch * R::WORKERS) {
+        Place places[batch];
+        Value values[batch];
+        UNROLL
+        for (uint i = 0; i < batch; i++) {
+            const uint e = first + i * R::WORKERS, nth = (rank * share + e) / threads, thread = (rank * share + e) % threads;
+            places[i].output = thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8;
+            // A row that is not there stands for what is beyond the share.
+            places[i].row = e < share ? nth / 4 * 8 + thread % 4 * 2 + nth % 2 : n_rows;
+            places[i].at = nth * R::WORKERS + thread;
+            if (places[i].row < n_rows) values[i] = read(places[i]);
+        }
+        UNROLL
+        for (uint i = 0; i < batch; i++) {
+            if (places[i].row < n_rows) write(places[i], values[i]);
+        }
     }
 }
 
@@ -185,10 +201,16 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
     const typename R::Ring ring = {ring_memory()};
     float *total = (float *)(ring.start + R::Ring::BYTES);
     multiply_parts<R>(args.shape, from, total, ring);
-    for_share<R, R::BANDS>(n_blocks, rows.n, [&](uint o, uint row, uint at) {
-        o += 16 * output.band;
-        if (o < output.cols) output.template write<ADD>(args, rows.first + row, o, sum_of_blocks(total, at, n_blocks));
-    });
+    auto read = [&](Place place) {
+        const uint o = 16 * output.band + place.output;
+        const float old = ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
+        return make_float2(sum_of_blocks(total, place.at, n_blocks), old);
+    };
+    auto write = [&](Place place, float2 value) {
+        const uint o = 16 * output.band + place.output;
+        if (o < output.cols) output.template write<ADD>(args, rows.first + place.row, o, value.x, value.y);
+    };
+    for_share<R, R::BANDS, float2>(n_blocks, rows.n, read, write);
     cluster_barrier();
 }
 
@@ -211,12 +233,16 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
     float *total = (float *)(ring.start + R::Ring::BYTES);
     multiply_parts<R>(args.shape, from, total, ring);
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
-    for_share<R, half>(n_blocks, rows.n, [&](uint o, uint row, uint at) {
-        const float g = sum_of_blocks(total, at, n_blocks), u = sum_of_blocks(total + R::WORKERS / 2, at, n_blocks);
-        o += 16 * band;
-        const float value = o < args.cols ? activate(g, args.gelu_tanh) * u : 0;
-        if (o < padded) out[prompt_x_at(blockIdx.y * TOKENS + row, o, args.shape.x_rows)] = float_to_bfloat(value);
-    });
+    auto read = [&](Place place) {
+        return make_float2(sum_of_blocks(total, place.at, n_blocks),
+                           sum_of_blocks(total + R::WORKERS / 2, place.at, n_blocks));
+    };
+    auto write = [&](Place place, float2 sums) {
+        const uint o = 16 * band + place.output;
+        const float value = o < args.cols ? activate(sums.x, args.gelu_tanh) * sums.y : 0;
+        if (o < padded) out[prompt_x_at(blockIdx.y * TOKENS + place.row, o, args.shape.x_rows)] = float_to_bfloat(value);
+    };
+    for_share<R, half, float2>(n_blocks, rows.n, read, write);
     cluster_barrier();
 }
 

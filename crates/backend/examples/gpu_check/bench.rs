@@ -23,19 +23,21 @@ const MAPS: [(Format, u32); 6] = [
 
 const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
-/// Single maps and whole steps, or one of them by name, and of decoding steps those of so many rows.
-pub fn run(cuda: &mut Cuda, only: Option<&str>, rows: Option<&str>) -> Done {
-    let wanted = |name: &str| only.is_none_or(|only| only == name);
+/// Single maps and whole steps, or one of them by name; of decoding steps those of so many rows
+/// and with weights of such a format.
+pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
+    let word = |i: usize| words.get(i).map(String::as_str);
+    let wanted = |name: &str| word(0).is_none_or(|only| only == name);
     let maps: &[(Format, u32)] = if wanted("matvec") { &MAPS } else { &[] };
     for &(format, rows) in maps {
         matvec(cuda, format, rows).map_err(text)?;
     }
-    if wanted("decode") {
-        for n_rows in [1, 8, 16, 32, 64].into_iter().filter(|n| rows.is_none_or(|rows| rows == n.to_string()))
-        {
-            decode(cuda, MISTRAL, n_rows).map_err(text)?;
-            decode(cuda, SMOLLM2, n_rows).map_err(text)?;
-        }
+    let is_wanted = |n: &usize| wanted("decode") && word(1).is_none_or(|rows| rows == n.to_string());
+    let named = |name: &str| Format::ALL.iter().copied().find(|format| format.name() == name);
+    let format = word(2).map_or(Some(Format::Q4_0), named).ok_or("there is no such format")?;
+    for n_rows in [1, 8, 16, 32, 64].into_iter().filter(is_wanted) {
+        decode(cuda, (MISTRAL, format), n_rows).map_err(text)?;
+        decode(cuda, (SMOLLM2, format), n_rows).map_err(text)?;
     }
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
         prefill(cuda, MISTRAL, n_rows).map_err(text)?;
@@ -69,10 +71,10 @@ fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
 }
 
 /// Whole decode steps of so many sequences.
-fn decode(cuda: &mut Cuda, shape: Shape, n_rows: usize) -> Result<(), Error> {
-    let seconds = step_seconds(cuda, shape, shape.n_layers, &vec![(1, 512); n_rows])?;
+fn decode(cuda: &mut Cuda, (shape, format): (Shape, Format), n_rows: usize) -> Result<(), Error> {
+    let seconds = step_seconds(cuda, (shape, format), shape.n_layers, &vec![(1, 512); n_rows])?;
     println!(
-        "decode {} Q4_0, {} layers, {n_rows} rows, context 512: {:.2} ms, {:.0} tokens/s",
+        "decode {} {format}, {} layers, {n_rows} rows, context 512: {:.2} ms, {:.0} tokens/s",
         shape.name,
         shape.n_layers,
         seconds * 1e3,
@@ -85,7 +87,7 @@ fn decode(cuda: &mut Cuda, shape: Shape, n_rows: usize) -> Result<(), Error> {
 /// are the difference to none.
 fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
     const LAYERS: [usize; 2] = [1, 5];
-    let [few, many] = LAYERS.map(|n_layers| step_seconds(cuda, shape, n_layers, &[(n_rows, n_rows)]));
+    let [few, many] = LAYERS.map(|n_layers| step_seconds(cuda, (shape, Format::Q4_0), n_layers, &[(n_rows, n_rows)]));
     let (few, many) = (few?, many?);
     let layer = (many - few) / (LAYERS[1] - LAYERS[0]) as f64;
     let model = few + (shape.n_layers - LAYERS[0]) as f64 * layer;
@@ -104,15 +106,15 @@ fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
 /// weights' values, not their memory.
 fn step_seconds(
     cuda: &mut Cuda,
-    shape: Shape,
+    (shape, format): (Shape, Format),
     n_layers: usize,
     sequences: &[(u32, u32)],
 ) -> Result<f64, Error> {
     let mut random = Random::new(SEED);
     let mut case = CaseBuilder::new(&mut random, "step".into(), NO_BOUND);
-    let values = shape.values(case.random, Format::Q4_0);
+    let values = shape.values(case.random, format);
     let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
-    let table = shape.table(&mut case, Format::Q4_0);
+    let table = shape.table(&mut case, format);
     let logits = shape.model(&mut case, &layers, table);
     let n_pages = sequences.iter().map(|(_, n_context)| n_context.div_ceil(PAGE_SIZE)).sum();
     let cache = shape.cache(n_layers, n_pages);

@@ -1,7 +1,7 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
 //! reference and the CPU, and times maps and whole steps.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS] | prefill]] [--nvrtc PATH] [--kernels DIR]
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill]] [--nvrtc PATH] [--kernels DIR]
 //! [--bf16]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. Exit status 1 when anything is off.
 
 mod bench;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     if wanted("bench") {
         report(
             "bench",
-            bench::run(&mut cuda, words.get(1).map(String::as_str), words.get(2).map(String::as_str)),
+            bench::run(&mut cuda, words.get(1..).unwrap_or_default()),
         );
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

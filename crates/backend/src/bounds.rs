@@ -51,13 +51,13 @@ pub fn float_sum(n: usize) -> Bound {
 /// compared with their own root mean square. Rounded up: 0.007 and 0.035.
 pub const INT8: Bound = Bound { max: 0.035, rms: 0.007 };
 
-/// What is added on a device that multiplies prompts in bf16
+/// What is added on a device that multiplies prompts in bf16, or replies as well
 /// ([`crate::Backend::rounds_prompts`]).
 ///
 /// An element between 1 and 2 is off by up to 2⁻⁸, uniformly: a standard
 /// deviation of 2⁻⁸/√3 of its binade, 0.0016 of an element as they come. Where
 /// both factors are rounded the products, and sums of them, are off by √2 times
-/// that, 0.0023. In attention the scores, up to 8 in the cases, are off by about
+/// that, 0.0023; where the scale of a weight is too, √3 times, 0.0028. In attention the scores, up to 8 in the cases, are off by about
 /// a root mean square of 2 times 0.0023, and shares by as much relative to
 /// themselves: 0.0046, with the rounding of shares and values 0.0051. The largest of
 /// a few thousand is under 5 standard deviations, of scores of up to 8 under 10.

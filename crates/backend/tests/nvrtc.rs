@@ -15,8 +15,9 @@ fn every_kernel_compiles_for_every_architecture() {
     let path = std::env::var_os("QUARREL_TEST_NVRTC").map(PathBuf::from);
     let nvrtc = Nvrtc::load(path.as_deref()).unwrap_or_else(|e| panic!("{e}"));
     println!("NVRTC {:?}", nvrtc.version());
-    for source in SOURCES {
-        let text = source.text(Dialect::Cuda, "");
+    let variants = SOURCES.iter().flat_map(|source| source.variants().iter().map(move |v| (source, *v)));
+    for (source, definitions) in variants {
+        let text = source.text(Dialect::Cuda, definitions);
         for arch in ARCHITECTURES {
             let target = nvrtc.target(arch).unwrap();
             let start = std::time::Instant::now();

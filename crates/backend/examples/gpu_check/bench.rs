@@ -87,7 +87,8 @@ fn decode(cuda: &mut Cuda, (shape, format): (Shape, Format), n_rows: usize) -> R
 /// are the difference to none.
 fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
     const LAYERS: [usize; 2] = [1, 5];
-    let [few, many] = LAYERS.map(|n_layers| step_seconds(cuda, (shape, Format::Q4_0), n_layers, &[(n_rows, n_rows)]));
+    let [few, many] =
+        LAYERS.map(|n_layers| step_seconds(cuda, (shape, Format::Q4_0), n_layers, &[(n_rows, n_rows)]));
     let (few, many) = (few?, many?);
     let layer = (many - few) / (LAYERS[1] - LAYERS[0]) as f64;
     let model = few + (shape.n_layers - LAYERS[0]) as f64 * layer;

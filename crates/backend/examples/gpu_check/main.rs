@@ -57,10 +57,7 @@ fn main() -> ExitCode {
         report("invariance", layers::invariance(&mut cuda));
     }
     if wanted("bench") {
-        report(
-            "bench",
-            bench::run(&mut cuda, words.get(1..).unwrap_or_default()),
-        );
+        report("bench", bench::run(&mut cuda, words.get(1..).unwrap_or_default()));
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

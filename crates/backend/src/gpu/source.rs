@@ -119,6 +119,14 @@ impl Source {
         dialect == Dialect::Cuda || self.metal.is_some()
     }
 
+    /// Definitions of which each makes other kernels of it.
+    pub fn variants(&self) -> &'static [&'static str] {
+        match self.name {
+            "generated_linear" | "generated_gated" => &["", BF16_ACTIVATIONS],
+            _ => &[""],
+        }
+    }
+
     /// The whole text in `dialect`, each of the project's headers written out
     /// once where it is first included. `#line` marks keep messages readable.
     ///
@@ -140,6 +148,9 @@ impl Source {
         out
     }
 }
+
+/// The definition by which kernels of generated rows take them in bfloat16.
+pub(crate) const BF16_ACTIVATIONS: &str = "#define BF16_ACTIVATIONS\n";
 
 /// The definition by which a source has the kernels of one weight format (or packing) alone.
 pub(crate) fn weight_format(name: &str) -> String {
@@ -170,6 +181,7 @@ fn header(name: &str) -> String {
         "args.h" => super::args::header(),
         "blocks.h" => blocks(),
         "prompt_memory.h" => super::tiles::prompts::header(),
+        "rounded_memory.h" => super::tiles::rounded::header(),
         _ => {
             let found = HEADERS.iter().find(|(header, _)| *header == name);
             found.map_or_else(|| format!("#error no header {name}\n"), |(_, text)| (*text).to_owned())

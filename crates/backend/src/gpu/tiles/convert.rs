@@ -6,7 +6,7 @@ use crate::gpu::args::TileShape;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Device, Grid, Lowering};
 use crate::gpu::runtime::Activations;
-use crate::gpu::source::ACTIVATIONS;
+use crate::gpu::source::{ACTIVATIONS, BF16_ACTIVATIONS};
 use crate::kernels::rms_norm::Norm;
 
 /// Columns that a thread converts at a time.
@@ -42,7 +42,7 @@ impl Form {
     /// What sources of generated rows' kernels are compiled with for it.
     pub fn definitions(self) -> &'static str {
         match self {
-            Self::Rounded => "#define BF16_ACTIVATIONS\n",
+            Self::Rounded => BF16_ACTIVATIONS,
             _ => "",
         }
     }

@@ -14,6 +14,7 @@
 #include "maps.h"
 #include "parts.h"
 #include "prompt_product.h"
+#include "rounded_memory.h"
 
 // Bands that a block does, one a warp; one more warp copies. Maps are split among many blocks,
 // two a multiprocessor; gate and up have outputs enough for large ones, which read x less often.
@@ -48,6 +49,7 @@ struct Rounded {
     static constexpr uint STEPS = COPIED / Packing::BYTES > 1 ? COPIED / Packing::BYTES : 1;
     static constexpr uint BUDGET = (BANDS == 8 ? 111 : 225) * 1024 - TOTAL_BYTES;
     typedef ::StageRing<Packing, TOKENS, BANDS, STEPS, BUDGET, 8> Ring;
+    static_assert(RoundedMemory<Packing::BYTES, TOKENS, BANDS>::BYTES == 1024 + Ring::BYTES + TOTAL_BYTES, "the host's size");
 };
 
 // The first step of part `part`.

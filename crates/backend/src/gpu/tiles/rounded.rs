@@ -1,7 +1,9 @@
 //! How warpgroups multiply generated rows in bfloat16.
 
+use std::collections::BTreeSet;
+
 use super::kernel::{Kernel, Kind, MapShape, PARTS};
-use super::packing::TILE_ROWS;
+use super::packing::{Packing, TILE_ROWS};
 use crate::gpu::lower::Device;
 use crate::gpu::runtime::Activations;
 
@@ -19,18 +21,38 @@ impl Kernel {
     pub(super) fn rounded(most: usize, shape: MapShape, part_groups: u32) -> Self {
         let largest = ROWS_EACH[ROWS_EACH.len() - 1];
         let rows_each = ROWS_EACH.into_iter().find(|&rows| rows as usize >= most).unwrap_or(largest);
-        // As `rounded.h` lays it out, from a multiple of 1024 on.
-        let (bands, budget) = if shape.maps == 1 { (MAP_BANDS, 111 << 10) } else { (GATED_BANDS, 225 << 10) };
-        let copied = if shape.maps == 1 && rows_each > 16 { 1280 } else { 2560 };
-        let tile = shape.packing.tile_bytes() as u32;
-        let steps = (copied / tile).max(1);
-        let sums = rows_each / 2 * 32 * bands * 4;
-        let stage = steps * (rows_each * 128 + bands * tile);
-        let stages = ((budget - sums) / stage).min(MOST_STAGES);
-        let shared = 1024 + stages * (stage + 16) + sums;
+        let bands = if shape.maps == 1 { MAP_BANDS } else { GATED_BANDS };
+        let shared = shared_bytes(shape.packing.tile_bytes() as u32, rows_each, bands);
         let threads = 32 * (bands + 1);
         Self { kind: Kind::Rounded, rows_each, bands: bands / shape.maps, threads, shared, part_groups }
     }
+}
+
+/// Bytes of threadgroup memory, as `rounded.h` lays it out from a multiple of 1024 on.
+fn shared_bytes(tile: u32, rows: u32, bands: u32) -> u32 {
+    let budget = if bands == MAP_BANDS { 111 << 10 } else { 225 << 10 };
+    let copied = if bands == MAP_BANDS && rows > 16 { 1280 } else { 2560 };
+    let sums = rows / 2 * 32 * bands * 4;
+    let stage = (copied / tile).max(1) * (rows * 128 + bands * tile);
+    let stages = ((budget - sums) / stage).min(MOST_STAGES);
+    1024 + stages * (stage + 16) + sums
+}
+
+/// `rounded_memory.h`: [`shared_bytes`] of every kernel, which the kernels compare with their own.
+pub(crate) fn header() -> String {
+    let mut text = String::from(
+        "#ifndef QUARREL_ROUNDED_MEMORY_H\n#define QUARREL_ROUNDED_MEMORY_H\n\
+         template <unsigned int TILE_BYTES, unsigned int TOKENS, unsigned int BANDS> struct RoundedMemory;\n",
+    );
+    let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.tile_bytes()).collect();
+    for bands in [MAP_BANDS, GATED_BANDS] {
+        for (rows, &size) in ROWS_EACH.into_iter().flat_map(|rows| sizes.iter().map(move |size| (rows, size)))
+        {
+            let constant = format!("enum {{ BYTES = {} }};", shared_bytes(size as u32, rows, bands));
+            text += &format!("template <> struct RoundedMemory<{size}, {rows}, {bands}> {{ {constant} }};\n");
+        }
+    }
+    text + "#endif\n"
 }
 
 /// Groups of parts for `maps` side by side of so many outputs: the blocks of a cluster, which
@@ -53,4 +75,32 @@ pub(super) fn part_groups(device: &Device, maps: u32, outs: &[u32]) -> u32 {
         rounds * 20 / u64::from(groups) + rounds
     };
     (0..=PARTS.ilog2()).map(|log| 1 << log).min_by_key(cost).expect("there is one group at least")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(activations: Activations, maps: u32, outs: &[u32]) -> u32 {
+        let device = Device {
+            name: "cuda",
+            has_tiles: true,
+            activations,
+            has_warpgroups: true,
+            units: 132,
+            shared_limit: 227 << 10,
+        };
+        part_groups(&device, maps, outs)
+    }
+
+    #[test]
+    fn maps_of_few_outputs_are_shared_among_blocks() {
+        // Mistral-7B: q, k and v; output and down; gate and up; head.
+        let of = |maps, outs: &[u32]| groups(Activations::Bf16, maps, outs);
+        assert_eq!(of(1, &[4096, 1024, 1024]), 4);
+        assert_eq!(of(1, &[4096]), 8);
+        assert_eq!(of(2, &[14336]), 1);
+        assert_eq!(of(1, &[32768]), 1);
+        assert_eq!(groups(Activations::Int8, 1, &[4096]), 1);
+    }
 }

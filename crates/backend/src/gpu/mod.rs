@@ -141,9 +141,16 @@ impl<R: Runtime> Gpu<R> {
                 Some(packing) if argument == Argument::Tiles(id) => Some(packing::pack(weight, packing)?),
                 _ => None,
             };
-            let bytes = tiles.as_deref().unwrap_or(weight.bytes());
-            let buffer = self.runtime.allocate(weight.name(), bytes.len())?;
-            self.runtime.upload(&buffer, 0, bytes)?;
+            let lent = if tiles.is_none() { self.runtime.import(weight.bytes()) } else { None };
+            let buffer = match lent {
+                Some(buffer) => buffer,
+                None => {
+                    let bytes = tiles.as_deref().unwrap_or(weight.bytes());
+                    let buffer = self.runtime.allocate(weight.name(), bytes.len())?;
+                    self.runtime.upload(&buffer, 0, bytes)?;
+                    buffer
+                }
+            };
             self.device_weights.insert(argument, buffer);
         }
         Ok(())

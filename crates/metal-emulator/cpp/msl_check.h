@@ -6,6 +6,8 @@
 #include "msl_types.h"
 
 typedef float float4 __attribute__((ext_vector_type(4)));
+typedef float packed_float4 __attribute__((ext_vector_type(4)));
+typedef ushort packed_ushort4 __attribute__((ext_vector_type(4)));
 typedef uint uint3 __attribute__((ext_vector_type(3)));
 
 namespace metal {

@@ -12,6 +12,13 @@ struct uint3 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+// Vectors that may lie wherever their elements may.
+template <typename T> struct PackedFour {
+    T elements[4];
+    T operator[](uint i) const { return elements[i]; }
+};
+typedef PackedFour<float> packed_float4;
+typedef PackedFour<ushort> packed_ushort4;
 
 namespace metal {
 

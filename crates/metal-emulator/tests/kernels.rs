@@ -2,6 +2,7 @@
 //! harness: `cargo xtask kernels` brings the compiler and runs this.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use backend::gpu::source::{Dialect, SOURCES};
 use backend::gpu::{Runtime, Shape};
@@ -25,17 +26,31 @@ fn toolchain() -> Toolchain {
     }
 }
 
+/// Every kernel's text.
+fn texts() -> Vec<(&'static str, String)> {
+    let sources = SOURCES.iter().filter(|source| source.has(Dialect::Metal));
+    sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect()
+}
+
+/// A backend on the kernels, which are compiled once; tests run one after the other.
+fn emulator() -> MetalEmulator {
+    static LIBRARY: LazyLock<PathBuf> =
+        LazyLock::new(|| toolchain().build("kernels", &texts()).unwrap_or_else(|e| panic!("{e}")));
+    MetalEmulator::new(Emulator::load(&LIBRARY, SEED).unwrap_or_else(|e| panic!("{e}")))
+}
+
+#[test]
+#[ignore = "needs clang; run by `cargo xtask kernels`"]
+fn every_kernel_keeps_the_rules() {
+    for (name, text) in &texts() {
+        toolchain().check(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn every_kernel_runs_every_case() {
-    let toolchain = toolchain();
-    let sources = SOURCES.iter().filter(|source| source.has(Dialect::Metal));
-    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect();
-    for (name, text) in &texts {
-        toolchain.check(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
-    }
-    let library = toolchain.build("kernels", &texts).unwrap_or_else(|e| panic!("{e}"));
-    let mut metal = MetalEmulator::new(Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}")));
+    let mut metal = emulator();
     let (mut within, mut absent, mut failures) = (0, 0, Vec::new());
     for case in harness::cases(SEED) {
         match case.check(&mut metal, SEED) {
@@ -54,11 +69,7 @@ fn every_kernel_runs_every_case() {
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn submitted_steps_are_those_that_run() {
-    let toolchain = toolchain();
-    let sources = SOURCES.iter().filter(|source| source.has(Dialect::Metal));
-    let texts: Vec<_> = sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect();
-    let library = toolchain.build("submitted", &texts).unwrap_or_else(|e| panic!("{e}"));
-    let mut metal = MetalEmulator::new(Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}")));
+    let mut metal = emulator();
     let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
     let mut random = Random::new(SEED);
     let mut case = ModelShape::TINY.case(&mut random, Format::F32, vec![group]);
@@ -90,6 +101,42 @@ fn submitted_steps_are_those_that_run() {
     assert!(completed[0].logits.is_empty());
     assert_eq!((completed[1].tokens.as_slice(), &completed[1].logits), (&[None][..], &second));
     assert!(metal.complete().is_err(), "nothing is left");
+}
+
+/// The logits of a sequence fed token by token, beside as many others as long.
+fn fed_beside(others: usize, format: Format) -> Vec<u32> {
+    let shape = ModelShape { n_layers: 1, n_embd: 256, n_ff: 768, n_vocab: 33, ..ModelShape::TINY };
+    let shape = ModelShape { n_heads: 8, n_kv_heads: 2, ..shape };
+    let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
+    let mut case = shape.case(&mut Random::new(SEED), format, vec![group]);
+    let run = |n_context| {
+        let mut inputs = harness::inputs(&case.cache, &vec![(1, n_context); 1 + others]);
+        inputs.tokens = TokenInputs::Ids((0..=others as u32).map(|i| (n_context * 7 + i) % 33).collect());
+        inputs
+    };
+    case.runs = (1..=3).map(run).collect();
+    let (mut metal, mut logits) = (emulator(), Vec::new());
+    metal.load(case.weights.clone()).unwrap();
+    metal.create_cache(&case.cache).unwrap();
+    let id = metal.lower(&case.step, case.bucket()).unwrap();
+    for inputs in &case.runs {
+        metal.run(id, inputs).unwrap();
+    }
+    metal.read(id, case.compare[0], &mut logits).unwrap();
+    logits[..33].iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// One row, up to four and up to eight have kernels of their own.
+#[test]
+#[ignore = "needs clang; run by `cargo xtask kernels`"]
+fn a_row_is_the_same_whatever_stands_beside_it() {
+    for format in [Format::F16, Format::Q4_0, Format::Q5_1, Format::Q8_0, Format::Q4_K, Format::Q6_K] {
+        let alone = fed_beside(0, format);
+        assert!(alone.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+        for others in [1, 3, 4, 9] {
+            assert_eq!(fed_beside(others, format), alone, "{format} beside {others}");
+        }
+    }
 }
 
 /// Kernels with one mistake each, and what is said of it.

@@ -6,12 +6,14 @@ use std::sync::LazyLock;
 
 use backend::gpu::source::{Dialect, SOURCES};
 use backend::gpu::{Runtime, Shape};
-use backend::harness::{self, ModelShape, Outcome, Random};
-use backend::{Backend, GroupConfig, StepInputs, Submission, TokenInputs};
-use gguf::Format;
+use backend::harness::{self, Case, ModelShape, Outcome, Random};
+use backend::{Backend, GroupConfig, StepInputs, Submission, TokenInputs, Weight};
+use gguf::{Bytes, Format, Mapping};
 use metal_emulator::{Emulator, MetalEmulator, Toolchain};
 
 const SEED: u64 = 2026;
+/// Of a step that generates, as `docs/metal.md` says.
+const LAUNCHES_A_LAYER: usize = 6;
 
 /// The compilers that `cargo xtask kernels` names.
 fn toolchain() -> Toolchain {
@@ -101,6 +103,40 @@ fn submitted_steps_are_those_that_run() {
     assert!(completed[0].logits.is_empty());
     assert_eq!((completed[1].tokens.as_slice(), &completed[1].logits), (&[None][..], &second));
     assert!(metal.complete().is_err(), "nothing is left");
+}
+
+/// Weights of a mapped file are read where they lie; a layer of one generated row takes few launches.
+#[test]
+#[ignore = "needs clang; run by `cargo xtask kernels`"]
+fn mapped_weights_are_lent_and_launches_are_few() {
+    let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
+    let mut case = ModelShape::TINY.case(&mut Random::new(SEED), Format::Q4_0, vec![group]);
+    case.runs = vec![harness::inputs(&case.cache, &[(1, 1)])];
+    let logits = |case: &Case| {
+        let (mut metal, mut logits) = (emulator(), Vec::new());
+        metal.load(case.weights.clone()).unwrap();
+        metal.create_cache(&case.cache).unwrap();
+        let id = metal.lower(&case.step, case.bucket()).unwrap();
+        metal.run(id, &case.runs[0]).unwrap();
+        metal.read(id, case.compare[0], &mut logits).unwrap();
+        (logits, metal.runtime().launches())
+    };
+    let (copied, launches) = logits(&case);
+    // Carried tokens, embedding, head, choice.
+    assert_eq!(launches, LAUNCHES_A_LAYER * ModelShape::TINY.n_layers + 4);
+
+    let all: Vec<u8> = case.weights.iter().flat_map(|weight| weight.bytes().iter().copied()).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), all).unwrap();
+    let mapping = Mapping::open(file.path()).unwrap();
+    let mut at = 0;
+    for weight in &mut case.weights {
+        let range = at..at + weight.bytes().len();
+        at = range.end;
+        let bytes = Bytes::mapped(&mapping, range).unwrap();
+        *weight = Weight::new(weight.name(), weight.format(), weight.rows(), weight.cols(), bytes).unwrap();
+    }
+    assert_eq!(logits(&case), (copied, launches));
 }
 
 /// The logits of a sequence fed token by token, beside as many others as long.

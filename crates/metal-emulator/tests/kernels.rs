@@ -1,19 +1,20 @@
 //! The Metal kernels are checked, compiled and run through every case of the
 //! harness: `cargo xtask kernels` brings the compiler and runs this.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use backend::gpu::source::{Dialect, SOURCES};
 use backend::gpu::{Runtime, Shape};
 use backend::harness::{self, Case, ModelShape, Outcome, Random};
-use backend::{Backend, GroupConfig, StepInputs, Submission, TokenInputs, Weight};
-use gguf::{Bytes, Format, Mapping};
+use backend::{Backend, GroupConfig, Role, StepInputs, Submission, TokenInputs, Weight};
+use gguf::{Bytes, Format, Mapping, ModelFile};
 use metal_emulator::{Emulator, MetalEmulator, Toolchain};
+use model::{LoadOptions, ModelRunner as _, single};
 
 const SEED: u64 = 2026;
 /// Of a step that generates, as `docs/metal.md` says.
-const LAUNCHES_A_LAYER: usize = 6;
+const LAUNCHES_A_LAYER: usize = 7;
 
 /// The compilers that `cargo xtask kernels` names.
 fn toolchain() -> Toolchain {
@@ -137,6 +138,47 @@ fn mapped_weights_are_lent_and_launches_are_few() {
         *weight = Weight::new(weight.name(), weight.format(), weight.rows(), weight.cols(), bytes).unwrap();
     }
     assert_eq!(logits(&case), (copied, launches));
+}
+
+/// The default model from its mapped file, prompt in two parts and reply token by token, says what
+/// llama.cpp makes of its exact weights (`greedy.txt`: prompt, reply, by how much each token was ahead).
+#[test]
+#[ignore = "needs clang and the default model; run by `cargo xtask kernels`"]
+fn the_default_model_says_what_a_peer_says() {
+    /// Five times the mean difference that exact weights leave, as in the models' own tests.
+    const NEAR_TIE: f32 = 0.1;
+    const REPLY: usize = 8;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let golden = root.join("crates/model/tests/data/smollm2/greedy.txt");
+    let golden = std::fs::read_to_string(golden).expect("the golden is committed");
+    let mut lines = golden.lines().map(|line| line.split(' '));
+    let ids = |words: Option<std::str::Split<'_, char>>| -> Vec<u32> {
+        words.expect("there are three lines").map(|word| word.parse().expect("an id")).collect()
+    };
+    let (prompt, reply) = (ids(lines.next()), ids(lines.next()));
+    let ahead =
+        lines.next().expect("there are three lines").map(|word| word.parse::<f32>().expect("a number"));
+
+    let file = ModelFile::open(&root.join("target/fixtures/smollm2-135m.gguf"));
+    let file = file.expect("`cargo xtask fixtures` fetches the model");
+    let options =
+        LoadOptions { context: Some(64), max_batch_tokens: 16, max_outputs: 1, ..LoadOptions::default() };
+    let mut model = model::load(&file, Box::new(emulator()), &options).expect("the model loads");
+    let mut run = |ids: &[u32], start: usize, role| {
+        let rows = single::Rows { ids, start: start as u32, role };
+        let batch = single::batch(model.groups(), &rows, vec![ids.len() as u32 - 1]);
+        model.forward(&batch).expect("the batch fits");
+        let logits = model.logits().expect("a batch has run");
+        let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        best as u32
+    };
+    let (first, second) = prompt.split_at(prompt.len() / 2);
+    run(first, 0, Role::Prompt);
+    let mut said = run(second, first.len(), Role::Prompt);
+    for (i, (&id, ahead)) in reply.iter().zip(ahead).take(REPLY).enumerate() {
+        assert!(said == id || ahead < NEAR_TIE, "token {i} is {said}, not {id}, which was {ahead} ahead");
+        said = run(&[id], prompt.len() + i, Role::Generated);
+    }
 }
 
 /// The logits of a sequence fed token by token, beside as many others as long.

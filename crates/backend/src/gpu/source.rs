@@ -61,6 +61,7 @@ sources! {
     ROPE_STORE = "rope_store";
     SIMD_GATED = "simd_gated" in "simd": metal;
     SIMD_MAPS = "simd_maps" in "simd": metal;
+    SPLIT_ATTENTION = "split_attention" in "../kernels/paged_attention": metal;
     SWIGLU_LINEAR_ADD = "swiglu_linear_add" in "../kernels/swiglu_linear_add": cuda;
     ACTIVATIONS = "activations" in "tiles": cuda;
     EMBED_TILES = "embed_tiles" in "tiles": cuda;
@@ -78,6 +79,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("linear_kernels.h", include_str!("include/linear_kernels.h")),
     ("normalise.h", include_str!("include/normalise.h")),
     ("activate.h", include_str!("include/activate.h")),
+    ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("parts.h", include_str!("simd/parts.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),
@@ -105,6 +107,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("decode_attention.h", include_str!("../kernels/paged_attention/decode_attention.h")),
     ("merge_attention.h", include_str!("../kernels/paged_attention/merge_attention.h")),
     ("prompt_attention.h", include_str!("../kernels/paged_attention/prompt_attention.h")),
+    ("split_attention.h", include_str!("../kernels/paged_attention/split_attention.h")),
     ("splits.h", include_str!("../kernels/paged_attention/splits.h")),
     ("warpgroup.h", include_str!("../kernels/paged_attention/warpgroup.h")),
     ("paged_attention.h", include_str!("../kernels/paged_attention/paged_attention.h")),

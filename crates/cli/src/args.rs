@@ -80,6 +80,11 @@ pub struct LoadArgs {
     /// Which GPU, counted from 0 as `quarrel doctor` lists them; implies --backend cuda [default: the first].
     #[arg(long, value_name = "N")]
     pub device: Option<u16>,
+    /// What a GPU multiplies generated tokens as, with quantised weights: int8 (8-bit integers, as the CPU
+    /// does) or bf16 (weights are rounded to it instead); implies --backend cuda [default: int8 where up to
+    /// 8 replies are computed at once, else bf16].
+    #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    pub activations: Option<Activations>,
     /// Threads to compute with on the CPU [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -357,6 +362,9 @@ pub struct PerplexityArgs {
     /// Use only the first N chunks of --ctx tokens.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
+    /// Compute the scored tokens as those of a reply, not as a prompt's.
+    #[arg(long)]
+    pub as_reply: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -460,6 +468,24 @@ pub enum BackendChoice {
     Cuda,
     /// An Apple GPU.
     Metal,
+}
+
+/// What generated tokens are multiplied as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// 8-bit integers.
+    Int8,
+    /// bfloat16.
+    Bf16,
+}
+
+impl From<Activations> for backend::gpu::Activations {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::Int8 => Self::Int8,
+            Activations::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// How weights are held.

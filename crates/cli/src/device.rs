@@ -3,11 +3,16 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
+use backend::gpu::Activations;
 use backend::{Backend, Cpu, CpuConfig, Memory, metal};
 use model::LoadOptions;
 
 use crate::args::{BackendChoice, LoadArgs, Weights};
 use crate::{environment, output};
+
+/// Replies at once from which on a GPU multiplies them as bfloat16, if nobody asks for something
+/// else: docs/performance.md has the measurement.
+const BF16_STREAMS: usize = 9;
 
 /// Rows of a step on a GPU, which is slow with few of them.
 const GPU_BATCH_TOKENS: usize = 2048;
@@ -34,9 +39,9 @@ pub enum Gpu {
     Metal,
 }
 
-/// The device that `args` ask for, else a GPU where there is a usable one.
-pub fn choose(args: &LoadArgs) -> Result<Device> {
-    let device = asked(args)?;
+/// The device that `args` ask for, else a GPU where there is a usable one, for up to `streams` replies at once.
+pub fn choose(args: &LoadArgs, streams: usize) -> Result<Device> {
+    let device = asked(args, streams)?;
     let Device::Gpu { gpu, or_cpu: true } = &device else { return Ok(device) };
     let usable = match gpu {
         Gpu::Cuda(options) => can_use_cuda(options),
@@ -64,23 +69,34 @@ fn can_use_cuda(options: &CudaOptions) -> bool {
 }
 
 /// What the options say alone, whatever this machine has.
-pub fn asked(args: &LoadArgs) -> Result<Device> {
+pub fn asked(args: &LoadArgs, streams: usize) -> Result<Device> {
     let of_cpu = [("--isa", args.isa.is_some()), ("--weights", args.weights != Weights::Auto)];
     let of_cpu = of_cpu.into_iter().find_map(|(option, given)| given.then_some(option));
-    let cuda = || Gpu::Cuda(cuda_options(args.device.unwrap_or(0)));
-    let (gpu, or_cpu) = match (args.backend, args.device, of_cpu) {
-        (BackendChoice::Cpu, Some(_), _) => bail!("--device names a GPU, but --backend is cpu"),
-        (BackendChoice::Metal, Some(_), _) => bail!("--device is for CUDA, but --backend is metal"),
+    let of_cuda = [("--device", args.device.is_some()), ("--activations", args.activations.is_some())];
+    let of_cuda = of_cuda.into_iter().find_map(|(option, given)| given.then_some(option));
+    let (gpu, or_cpu) = match (args.backend, of_cuda, of_cpu) {
+        (BackendChoice::Cpu, Some(option), _) => bail!("{option} is for a GPU, but --backend is cpu"),
+        (BackendChoice::Metal, Some(option), _) => bail!("{option} is for CUDA, but --backend is metal"),
         (BackendChoice::Cpu, None, _) | (BackendChoice::Auto, None, Some(_)) => return Ok(Device::Cpu),
         (BackendChoice::Cuda, _, Some(option)) => bail!("{option} is for the CPU, but --backend is cuda"),
         (BackendChoice::Metal, _, Some(option)) => bail!("{option} is for the CPU, but --backend is metal"),
-        (_, Some(_), Some(option)) => bail!("{option} is for the CPU, but --device names a GPU"),
-        (BackendChoice::Cuda, _, None) | (_, Some(_), None) => (cuda(), false),
+        (_, Some(of_cuda), Some(option)) => bail!("{option} is for the CPU, but {of_cuda} is for a GPU"),
+        (BackendChoice::Cuda, _, None) | (_, Some(_), None) => (asked_cuda(args, streams), false),
         (BackendChoice::Metal, None, None) => (Gpu::Metal, false),
         (BackendChoice::Auto, None, None) if metal::ON_THIS_SYSTEM => (Gpu::Metal, true),
-        (BackendChoice::Auto, None, None) => (cuda(), true),
+        (BackendChoice::Auto, None, None) => (asked_cuda(args, streams), true),
     };
     Ok(Device::Gpu { gpu, or_cpu })
+}
+
+/// CUDA as the options and the number of replies at once want it.
+fn asked_cuda(args: &LoadArgs, streams: usize) -> Gpu {
+    let activations = match args.activations {
+        Some(activations) => activations.into(),
+        None if streams < BF16_STREAMS => Activations::Int8,
+        None => Activations::Bf16,
+    };
+    Gpu::Cuda(CudaOptions { activations, ..cuda_options(args.device.unwrap_or(0)) })
 }
 
 /// How CUDA is used here.
@@ -89,6 +105,7 @@ pub fn cuda_options(device: u16) -> CudaOptions {
         device: device.into(),
         kernel_cache: environment::kernel_cache(),
         nvrtc: environment::nvrtc(),
+        ..CudaOptions::default()
     }
 }
 
@@ -185,7 +202,7 @@ mod tests {
     fn asked_by(options: &[&str]) -> Result<Device> {
         let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
         let Some(Command::Run(args)) = Cli::try_parse_from(words)?.command else { panic!("it is `run`") };
-        asked(&args.model.load)
+        asked(&args.model.load, 1)
     }
 
     #[test]
@@ -210,9 +227,28 @@ mod tests {
             &["--backend", "metal", "--isa", "scalar"],
             &["--backend", "metal", "--device", "0"],
             &["--device", "0", "--weights", "interleaved"],
+            &["--backend", "cpu", "--activations", "int8"],
         ] {
             assert!(asked_by(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn many_replies_at_once_are_multiplied_as_bfloat16_unless_asked_otherwise() {
+        let of = |options: &[&str], streams| {
+            let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
+            let Some(Command::Run(args)) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("it is `run`")
+            };
+            match asked(&args.model.load, streams).unwrap() {
+                Device::Gpu { gpu: Gpu::Cuda(options), .. } => Some(options.activations),
+                Device::Cpu | Device::Gpu { gpu: Gpu::Metal, .. } => None,
+            }
+        };
+        assert_eq!(of(&["--backend", "cuda"], 1), Some(Activations::Int8));
+        assert_eq!(of(&["--backend", "cuda"], 64), Some(Activations::Bf16));
+        assert_eq!(of(&["--activations", "int8"], 64), Some(Activations::Int8));
+        assert_eq!(of(&["--activations", "bf16"], 1), Some(Activations::Bf16));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn fetch(name: &str) -> Result<Resolved> {
 pub fn check(args: &LoadArgs) -> Result<()> {
     kv_formats(&args.kv)?;
     recipe(args.quantize.as_deref())?;
-    device::asked(args)?;
+    device::asked(args, 1)?;
     Ok(())
 }
 
@@ -201,18 +201,18 @@ impl Opened {
 
     /// Loads the weights for one sequence at a time.
     pub fn load(&self, args: &LoadArgs) -> Result<LoadedModel> {
-        self.load_on(&device::choose(args)?, args, |options| options)
+        self.load_on(&device::choose(args, 1)?, args, |options| options)
     }
 
     /// Loads the weights for scoring texts: many rows of logits a step.
     pub fn load_for_scoring(&self, args: &LoadArgs) -> Result<LoadedModel> {
         let scoring = |options| LoadOptions { max_outputs: SCORED_ROWS, ..options };
-        self.load_on(&device::choose(args)?, args, scoring)
+        self.load_on(&device::choose(args, 1)?, args, scoring)
     }
 
     /// Loads the weights for `n` sequences side by side, logits of each.
     pub fn load_for_batch(&self, args: &LoadArgs, n: usize) -> Result<LoadedModel> {
-        self.load_on(&device::choose(args)?, args, |options| side_by_side(options, n))
+        self.load_on(&device::choose(args, n)?, args, |options| side_by_side(options, n))
     }
 
     /// Loads the weights on a device; `change` gets the options as they suit it.

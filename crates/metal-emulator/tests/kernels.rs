@@ -254,7 +254,7 @@ fn mistakes_are_caught() {
     let buffer = emulator.allocate("x", 64 * 4).unwrap();
     for (name, _, message) in MISTAKES {
         let kernel = emulator.kernel(SOURCES[0], "", name, 0).unwrap();
-        let shape = Shape { groups: (1, 1), threads: 64, shared: 0, early: false };
+        let shape = Shape { groups: (1, 1), threads: 64, shared: 0, early: false, cluster: 1 };
         let error = emulator.launch(&kernel, shape, &[], &[(&buffer, 0)]).unwrap_err().to_string();
         assert!(error.contains(message), "{name}: {error}");
     }

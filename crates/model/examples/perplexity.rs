@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         context: CONTEXT,
         chunks: rest.first().map(|n| n.parse()).transpose()?,
         bos: tokenizer.bos().filter(|_| tokenizer.add_bos()),
+        role: backend::Role::Prompt,
     };
     let result =
         measure(&mut model, &tokens, &options, |p| eprintln!("[{}] {:.4}", p.chunks, p.perplexity()))?;

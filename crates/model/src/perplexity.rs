@@ -18,6 +18,8 @@ pub struct Options {
     pub chunks: Option<usize>,
     /// What each chunk's first token is replaced by, where the vocabulary wants one.
     pub bos: Option<u32>,
+    /// What the scored tokens are computed as.
+    pub role: Role,
 }
 
 /// What was measured, so far or in the end.
@@ -78,7 +80,7 @@ pub fn measure(
         if let Some(bos) = options.bos {
             inputs[0] = bos;
         }
-        run_chunk(model, &inputs, options.context / 2, &mut |position, logits| {
+        run_chunk(model, &inputs, (options.context / 2, options.role), &mut |position, logits| {
             if let Some(&next) = chunk.get(position + 1) {
                 result.add(nll(logits, next));
             }
@@ -110,7 +112,7 @@ fn check(model: &dyn ModelRunner, tokens: &[u32], options: &Options) -> Result<(
 fn run_chunk(
     model: &mut dyn ModelRunner,
     ids: &[u32],
-    first: usize,
+    (first, role): (usize, Role),
     score: &mut dyn FnMut(usize, &[f32]),
 ) -> Result<()> {
     let limits = model.limits();
@@ -123,7 +125,8 @@ fn run_chunk(
             let end = ids.len().min(start + limits.max_batch_tokens.min(limits.max_outputs));
             (end, end - start)
         };
-        let rows = single::Rows { ids: &ids[start..end], start: start as u32, role: Role::Prompt };
+        let role = if outputs > 0 { role } else { Role::Prompt };
+        let rows = single::Rows { ids: &ids[start..end], start: start as u32, role };
         let batch = single::batch(model.groups(), &rows, (0..outputs as u32).collect());
         model.forward(&batch)?;
         if outputs > 0 {

@@ -38,7 +38,7 @@ fn steps_of_any_size_give_the_figures_of_whole_chunks() {
         for (max_batch_tokens, max_outputs) in [(64, 64), (5, 5), (64, 1), (7, 3)] {
             let options = LoadOptions { max_batch_tokens, max_outputs, max_sequences: 1, ..OPTIONS };
             let mut model = tiny(name, reference(), &options);
-            let options = Options { context: CONTEXT, chunks: Some(3), bos: Some(BOS) };
+            let options = Options { context: CONTEXT, chunks: Some(3), bos: Some(BOS), role: Role::Prompt };
             let mut seen = vec![];
             let result = measure(&mut model, &tokens, &options, |p| seen.push(p.chunks)).expect("it runs");
             assert_eq!((result.chunks, result.scored, seen.as_slice()), (3, nll.len(), &[1, 2, 3][..]));
@@ -54,7 +54,7 @@ fn steps_of_any_size_give_the_figures_of_whole_chunks() {
 fn what_cannot_be_measured_is_refused() {
     let tokens = testing::tiny_tokens(100, SEED);
     let mut model = tiny("llama", reference(), &OPTIONS);
-    let good = Options { context: CONTEXT, chunks: None, bos: None };
+    let good = Options { context: CONTEXT, chunks: None, bos: None, role: Role::Prompt };
     let result = measure(&mut model, &tokens, &good, |_| {}).expect("it runs");
     assert_eq!(result.chunks, 100 / CONTEXT);
     for (tokens, options) in [

@@ -23,15 +23,16 @@ const MAPS: [(Format, u32); 6] = [
 
 const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
-/// Single maps and whole steps, or one of them by name.
-pub fn run(cuda: &mut Cuda, only: Option<&str>) -> Done {
+/// Single maps and whole steps, or one of them by name, and of decoding steps those of so many rows.
+pub fn run(cuda: &mut Cuda, only: Option<&str>, rows: Option<&str>) -> Done {
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     let maps: &[(Format, u32)] = if wanted("matvec") { &MAPS } else { &[] };
     for &(format, rows) in maps {
         matvec(cuda, format, rows).map_err(text)?;
     }
     if wanted("decode") {
-        for n_rows in [1, 8, 64] {
+        for n_rows in [1, 8, 16, 32, 64].into_iter().filter(|n| rows.is_none_or(|rows| rows == n.to_string()))
+        {
             decode(cuda, MISTRAL, n_rows).map_err(text)?;
             decode(cuda, SMOLLM2, n_rows).map_err(text)?;
         }

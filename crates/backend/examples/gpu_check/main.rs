@@ -1,8 +1,8 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
 //! reference and the CPU, and times maps and whole steps.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode | prefill]] [--nvrtc PATH] [--kernels DIR]`;
-//! without a part, all parts. Exit status 1 when anything is off.
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS] | prefill]] [--nvrtc PATH] [--kernels DIR]
+//! [--bf16]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. Exit status 1 when anything is off.
 
 mod bench;
 mod layers;
@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use quarrel_backend::cuda::{Cuda, CudaOptions};
+use quarrel_backend::gpu::Activations;
 use quarrel_backend::harness::{self, Outcome};
 use quarrel_backend::{Backend, Error};
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--bf16" => options.activations = Activations::Bf16,
             "--nvrtc" => options.nvrtc = args.next().map(Into::into),
             "--kernels" => options.kernel_cache = args.next().map(Into::into),
             _ => words.push(arg),
@@ -55,7 +57,10 @@ fn main() -> ExitCode {
         report("invariance", layers::invariance(&mut cuda));
     }
     if wanted("bench") {
-        report("bench", bench::run(&mut cuda, words.get(1).map(String::as_str)));
+        report(
+            "bench",
+            bench::run(&mut cuda, words.get(1).map(String::as_str), words.get(2).map(String::as_str)),
+        );
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

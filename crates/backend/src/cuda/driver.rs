@@ -10,7 +10,7 @@ use super::CudaOptions;
 use super::cache::KernelCache;
 use super::nvrtc::{self, Nvrtc};
 use crate::gpu::source::{Dialect, Source};
-use crate::gpu::{Runtime, Shape};
+use crate::gpu::{Activations, Runtime, Shape};
 use crate::{Error, Memory, Result};
 
 /// One device and one stream of it.
@@ -19,6 +19,7 @@ pub struct CudaRuntime {
     stream: Arc<CudaStream>,
     arch: u32,
     units: u32,
+    activations: Activations,
     shared_limit: u32,
     nvrtc_path: Option<std::path::PathBuf>,
     cache: KernelCache,
@@ -156,6 +157,7 @@ impl CudaRuntime {
         Ok(Self {
             units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            activations: options.activations,
             cache: KernelCache::new(options.kernel_cache.clone()),
             nvrtc_path: options.nvrtc.clone(),
             context,
@@ -236,6 +238,10 @@ impl Runtime for CudaRuntime {
     fn has_tiles(&self) -> bool {
         // The first with integer matrix instructions of 32 columns.
         self.arch >= 80
+    }
+
+    fn activations(&self) -> Activations {
+        self.activations
     }
 
     fn has_warpgroups(&self) -> bool {
@@ -363,7 +369,9 @@ impl Runtime for CudaRuntime {
             buffers.iter().map(|(b, offset)| b.range(*offset, 0)).collect();
         let mut params: Vec<*mut c_void> = vec![args.as_ptr().cast_mut().cast()];
         params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
-        let mut early = early_launch();
+        let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
+        let mut attributes: Vec<_> =
+            early.into_iter().chain((shape.cluster > 1).then(|| cluster(shape.cluster))).collect();
         let config = sys::CUlaunchConfig {
             gridDimX: shape.groups.0,
             gridDimY: shape.groups.1,
@@ -373,8 +381,8 @@ impl Runtime for CudaRuntime {
             blockDimZ: 1,
             sharedMemBytes: shape.shared,
             hStream: self.stream.cu_stream(),
-            attrs: &mut early,
-            numAttrs: (shape.early && self.arch >= EARLY_LAUNCH_ARCH).into(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
         // SAFETY: the parameters are the kernel's: its arguments, which the
         // driver copies before it returns, and as many pointers as it takes.
@@ -428,6 +436,16 @@ fn early_launch() -> sys::CUlaunchAttribute {
         id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
         pad: [0; 4],
         value,
+    }
+}
+
+/// Blocks that read each other's shared memory.
+fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
+    let dimensions = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { clusterDim: dimensions },
     }
 }
 

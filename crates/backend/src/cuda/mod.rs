@@ -11,13 +11,15 @@ pub use devices::{Device, Driver};
 pub use driver::CudaRuntime;
 
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Activations, Gpu};
 
 /// How to use CUDA.
 #[derive(Debug, Clone, Default)]
 pub struct CudaOptions {
     /// Which device, as the driver counts them.
     pub device: usize,
+    /// What generated rows are multiplied as.
+    pub activations: Activations,
     /// Where compiled kernels are kept; `None` compiles them in each process.
     pub kernel_cache: Option<PathBuf>,
     /// The NVRTC library, where it is not among the system's.

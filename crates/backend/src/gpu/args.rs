@@ -76,6 +76,8 @@ kernel_args! {
         has_norm: u32,
         /// Added to the mean square.
         eps: f32,
+        /// Groups of parts of the columns; each group's sums are added up first.
+        groups: u32,
     }
     /// Up to three linear maps of the same rows, over tiles.
     TileArgs {
@@ -108,6 +110,8 @@ kernel_args! {
         cols: u32,
         /// 1 for the tanh form of GELU, 0 for SiLU.
         gelu_tanh: u32,
+        /// 1 if results are 8-bit integers, as the next map takes them, of one or eight rows.
+        quantises: u32,
     }
     /// A gated activation.
     SwigluArgs {

@@ -8,6 +8,7 @@ use gguf::Format;
 
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
+use super::runtime::Activations;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
@@ -61,6 +62,8 @@ pub(crate) struct Launch {
     pub shared: u32,
     /// Whether the kernel waits itself for the launches before it.
     pub early: bool,
+    /// Threadgroups in a row that read each other's memory.
+    pub cluster: u32,
     /// The cache group whose batches of generated rows it is for, one at a time.
     pub batches: Option<usize>,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
@@ -74,6 +77,8 @@ pub(crate) struct Device {
     pub name: &'static str,
     /// Whether kernels over tiles are to be used.
     pub has_tiles: bool,
+    /// As [`Runtime::activations`](super::Runtime::activations).
+    pub activations: Activations,
     /// As [`Runtime::has_warpgroups`](super::Runtime::has_warpgroups).
     pub has_warpgroups: bool,
     /// As [`Runtime::units`](super::Runtime::units).
@@ -88,6 +93,7 @@ impl Device {
         Self {
             name: runtime.name(),
             has_tiles: runtime.has_tiles(),
+            activations: runtime.activations(),
             has_warpgroups: runtime.has_warpgroups(),
             units: runtime.units(),
             shared_limit: runtime.shared_limit(),
@@ -282,6 +288,7 @@ impl<'a> Lowering<'a> {
             buffers: [&[Argument::Inputs], buffers].concat(),
             shared: 0,
             early: false,
+            cluster: 1,
             batches: None,
             embeds: false,
         });

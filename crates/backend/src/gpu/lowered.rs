@@ -99,8 +99,8 @@ impl<R: Runtime> Lowered<R> {
         if groups.1 == 0 {
             return Ok(());
         }
-        let Launch { shared, early, .. } = *launch;
-        let shape = Shape { groups, threads: launch.grid.threads, shared, early };
+        let Launch { shared, early, cluster, .. } = *launch;
+        let shape = Shape { groups, threads: launch.grid.threads, shared, early, cluster };
         runtime.launch(kernel, shape, &launch.args, &buffers)
     }
 }

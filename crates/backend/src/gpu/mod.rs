@@ -35,7 +35,7 @@ pub(crate) mod tiles;
 use std::collections::{HashMap, VecDeque};
 
 pub use formats::{support, support_with_tiles};
-pub use runtime::{Groups, Runtime, Shape};
+pub use runtime::{Activations, Groups, Runtime, Shape};
 
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};

@@ -21,6 +21,20 @@ pub struct Shape {
     /// Whether it may begin before the launch before it has ended: the kernel waits itself
     /// before it reads what others of the step write.
     pub early: bool,
+    /// Threadgroups in a row that run together and read each other's threadgroup memory; more
+    /// than one only where there are warpgroups.
+    pub cluster: u32,
+}
+
+/// What generated rows are multiplied as where weights are in tiles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// As 8-bit integers in blocks of 32, exactly with the integers of weights; with weights in
+    /// bfloat16 as f32.
+    #[default]
+    Int8,
+    /// As bfloat16, with weights rounded to it.
+    Bf16,
 }
 
 /// A device with its own memory and one queue, on which work is done in order.
@@ -43,6 +57,11 @@ pub trait Runtime: Send {
     /// Whether the kernels over tiles of weights run here (`gpu/tiles/`).
     fn has_tiles(&self) -> bool {
         false
+    }
+
+    /// What generated rows are multiplied as there.
+    fn activations(&self) -> Activations {
+        Activations::default()
     }
 
     /// Whether there are matrix instructions of four SIMD-groups together, which take

@@ -69,6 +69,8 @@ sources! {
     GENERATED_LINEAR = "generated_linear" in "tiles": cuda;
     PROMPT_GATED = "prompt_gated" in "tiles": cuda;
     PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
+    ROUNDED_GATED = "rounded_gated" in "tiles": cuda;
+    ROUNDED_LINEAR = "rounded_linear" in "tiles": cuda;
 }
 
 /// Headers that sources include, by the name they are included by.
@@ -93,10 +95,13 @@ const HEADERS: &[(&str, &str)] = &[
     ("maps.h", include_str!("tiles/maps.h")),
     ("matrix.h", include_str!("tiles/matrix.h")),
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
+    ("parts.h", include_str!("tiles/parts.h")),
     ("packings.h", include_str!("tiles/packings.h")),
     ("prompt_linear.h", include_str!("tiles/prompt_linear.h")),
     ("prompt_product.h", include_str!("tiles/prompt_product.h")),
+    ("rounded.h", include_str!("tiles/rounded.h")),
     ("prompt_x.h", include_str!("tiles/prompt_x.h")),
+    ("split_tiles.h", include_str!("tiles/split_tiles.h")),
     ("tiles.h", include_str!("tiles/tiles.h")),
     ("ring.h", include_str!("tiles/ring.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),

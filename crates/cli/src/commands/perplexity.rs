@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use backend::Role;
 use model::ModelRunner;
 use model::perplexity::{Options, measure};
 use serde_json::json;
@@ -25,7 +26,9 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
     let tokenizer = &opened.tokenizer;
     let tokens = tokenizer.encode(&text, Encode { add_special: true, parse_special: false });
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-    let options = Options { context: context as usize, chunks: args.chunks.map(|n| n as usize), bos };
+    let role = if args.as_reply { Role::Generated } else { Role::Prompt };
+    let chunks = args.chunks.map(|n| n as usize);
+    let options = Options { context: context as usize, chunks, bos, role };
     if !args.json {
         output::say(&format!("{} · {} · {} tokens", opened.name, runner.description(), tokens.len()));
     }

@@ -18,7 +18,7 @@ use crate::{environment, loading, output};
 pub fn run(args: ServeArgs) -> Result<()> {
     loading::check(&args.load)?;
     let address = address(&args.network)?;
-    let device = device::choose(&args.load)?;
+    let device = device::choose(&args.load, args.parallel.into())?;
     let config = config(&args, &device)?;
     let insecure = args.network.insecure;
     let _telemetry = telemetry::start(args.network.log_format, args.network.otlp.as_deref())?;

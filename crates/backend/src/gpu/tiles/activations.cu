@@ -12,5 +12,6 @@
     }
 
 CONVERSION(quantise_rows, Quantise, uchar, n_tiles)
-CONVERSION(split_rows, Split, uchar, n_tiles)
+CONVERSION(split_rows, Split<3>, uchar, n_tiles)
+CONVERSION(round_generated_rows, Split<1>, uchar, n_tiles)
 CONVERSION(round_rows, Round, ushort, x_rows)

@@ -1,8 +1,8 @@
 // Rows of activations as the kernels over tiles take them; one threadgroup a row.
 //
 // Generated rows meet weights of integers as 8-bit integers (`Quantise`), and
-// those of bfloat16 as three bfloat16 that add up to the float (`Split`).
-// Eight rows stand together in the order of a matrix instruction's second
+// those of bfloat16 as three bfloat16 that add up to the float (`Split<3>`); or
+// all weights as one bfloat16 (`Split<1>`). Eight rows stand together in the order of a matrix instruction's second
 // operand: of each 64 columns, lane 4 g + t has those of row g from 4 t on.
 // Prompt rows are one bfloat16 for each float (`Round`).
 #ifndef QUARREL_ACTIVATIONS_H
@@ -17,7 +17,6 @@
 #define QUANTISED_BYTES 640
 // Bytes of 64 columns of eight rows in bfloat16, once for each part.
 #define SPLIT_BYTES 1024
-#define SPLIT_PARTS 3
 
 FN uchar *place_of(uchar *out, uint row, uint col, uint n_tiles, uint tile_bytes) {
     return out + (ulong(row / 8) * n_tiles + col / 64) * tile_bytes;
@@ -42,6 +41,24 @@ struct Rounded {
     }
 };
 
+// A block of 32 columns of row `g` of a tile, of which each of 16 lanes has one of the first
+// half and one of the second, as `Rounded` would round it.
+template <bool SINGLE> FN void quantise_pair(uchar *tile, uint g, uint block, float first, float second) {
+    const uint lane = threadIdx.x % 16, group = 0xffffu << (threadIdx.x & 16);
+    float m = larger_or_nan(fabsf(first), fabsf(second));
+    for (uint i = 1; i < 16; i *= 2) m = larger_or_nan(m, __shfl_xor_sync(group, m, i));
+    const float inverse = m > 0 ? 127.0f / m : m;
+    const int q0 = __float2int_rn(first * inverse), q1 = __float2int_rn(second * inverse);
+    int total = q0 + q1;
+    for (uint i = 1; i < 16; i *= 2) total += __shfl_xor_sync(group, total, i);
+    uchar *words = tile + 4 * (4 * ((SINGLE ? 0 : 4 * g) + lane / 4) + 2 * block) + lane % 4;
+    words[0] = uchar(q0), words[4] = uchar(q1);
+    if (lane > 0) return;
+    const float d = m / 127.0f;
+    float *scales = (float *)(tile + (SINGLE ? 64 : 512)) + (SINGLE ? 0 : g / 2 * 4) + block * 2 + (SINGLE ? 0 : g % 2);
+    scales[0] = d, scales[SINGLE ? 4 : 16] = d * float(total);
+}
+
 struct Quantise {
     uchar *out;
     uint n_tiles;
@@ -58,12 +75,12 @@ struct Quantise {
     }
 };
 
-// Four floats, each as the sum of three bfloat16, which hold all of its bits.
-struct Parts {
-    uint2 pairs[SPLIT_PARTS];
+// Four floats, each as the sum of N bfloat16; three hold all of its bits.
+template <uint N> struct Parts {
+    uint2 pairs[N];
     MEMBER Parts(float4 v) {
         UNROLL
-        for (uint part = 0; part < SPLIT_PARTS; part++) {
+        for (uint part = 0; part < N; part++) {
             const uint low = pack_bf16(v.x, v.y), high = pack_bf16(v.z, v.w);
             pairs[part] = make_uint2(low, high);
             v.x -= bfloat_to_float(low & 0xffff), v.y -= bfloat_to_float(low >> 16);
@@ -72,16 +89,16 @@ struct Parts {
     }
 };
 
-struct Split {
+template <uint N> struct Split {
     uchar *out;
     uint n_tiles;
     MEMBER void operator()(uint row, uint col, float4 v) const {
-        uchar *tile = place_of(out, row, col, n_tiles, SPLIT_PARTS * SPLIT_BYTES);
+        uchar *tile = place_of(out, row, col, n_tiles, N * SPLIT_BYTES);
         const uint lane = 4 * (row % 8) + col % 16 / 4;
-        const Parts three(v);
+        const Parts<N> parts(v);
         UNROLL
-        for (uint part = 0; part < SPLIT_PARTS; part++) {
-            *(uint2 *)(tile + part * SPLIT_BYTES + 8 * (32 * (col / 16 % 4) + lane)) = three.pairs[part];
+        for (uint part = 0; part < N; part++) {
+            *(uint2 *)(tile + part * SPLIT_BYTES + 8 * (32 * (col / 16 % 4) + lane)) = parts.pairs[part];
         }
     }
 };

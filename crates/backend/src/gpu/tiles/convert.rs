@@ -4,7 +4,8 @@ use super::packing::{Packing, TILE_COLS};
 use crate::Result;
 use crate::gpu::args::TileShape;
 use crate::gpu::inputs::{Layout, RowsOf};
-use crate::gpu::lower::{Argument, Grid, Lowering};
+use crate::gpu::lower::{Argument, Device, Grid, Lowering};
+use crate::gpu::runtime::Activations;
 use crate::gpu::source::ACTIVATIONS;
 use crate::kernels::rms_norm::Norm;
 
@@ -23,15 +24,26 @@ pub(crate) enum Form {
     Split,
     /// One bfloat16.
     Rounded,
+    /// One bfloat16, as prompts' kernels take it.
+    Prompt,
 }
 
 impl Form {
     /// What weights of a packing are multiplied with.
-    pub fn of(packing: Packing, rows: RowsOf) -> Self {
-        match (rows, packing) {
-            (RowsOf::Prompts, _) => Self::Rounded,
-            (_, Packing::P16) => Self::Split,
-            _ => Self::Quantised,
+    pub fn of(device: &Device, packing: Packing, rows: RowsOf) -> Self {
+        match (rows, device.activations, packing) {
+            (RowsOf::Prompts, ..) => Self::Prompt,
+            (_, Activations::Bf16, _) => Self::Rounded,
+            (_, Activations::Int8, Packing::P16) => Self::Split,
+            (_, Activations::Int8, _) => Self::Quantised,
+        }
+    }
+
+    /// What sources of generated rows' kernels are compiled with for it.
+    pub fn definitions(self) -> &'static str {
+        match self {
+            Self::Rounded => "#define BF16_ACTIVATIONS\n",
+            _ => "",
         }
     }
 
@@ -39,7 +51,8 @@ impl Form {
         match self {
             Self::Quantised => "quantise_rows",
             Self::Split => "split_rows",
-            Self::Rounded => "round_rows",
+            Self::Rounded => "round_generated_rows",
+            Self::Prompt => "round_rows",
         }
     }
 
@@ -49,7 +62,7 @@ impl Form {
         let tile = match self {
             Self::Quantised => 640,
             Self::Split => 3 * 1024,
-            Self::Rounded => 1024,
+            Self::Rounded | Self::Prompt => 1024,
         };
         rows.div_ceil(8).checked_mul(n_tiles)?.checked_mul(tile)
     }
@@ -81,6 +94,7 @@ impl Input {
             gather_at: if self.gather { lowering.layout.outputs } else { 0 },
             has_norm: self.norm.is_some().into(),
             eps: self.norm.map_or(0.0, |norm| norm.eps),
+            groups: 1,
         })
     }
 

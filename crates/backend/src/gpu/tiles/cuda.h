@@ -35,6 +35,18 @@ FN uint pack_bf16(float low, float high) {
 #endif
 }
 
+// a * b + c of two pairs of bfloat16, rounded once.
+FN uint fma_bf16(uint a, uint b, uint c) {
+#if __CUDA_ARCH__ >= 800
+    uint pair;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+#else
+    asm volatile("trap;");
+    return 0;
+#endif
+}
+
 // NaN if either is.
 FN float larger_or_nan(float a, float b) {
 #if __CUDA_ARCH__ >= 800

@@ -21,18 +21,18 @@ template <typename T, bool SINGLE> struct FewRows {
 };
 
 // The weights of this SIMD-group's part of one band after the other. `Weights`
-// says where a block's band begins, and null behind the last.
+// says where a block's nth band begins, and null behind the last.
 template <typename F, typename Weights> struct Stream {
     typename F::Ring ring;
     Weights weights;
     Part part;
     const uchar *next;
-    uint block, tile, asked;
+    uint nth, tile, asked;
 
     MEMBER Stream(uchar *memory, Weights weights, uint n_tiles)
-        : weights(weights), part(n_tiles), block(blockIdx.x), tile(0), asked(0) {
+        : weights(weights), part(n_tiles), nth(0), tile(0), asked(0) {
         ring.begin(memory);
-        next = part.n > 0 ? weights.at(block) : 0;
+        next = part.n > 0 ? weights.at(0) : 0;
         for (uint i = 0; i < SLOTS; i++) ask();
     }
 
@@ -41,7 +41,7 @@ template <typename F, typename Weights> struct Stream {
             const uint tiles = min(uint(F::CHUNK), part.n - tile);
             ring.copy_together(asked, next + ulong(part.first + tile) * F::Tile::BYTES, tiles * F::Tile::BYTES);
             tile += tiles;
-            if (tile == part.n) tile = 0, block += gridDim.x, next = weights.at(block);
+            if (tile == part.n) tile = 0, next = weights.at(++nth);
         }
         ring.close();
         asked++;
@@ -55,6 +55,16 @@ template <typename F> struct ConvertedRows {
         const uint bytes = shape.n_tiles * F::Rows::BYTES;
         const uchar *from = x + ulong(blockIdx.y) * bytes;
         for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * blockDim.x) *(uint4 *)(to + i) = load_quad(from + i);
+    }
+};
+
+// A single row, as a kernel before left it.
+template <typename F> struct ConvertedRow {
+    const uchar *x;
+    MEMBER void fetch(const uint *, const TileShape &shape, uchar *to) const {
+        for (uint i = 16 * threadIdx.x; i < shape.n_tiles * F::Rows::SHARED_BYTES; i += 16 * blockDim.x) {
+            *(uint4 *)(to + i) = load_quad(x + i);
+        }
     }
 };
 
@@ -86,10 +96,9 @@ FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint
     }
 }
 
-// Does the blocks' bands; `write(sums, block, rows)` takes the sums of each.
+// Does the block's bands; `write(sums, nth, rows)` takes the sums of each.
 template <typename F, typename Input, typename Weights, typename Write>
-FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, uint n_blocks,
-                     const Write &write) {
+FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write) {
     const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = blockDim.x / 32;
     float *sums = (float *)(shared_memory + simdgroups * F::Ring::BYTES);
     uchar *rows = (uchar *)(sums + 2 * simdgroups * F::SUMS);
@@ -101,8 +110,8 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
     if (here.n > 0) input.fetch(inputs, shape, rows);
     group_barrier();
     rows += stream.part.first * F::Rows::SHARED_BYTES;
-    uint piece = 0, turn = 0;
-    for (uint block = blockIdx.x; block < n_blocks; block += gridDim.x, turn ^= 1) {
+    uint piece = 0;
+    for (uint nth = 0; weights.at(nth); nth++) {
         float acc[1][4] = {};
         for (uint tile = 0; tile < stream.part.n; tile += F::CHUNK, piece++) {
             const uchar *slot = stream.ring.wait(piece);
@@ -114,10 +123,10 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
             stream.ask();
         }
         // Two sets of sums in turn: one is written while the other may still be read.
-        float *set = sums + turn * simdgroups * F::SUMS;
+        float *set = sums + nth % 2 * simdgroups * F::SUMS;
         leave_sums<1>(set + simdgroup * F::SUMS, acc);
         group_barrier();
-        write(set, block, here);
+        write(set, nth, here);
     }
 }
 
@@ -125,7 +134,9 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
 template <typename F> struct MapWeights {
     const TileArgs &args;
     const Outputs &outputs;
-    MEMBER const uchar *at(uint block) const {
+    static MEMBER uint block(uint nth) { return blockIdx.x + nth * gridDim.x; }
+    MEMBER const uchar *at(uint nth) const {
+        const uint block = MapWeights::block(nth);
         if (block >= args.n_blocks) return 0;
         const Output output(args, outputs, block, 1);
         return output.weight + ulong(output.band) * args.shape.n_tiles * F::Tile::BYTES;
@@ -135,35 +146,54 @@ template <typename F> struct MapWeights {
 template <typename F, bool ADD> struct WriteMap {
     const TileArgs &args;
     const Outputs &outputs;
-    MEMBER void operator()(const float *sums, uint block, BlockRows rows) const {
+    MEMBER void operator()(const float *sums, uint nth, BlockRows rows) const {
         if (threadIdx.x >= 16 * rows.n) return;
-        const Output output(args, outputs, block, 1);
+        const Output output(args, outputs, MapWeights<F>::block(nth), 1);
         const uint at = threadIdx.x % 16, r = threadIdx.x / 16, o = 16 * output.band + at;
-        if (o < output.cols) output.write<ADD>(args, rows.first + r, o, F::Tile::unit() * sum_of<1>(sums, at, r));
+        if (o < output.cols) output.write<ADD>(args, rows.first + r, o, F::Tile::unit() * sum_of<1>(sums, at, r, F::Tile::groups(args.shape)));
     }
 };
 
-// The second eight SIMD-groups do the bands of the second weight.
+// The second eight SIMD-groups do the bands of the second weight. Where results are quantised
+// bands are done in pairs, which make up a block of 32 columns.
 template <typename F> struct GatedWeights {
     const GatedArgs &args;
     const uchar *gate, *up;
-    MEMBER const uchar *at(uint block) const {
-        if (16 * block >= args.cols) return 0;
-        return (threadIdx.x / 32 < PARTS ? gate : up) + ulong(block) * args.shape.n_tiles * F::Tile::BYTES;
+    static MEMBER uint band(const GatedArgs &args, uint nth) {
+        return args.quantises ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
+    }
+    MEMBER const uchar *at(uint nth) const {
+        const uint band = GatedWeights::band(args, nth);
+        if (16 * band >= args.cols) return 0;
+        return (threadIdx.x / 32 < PARTS ? gate : up) + ulong(band) * args.shape.n_tiles * F::Tile::BYTES;
     }
 };
 
-// `out = act(gate) * up`
+// `out = act(gate) * up`, as floats or as the next map takes them.
 template <typename F> struct WriteGated {
     const GatedArgs &args;
-    float *out;
-    MEMBER void operator()(const float *sums, uint block, BlockRows rows) const {
+    uchar *out;
+    // That of the first band of a pair.
+    float first;
+    MEMBER WriteGated(const GatedArgs &args, uchar *out) : args(args), out(out), first(0) {}
+
+    MEMBER void operator()(const float *sums, uint nth, BlockRows rows) {
         if (threadIdx.x >= 16 * rows.n) return;
-        const uint at = threadIdx.x % 16, r = threadIdx.x / 16, o = 16 * block + at;
-        if (o >= args.cols) return;
+        const uint at = threadIdx.x % 16, r = threadIdx.x / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
+        const uint groups = F::Tile::groups(args.shape);
         const float unit = F::Tile::unit();
-        const float g = unit * sum_of<1>(sums, at, r), u = unit * sum_of<1>(sums + PARTS * F::SUMS, at, r);
-        out[ulong(rows.first + r) * args.cols + o] = activate(g, args.gelu_tanh) * u;
+        const float g = unit * sum_of<1>(sums, at, r, groups);
+        const float u = unit * sum_of<1>(sums + PARTS * F::SUMS, at, r, groups);
+        const float value = activate(g, args.gelu_tanh) * u;
+        if (!args.quantises) {
+            if (o < args.cols) ((float *)out)[ulong(rows.first + r) * args.cols + o] = value;
+        } else if (nth % 2 == 0) {
+            first = value;
+        } else {
+            const uint n_tiles = args.cols / 64, tile_bytes = QuantisedRows<F::MOST == 1>::SHARED_BYTES;
+            uchar *tile = out + (ulong(blockIdx.y) * n_tiles + band / 4) * tile_bytes;
+            quantise_pair<F::MOST == 1>(tile, r, band / 2 % 2, first, value);
+        }
     }
 };
 

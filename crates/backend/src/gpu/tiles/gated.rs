@@ -1,16 +1,16 @@
 //! Gate, up and activation in one launch for each role, where nobody else reads gate and up.
 
 use super::convert::{Form, Input};
-use super::kernel::{Kernel, MapShape};
+use super::kernel::{Kernel, Kind, MapShape};
 use super::linear::{self, Maps};
 use super::packing::{Packing, TILE_COLS};
 use super::prompts;
 use crate::check::Access;
-use crate::gpu::args::GatedArgs;
+use crate::gpu::args::{GatedArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED, Source};
+use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED, ROUNDED_GATED};
 use crate::kernels::linear_add;
 use crate::kernels::norm_linear::NormLinear;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
@@ -54,7 +54,8 @@ impl<'a> Gated<'a> {
         let n_tiles = u32::try_from(lowering.desc(maps.x).cols.div_ceil(TILE_COLS)).ok()?;
         let shape = MapShape { packing, n_tiles, maps: 2, bands: BANDS };
         let rows = RowsOf::roles(lowering.desc(op.gate).rows)[0];
-        let kernel = Kernel::generated(lowering, rows, shape)?;
+        let outs = u32::try_from(lowering.desc(op.gate).cols).ok()?;
+        let kernel = Kernel::generated(lowering, rows, shape, &[outs])?;
         let input = Input {
             x: lowering.buffer(maps.x),
             cols: lowering.desc(maps.x).cols,
@@ -93,50 +94,82 @@ impl<'a> Gated<'a> {
     ) -> Result<()> {
         let cols = lowering.desc(self.op.gate).cols;
         let packing = self.shape.packing;
-        let (source, kernel) = match rows {
+        let kernel = match rows {
             RowsOf::Prompts => {
-                let outs = lowering.u32(cols)?;
-                (&PROMPT_GATED, Kernel::prompts(lowering, packing, prompts::GATED_BANDS, &[outs]))
+                Kernel::prompts(lowering, packing, prompts::GATED_BANDS, &[lowering.u32(cols)?])
             }
-            _ => (&GENERATED_GATED, self.kernel),
+            _ => self.kernel,
         };
         let (mut buffers, end) = if kernel.converts() {
             (self.input.plain().to_vec(), skip)
         } else {
-            let (x, end) = self.input.convert(lowering, rows, Form::of(packing, rows), skip)?;
+            let (x, end) = self.input.convert(lowering, rows, kernel.form(lowering, packing), skip)?;
             (vec![x], end)
         };
+        let form = self.results(lowering, down, rows, kernel)?;
         let most = rows.most(lowering.bucket);
-        let bytes = match rows {
-            RowsOf::Prompts => Form::Rounded.bytes(most, cols.div_ceil(TILE_COLS)),
-            _ => most.checked_mul(cols).and_then(|n| n.checked_mul(4)),
+        let bytes = match form {
+            Some(form) => form.bytes(most, cols.div_ceil(TILE_COLS)),
+            None => most.checked_mul(cols).and_then(|n| n.checked_mul(4)),
         };
         let (out, end) = lowering.scratch_bytes(end, bytes)?;
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
-        self.multiply(lowering, rows, (source, kernel), &buffers)?;
+        self.multiply(lowering, rows, (kernel, form), &buffers)?;
         let next = Input { x: out, cols, norm: None, gather: false };
-        let converted = (rows == RowsOf::Prompts).then_some(out);
-        down.launch_rows(lowering, &next, rows, end, converted)
+        down.launch_rows(lowering, &next, rows, end, form.map(|_| out))
+    }
+
+    /// The form in which the kernel leaves what the next map takes; `None` for floats.
+    fn results(
+        &self,
+        lowering: &Lowering<'_>,
+        down: &Maps<'_>,
+        rows: RowsOf,
+        kernel: Kernel,
+    ) -> Result<Option<Form>> {
+        if kernel.kind != Kind::Generated {
+            return Ok(Some(Form::Prompt));
+        }
+        let cols = lowering.desc(self.op.gate).cols;
+        let next = Input { x: Argument::Inputs, cols, norm: None, gather: false };
+        let wanted = down.quantised_rows(lowering, &next, rows)?;
+        // One row lies in memory otherwise than several.
+        let fits = wanted.is_some_and(|rows| (rows == 1) == (kernel.rows_each == 1));
+        let n_bands = kernel.blocks(lowering.u32(cols)?);
+        let groups = kernel.groups(&lowering.device, n_bands);
+        // Pairs of bands must not leave some threadgroups with more to do than single ones would.
+        let is_even = 2 * n_bands.div_ceil(2).div_ceil(groups) <= n_bands.div_ceil(groups);
+        let quantises = fits && is_even && kernel.rows_each <= 8 && cols.is_multiple_of(TILE_COLS);
+        Ok(quantises.then_some(Form::Quantised))
     }
 
     fn multiply(
         &self,
         lowering: &mut Lowering<'_>,
         rows: RowsOf,
-        (source, kernel): (&'static Source, Kernel),
+        (kernel, form): (Kernel, Option<Form>),
         buffers: &[Argument],
     ) -> Result<()> {
         let args = GatedArgs {
-            shape: self.input.shape(lowering, rows)?,
+            shape: TileShape { groups: kernel.part_groups, ..self.input.shape(lowering, rows)? },
             cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
+            quantises: (form == Some(Form::Quantised)).into(),
         };
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));
         let grid = Grid { x: x_groups, rows, rows_each, threads };
+        let definitions = kernel.form(lowering, self.shape.packing).definitions();
+        let source = match kernel.kind {
+            Kind::Generated => &GENERATED_GATED,
+            Kind::Rounded => &ROUNDED_GATED,
+            Kind::Prompt => &PROMPT_GATED,
+        };
         let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
         let launch = lowering.launch_for(source, name, grid, args, buffers);
+        launch.definitions += definitions;
         launch.early = true;
+        launch.cluster = kernel.cluster();
         launch.shared = shared;
         Ok(())
     }

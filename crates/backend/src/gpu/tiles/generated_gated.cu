@@ -6,20 +6,20 @@
 #define FEW_BODY(TILE, SINGLE, INPUT)                 \
     typedef FewRows<TILE, SINGLE> F;                  \
     const GatedWeights<F> weights = {args, gate, up}; \
-    const WriteGated<F> write = {args, out};          \
-    multiply_few<F>(inputs, args.shape, INPUT, weights, (args.cols + 15) / 16, write);
+    const WriteGated<F> write(args, out);             \
+    multiply_few<F>(inputs, args.shape, INPUT, weights, write);
 
 // Several blocks must find room on a multiprocessor for weights to keep coming.
 #define ONE_KERNEL(NAME, TILE)                                                            \
     extern "C" __global__ void __launch_bounds__(512, 2)                                  \
         NAME(const GatedArgs args, const uint *inputs, const float *x, const float *norm, \
-             const uchar *gate, const uchar *up, float *out) {                            \
+             const uchar *gate, const uchar *up, uchar *out) {                            \
         FEW_BODY(TILE, true, (PlainRow<F>{x, norm}))                                      \
     }
 #define FEW_KERNEL(NAME, TILE)                                                                             \
     extern "C" __global__ void __launch_bounds__(512)                                                      \
         NAME(const GatedArgs args, const uint *inputs, const uchar *x, const uchar *gate, const uchar *up, \
-             float *out) {                                                                                 \
+             uchar *out) {                                                                                 \
         FEW_BODY(TILE, false, ConvertedRows<F>{x})                                                         \
     }
 #define MANY_KERNEL(NAME, TILE, ROWS)                                                                      \
@@ -30,11 +30,11 @@
     }
 
 #define GATED_KERNELS_OF(OP, TILE, NAME)    \
-    ONE_KERNEL(OP##_##NAME##_1, TILE)       \
-    FEW_KERNEL(OP##_##NAME##_8, TILE)       \
-    MANY_KERNEL(OP##_##NAME##_16, TILE, 16) \
-    MANY_KERNEL(OP##_##NAME##_32, TILE, 32) \
-    MANY_KERNEL(OP##_##NAME##_64, TILE, 64)
+    ONE_KERNEL(OP##_##NAME##_1, TILE_OF(TILE))       \
+    FEW_KERNEL(OP##_##NAME##_8, TILE_OF(TILE))       \
+    MANY_KERNEL(OP##_##NAME##_16, TILE_OF(TILE), 16) \
+    MANY_KERNEL(OP##_##NAME##_32, TILE_OF(TILE), 32) \
+    MANY_KERNEL(OP##_##NAME##_64, TILE_OF(TILE), 64)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(GATED_KERNELS_OF, generated_gated)

@@ -8,13 +8,18 @@
     typedef FewRows<TILE, SINGLE> F;                \
     const MapWeights<F> weights = {args, outputs};  \
     const WriteMap<F, ADD> write = {args, outputs}; \
-    multiply_few<F>(inputs, args.shape, INPUT, weights, args.n_blocks, write);
+    multiply_few<F>(inputs, args.shape, INPUT, weights, write);
 
 // Several blocks must find room on a multiprocessor for weights to keep coming.
 #define ONE_KERNEL(NAME, TILE, ADD)                                                                             \
     extern "C" __global__ void __launch_bounds__(256, 4) NAME(const TileArgs args, const uint *inputs,          \
                                                            const float *x, const float *norm, MAP_PARAMETERS) { \
         FEW_BODY(TILE, true, ADD, (PlainRow<F>{x, norm}))                                                       \
+    }
+#define CONVERTED_KERNEL(NAME, TILE, ADD)                                               \
+    extern "C" __global__ void __launch_bounds__(256, 4)                                \
+        NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) { \
+        FEW_BODY(TILE, true, ADD, ConvertedRow<F>{x})                                   \
     }
 #define FEW_KERNEL(NAME, TILE, ADD)                                                     \
     extern "C" __global__ void __launch_bounds__(256)                                   \
@@ -30,14 +35,15 @@
 
 #define MAP_KERNELS(NAME, TILE, ADD)      \
     ONE_KERNEL(NAME##_1, TILE, ADD)       \
+    CONVERTED_KERNEL(NAME##_1c, TILE, ADD) \
     FEW_KERNEL(NAME##_8, TILE, ADD)       \
     MANY_KERNEL(NAME##_16, TILE, 16, ADD) \
     MANY_KERNEL(NAME##_32, TILE, 32, ADD) \
     MANY_KERNEL(NAME##_64, TILE, 64, ADD)
 
 #define GENERATED_KERNELS_OF(OP, TILE, NAME)      \
-    MAP_KERNELS(OP##_##NAME##_store, TILE, false) \
-    MAP_KERNELS(OP##_##NAME##_add, TILE, true)
+    MAP_KERNELS(OP##_##NAME##_store, TILE_OF(TILE), false) \
+    MAP_KERNELS(OP##_##NAME##_add, TILE_OF(TILE), true)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(GENERATED_KERNELS_OF, generated_linear)

@@ -7,25 +7,20 @@
 
 #include "activate.h"
 #include "maps.h"
+#include "parts.h"
 #include "ring.h"
 #include "tiles.h"
 
-#define PARTS 8
+// What stands for a packing: with activations in bfloat16, if that is asked for.
+#ifdef BF16_ACTIVATIONS
+#define TILE_OF(PACKING) RoundedTile<fragments::PACKING>
+#else
+#define TILE_OF(PACKING) PACKING
+#endif
+
 #define SLOTS 2
 // Distance between rows of sums in shared memory, without bank conflicts.
 #define SUMS_STRIDE 20
-
-extern __shared__ __align__(128) uchar shared_memory[];
-
-// What a block does: rows from `first` on, and how many of them there are.
-struct BlockRows {
-    uint first, n;
-    MEMBER BlockRows(const uint *inputs, const TileShape &shape, uint most) {
-        const uint start = inputs[shape.first_at], n_rows = inputs[shape.end_at] - start, row = blockIdx.y * most;
-        first = start + row;
-        n = row >= n_rows ? 0 : min(most, n_rows - row);
-    }
-};
 
 // The columns, in tiles, that this SIMD-group takes.
 struct Part {
@@ -46,12 +41,13 @@ template <uint BANDS> FN void leave_sums(float *sums, const float (&acc)[BANDS][
     }
 }
 
-// The sum of all parts, for output `o` of the bands and row `r` of eight.
-template <uint BANDS> FN float sum_of(const float *sums, uint o, uint r) {
-    float sum = 0;
+// The sum of all parts, those of each group first, for output `o` of the bands and row `r` of eight.
+template <uint BANDS> FN float sum_of(const float *sums, uint o, uint r, uint groups) {
+    float sum = 0, group = 0;
     UNROLL
     for (uint part = 0; part < PARTS; part++) {
-        sum += sums[(8 * (BANDS * part + o / 16) + r) * SUMS_STRIDE + o % 16];
+        group += sums[(8 * (BANDS * part + o / 16) + r) * SUMS_STRIDE + o % 16];
+        if ((part + 1) % (PARTS / groups) == 0) sum += group, group = 0;
     }
     return sum;
 }

@@ -2,6 +2,7 @@
 
 use super::convert::Form;
 use super::packing::{Packing, TILE_ROWS};
+use super::rounded;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Device, Lowering};
 
@@ -17,9 +18,21 @@ const RESERVED: u32 = 1152;
 /// Blocks of a processor beyond which more do not help.
 const MOST_BLOCKS: u32 = 4;
 
+/// Which of the kernels over tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Of `generated_*.cu`, by instructions of one SIMD-group.
+    Generated,
+    /// Of `rounded_*.cu`, by warpgroups.
+    Rounded,
+    /// Of `prompt_*.cu`.
+    Prompt,
+}
+
 /// A kernel's sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kernel {
+    pub kind: Kind,
     /// Rows a threadgroup does, which is in the kernel's name.
     pub rows_each: u32,
     /// Bands of 16 outputs that a block does at once.
@@ -28,6 +41,8 @@ pub(crate) struct Kernel {
     pub threads: u32,
     /// Bytes of threadgroup memory.
     pub shared: u32,
+    /// Groups in which a map's parts are added up.
+    pub part_groups: u32,
 }
 
 /// A map as far as its kernel depends on it.
@@ -43,30 +58,51 @@ pub(crate) struct MapShape {
 }
 
 impl Kernel {
-    /// That for as many generated rows as the bucket allows; `None` where the device lacks memory.
-    pub fn generated(lowering: &Lowering<'_>, rows: RowsOf, shape: MapShape) -> Option<Self> {
+    /// That for as many generated rows as the bucket allows, in a launch of maps of so many
+    /// outputs each; `None` where the device lacks memory.
+    pub fn generated(lowering: &Lowering<'_>, rows: RowsOf, shape: MapShape, outs: &[u32]) -> Option<Self> {
+        let device = &lowering.device;
         let most = rows.most(lowering.bucket);
-        let sizes = match Form::of(shape.packing, rows) {
+        let part_groups = rounded::part_groups(device, shape.maps, outs);
+        let form = Form::of(device, shape.packing, rows);
+        if form == Form::Rounded && device.has_warpgroups && most > 1 {
+            return Some(Self::rounded(most, shape, part_groups));
+        }
+        let sizes = match form {
             // Three parts of 16 rows and more leave no memory for weights.
             Form::Split => &[1, 8][..],
             _ => &[1, 8, 16, 32, 64],
         };
-        let fits = |&&rows: &&u32| {
-            Self::shared(shape, rows).saturating_add(RESERVED) <= lowering.device.shared_limit
-        };
+        let fits =
+            |&&rows: &&u32| Self::shared(form, shape, rows).saturating_add(RESERVED) <= device.shared_limit;
         let usable = || sizes.iter().filter(fits);
         let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().next_back())?;
         Some(Self {
+            kind: Kind::Generated,
             rows_each,
             bands: if rows_each <= 8 { 1 } else { shape.bands },
             threads: 32 * PARTS * shape.maps,
-            shared: Self::shared(shape, rows_each),
+            shared: Self::shared(form, shape, rows_each),
+            part_groups,
         })
     }
 
     /// Whether it reads its row as it is, and converts it.
     pub fn converts(&self) -> bool {
         self.rows_each == 1
+    }
+
+    /// What it takes of the rows, which are a weight's of `packing` to multiply with.
+    pub fn form(&self, lowering: &Lowering<'_>, packing: Packing) -> Form {
+        match self.kind {
+            Kind::Generated => Form::of(&lowering.device, packing, RowsOf::Generated),
+            Kind::Rounded | Kind::Prompt => Form::Prompt,
+        }
+    }
+
+    /// Threadgroups that read each other's memory.
+    pub fn cluster(&self) -> u32 {
+        if self.kind == Kind::Rounded { self.part_groups } else { 1 }
     }
 
     /// Blocks for so many outputs.
@@ -76,19 +112,20 @@ impl Kernel {
 
     /// Threadgroups for so many blocks: each does several where the rows stay in its memory.
     pub fn groups(&self, device: &Device, n_blocks: u32) -> u32 {
-        if self.rows_each > 8 {
-            return n_blocks;
+        if self.rows_each > 8 || self.kind != Kind::Generated {
+            return n_blocks.saturating_mul(self.cluster());
         }
         let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, MOST_BLOCKS);
         n_blocks.min(device.units.saturating_mul(side_by_side))
     }
 
-    /// Bytes of threadgroup memory of those kernels, as `few_rows.h` and `many_rows.h` lay it out.
-    fn shared(shape: MapShape, rows: u32) -> u32 {
+    /// Bytes of threadgroup memory of `generated_*.cu`, as `few_rows.h` and `many_rows.h` lay it out.
+    fn shared(form: Form, shape: MapShape, rows: u32) -> u32 {
         let MapShape { packing, n_tiles, maps, bands } = shape;
         let tile = packing.tile_bytes() as u32;
-        let (single, eight) = match Form::of(packing, RowsOf::Generated) {
+        let (single, eight) = match form {
             Form::Split => (384, 3072),
+            Form::Rounded => (128, 1024),
             _ => (96, 640),
         };
         let barriers = 8 * SLOTS;

@@ -1,13 +1,13 @@
 //! Launches of linear maps over tiles.
 
 use super::convert::{Form, Input};
-use super::kernel::{Kernel, MapShape};
+use super::kernel::{Kernel, Kind, MapShape};
 use super::packing::{Packing, TILE_COLS};
 use super::prompts;
 use crate::gpu::args::{TileArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::{GENERATED_LINEAR, PROMPT_LINEAR};
+use crate::gpu::source::{GENERATED_LINEAR, PROMPT_LINEAR, ROUNDED_LINEAR};
 use crate::{Result, Rows, WeightId};
 
 /// Bands of 16 outputs that a block does at once, of more than eight generated rows.
@@ -65,8 +65,8 @@ impl Maps<'_> {
         skip: usize,
         converted: Option<Argument>,
     ) -> Result<()> {
-        for form in [Form::Quantised, Form::Split, Form::Rounded] {
-            let of_form = |map: &&Map| Form::of(packing(lowering, map), rows) == form;
+        for form in [Form::Quantised, Form::Split, Form::Rounded, Form::Prompt] {
+            let of_form = |map: &&Map| Form::of(&lowering.device, packing(lowering, map), rows) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
             let (mut rest, mut converted) = (&maps[..], converted);
             while let Some(first) = rest.first() {
@@ -74,19 +74,33 @@ impl Maps<'_> {
                 let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
                 let kernel = kernel(lowering, input, rows, maps)?;
                 let x = match converted {
-                    _ if kernel.converts() => input.plain().to_vec(),
                     Some(x) => vec![x],
+                    None if kernel.converts() => input.plain().to_vec(),
                     None => {
+                        let form = kernel.form(lowering, packing(lowering, first));
                         let (x, _) = input.convert(lowering, rows, form, skip)?;
                         converted = Some(x);
                         vec![x]
                     }
                 };
-                self.multiply(lowering, maps, (input.shape(lowering, rows)?, rows, kernel), x)?;
+                let shape = TileShape { groups: kernel.part_groups, ..input.shape(lowering, rows)? };
+                self.multiply(lowering, maps, (shape, rows, kernel), x)?;
                 rest = later;
             }
         }
         Ok(())
+    }
+
+    /// Rows that the kernel of a single map takes at once as 8-bit integers, if it takes them so.
+    pub fn quantised_rows(
+        &self,
+        lowering: &Lowering<'_>,
+        input: &Input,
+        rows: RowsOf,
+    ) -> Result<Option<u32>> {
+        let kernel = kernel(lowering, input, rows, self.maps)?;
+        let form = kernel.form(lowering, packing(lowering, &self.maps[0]));
+        Ok((form == Form::Quantised).then_some(kernel.rows_each))
     }
 
     /// One launch, of maps of the same packing; `buffers` are those of the rows.
@@ -97,6 +111,7 @@ impl Maps<'_> {
         (shape, rows, kernel): (TileShape, RowsOf, Kernel),
         mut buffers: Vec<Argument>,
     ) -> Result<()> {
+        let is_converted = buffers.len() == 1;
         let mut args = TileArgs {
             shape,
             block1: u32::MAX,
@@ -123,11 +138,20 @@ impl Maps<'_> {
         }
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
-        let suffix = format!("_{}_{rows_each}", if self.add { "add" } else { "store" });
+        // A single row is converted by the kernel or before it.
+        let converted = if kernel.converts() && is_converted { "c" } else { "" };
+        let suffix = format!("_{}_{rows_each}{converted}", if self.add { "add" } else { "store" });
         let name = (packing(lowering, &maps[0]).name(), &*suffix);
-        let source = if rows == RowsOf::Prompts { &PROMPT_LINEAR } else { &GENERATED_LINEAR };
+        let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
+        let source = match kernel.kind {
+            Kind::Generated => &GENERATED_LINEAR,
+            Kind::Rounded => &ROUNDED_LINEAR,
+            Kind::Prompt => &PROMPT_LINEAR,
+        };
         let launch = lowering.launch_for(source, name, grid, args, &buffers);
+        launch.definitions += definitions;
         launch.early = true;
+        launch.cluster = kernel.cluster();
         launch.shared = shared;
         Ok(())
     }
@@ -136,14 +160,14 @@ impl Maps<'_> {
 /// The kernel for maps of the same packing.
 fn kernel(lowering: &Lowering<'_>, input: &Input, rows: RowsOf, maps: &[Map]) -> Result<Kernel> {
     let packing = packing(lowering, &maps[0]);
+    let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
+    let outs: Vec<u32> = outs.collect::<Result<_>>()?;
     if rows == RowsOf::Prompts {
-        let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
-        let outs: Vec<u32> = outs.collect::<Result<_>>()?;
         return Ok(Kernel::prompts(lowering, packing, prompts::LINEAR_BANDS, &outs));
     }
     let n_tiles = lowering.u32(input.cols.div_ceil(TILE_COLS))?;
     let shape = MapShape { packing, n_tiles, maps: 1, bands: BANDS };
-    let kernel = Kernel::generated(lowering, rows, shape);
+    let kernel = Kernel::generated(lowering, rows, shape, &outs);
     kernel.ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))
 }
 

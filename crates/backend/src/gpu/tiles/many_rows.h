@@ -117,7 +117,8 @@ FN void map_many(const TileArgs &args, const uint *inputs, const uchar *x, const
     add_parts<M>(acc, rows, [&](const float *sums, uint row, uint n) {
         for (uint i = threadIdx.x; i < 16 * M::BANDS * n; i += blockDim.x) {
             const uint at = i % (16 * M::BANDS), r = i / (16 * M::BANDS), o = 16 * output.band + at;
-            if (o < output.cols) output.write<ADD>(args, row + r, o, M::Tile::unit() * sum_of<M::BANDS>(sums, at, r));
+            const float sum = M::Tile::unit() * sum_of<M::BANDS>(sums, at, r, M::Tile::groups(args.shape));
+            if (o < output.cols) output.write<ADD>(args, row + r, o, sum);
         }
     });
 }
@@ -135,8 +136,9 @@ FN void gated_many(const GatedArgs &args, const uint *inputs, const uchar *x, co
             const uint at = i % (16 * M::BANDS), r = i / (16 * M::BANDS), o = 16 * band + at;
             if (o >= args.cols) continue;
             const float unit = M::Tile::unit();
-            const float g = unit * sum_of<M::BANDS>(sums, at, r);
-            const float u = unit * sum_of<M::BANDS>(sums + PARTS * M::SUMS, at, r);
+            const uint groups = M::Tile::groups(args.shape);
+            const float g = unit * sum_of<M::BANDS>(sums, at, r, groups);
+            const float u = unit * sum_of<M::BANDS>(sums + PARTS * M::SUMS, at, r, groups);
             out[ulong(row + r) * args.cols + o] = activate(g, args.gelu_tanh) * u;
         }
     });

@@ -33,15 +33,22 @@ struct Output {
 
     // `out = cap(scale * (sum + bias))`, a cap of 0 is none; or, to ADD, `out += scale * (sum + bias)`.
     template <bool ADD> MEMBER void write(const TileArgs &args, uint row, uint o, float sum) const {
+        write<ADD>(args, row, o, sum, ADD ? at(row, o) : 0);
+    }
+
+    // The same where what is there is `old`.
+    template <bool ADD> MEMBER void write(const TileArgs &args, uint row, uint o, float sum, float old) const {
         if (bias) sum += bias[o];
-        float *to = out + ulong(row) * cols + o;
+        float &to = at(row, o);
         if (ADD) {
-            *to = fmaf(args.scale, sum, *to);
+            to = fmaf(args.scale, sum, old);
             return;
         }
         const float value = args.scale * sum;
-        *to = args.softcap > 0 ? args.softcap * exact_tanh(value / args.softcap) : value;
+        to = args.softcap > 0 ? args.softcap * exact_tanh(value / args.softcap) : value;
     }
+
+    MEMBER float &at(uint row, uint o) const { return out[ulong(row) * cols + o]; }
 };
 
 // The parameters of entry points that name them.

@@ -74,6 +74,9 @@ FN ulong swizzled_matrix(uint address) {
 #define PRODUCT(SIZE, D, A, B, ONE)                                                                      \
     "{.reg .pred add; setp.ne.b32 add, " ONE ", 0;\n"                                                    \
     "wgmma.mma_async.sync.aligned.m64n" SIZE "k16.f32.bf16.bf16 {" D "}, {" A "}, " B ", add, 1, 1, 0;}\n"
+#define D_4 "%0, %1, %2, %3"
+#define D_8 D_4 ", %4, %5, %6, %7"
+#define D_16 D_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define D_32                                                                                             \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -87,6 +90,21 @@ FN ulong swizzled_matrix(uint address) {
          "%115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // d += a * b, later: 64 rows (a warp's 16 each), 2 N columns, 16 deep, for N floats a thread.
+FN void multiply(float (&d)[4], const uint *a, ulong b) {
+    asm volatile(PRODUCT("8", D_4, "%4, %5, %6, %7", "%8", "%9")
+                 : FLOATS_4(0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+}
+FN void multiply(float (&d)[8], const uint *a, ulong b) {
+    asm volatile(PRODUCT("16", D_8, "%8, %9, %10, %11", "%12", "%13")
+                 : FLOATS_4(0), FLOATS_4(4)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+}
+FN void multiply(float (&d)[16], const uint *a, ulong b) {
+    asm volatile(PRODUCT("32", D_16, "%16, %17, %18, %19", "%20", "%21")
+                 : FLOATS_16(0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+}
 FN void multiply(float (&d)[32], const uint *a, ulong b) {
     asm volatile(PRODUCT("64", D_32, "%32, %33, %34, %35", "%36", "%37")
                  : FLOATS_32(0)

@@ -10,3 +10,4 @@ pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod packing;
 pub(crate) mod prompts;
+mod rounded;

@@ -7,7 +7,7 @@
     extern "C" __global__ void PROMPT_BOUNDS(TOKENS)                                                         \
         OP##_##NAME##_##TOKENS(const GatedArgs args, const uint *inputs, const ushort *x, const uchar *gate, \
                                const uchar *up, ushort *out) {                                               \
-        PROMPT_BODY((prompt_gated<PACKING, TOKENS>(args, inputs, x, gate, up, out)));                        \
+        PROMPT_BODY((prompt_gated<fragments::PACKING, TOKENS>(args, inputs, x, gate, up, out)));                        \
     }
 
 #define GATED_KERNELS_OF(OP, PACKING, NAME) PROMPT_TOKENS(GATED_KERNEL, OP, PACKING, NAME)

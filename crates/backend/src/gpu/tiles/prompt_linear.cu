@@ -6,7 +6,7 @@
     extern "C" __global__ void PROMPT_BOUNDS(TOKENS)                                     \
         NAME(const TileArgs args, const uint *inputs, const ushort *x, MAP_PARAMETERS) { \
         MAP_OUTPUTS                                                                      \
-        PROMPT_BODY((prompt_linear<PACKING, TOKENS, ADD>(args, inputs, x, outputs)));    \
+        PROMPT_BODY((prompt_linear<fragments::PACKING, TOKENS, ADD>(args, inputs, x, outputs)));    \
     }
 
 #define PROMPT_PAIR(OP, PACKING, NAME, TOKENS)                          \

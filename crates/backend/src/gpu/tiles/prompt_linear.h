@@ -68,7 +68,7 @@ FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x,
     if (from.n_rows <= 0) return;
     allow_next();
     float sums[TOKENS / 2];
-    if (!multiply_all(Ring<Packing, TOKENS>{ring_memory()}, from, sums)) return;
+    if (!multiply_all(PromptRing<Packing, TOKENS>{ring_memory()}, from, sums)) return;
     write_rows<TOKENS, ADD>(output, args.scale, inputs[args.shape.first_at] + first_row, uint(from.n_rows), sums);
 }
 
@@ -112,7 +112,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
                                    place.outputs * 4 + copier() % 4, Packing::BYTES);
     if (from.n_rows <= 0) return;
     allow_next();
-    const Ring<Packing, TOKENS> ring = {ring_memory()};
+    const PromptRing<Packing, TOKENS> ring = {ring_memory()};
     float sums[TOKENS / 2];
     if (!multiply_all(ring, from, sums)) return;
 

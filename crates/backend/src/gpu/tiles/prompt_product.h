@@ -51,26 +51,42 @@ FN Operands operands(const TileShape &shape, const uint *inputs, const ushort *x
     return from;
 }
 
-// Stages of the ring, then two barriers a stage.
-template <typename Packing, uint TOKENS>
-struct Ring {
+// Stages of a ring, up to MOST that BUDGET bytes hold, then two barriers a stage. A stage
+// has STEPS steps, each of TOKENS rows and BANDS tiles.
+template <typename P, uint TOKENS, uint N_BANDS, uint N_STEPS, uint BUDGET, uint MOST>
+struct StageRing {
+    typedef P Packing;
+    static constexpr uint BANDS = N_BANDS, STEPS = N_STEPS, TILE_BYTES = Packing::BYTES;
     static constexpr uint X_BYTES = TOKENS * STEP_COLS * 2;
-    static constexpr uint STAGE_BYTES = X_BYTES + 8 * Packing::BYTES;
-    static constexpr uint BUDGET = (MATRIX_UNIT == 80 ? 96 : TOKENS == 64 ? 110 : 225) * 1024;
-    static constexpr uint MOST = MATRIX_UNIT == 80 ? 3 : 8;
+    static constexpr uint STAGE_BYTES = STEPS * (X_BYTES + BANDS * TILE_BYTES);
     static constexpr uint STAGES = BUDGET / STAGE_BYTES < MOST ? BUDGET / STAGE_BYTES : MOST;
+    static constexpr uint BYTES = STAGES * (STAGE_BYTES + 16);
+
+    // A step: which of its stage, in which stage, for the how many-th time.
+    struct Step {
+        uint within, stage, turn;
+        MEMBER void next_stage() {
+            within = 0;
+            if (++stage == STAGES) stage = 0, turn++;
+        }
+        MEMBER void next() {
+            if (++within == STEPS) next_stage();
+        }
+    };
 
     uchar *start;
 
-    MEMBER uchar *x(uint step) const { return start + step % STAGES * X_BYTES; }
-    MEMBER uchar *weights(uint step, uint unit) const {
-        return start + STAGES * X_BYTES + (step % STAGES * 8 + unit) * Packing::BYTES;
+    MEMBER uchar *x(Step at) const { return start + (at.stage * STEPS + at.within) * X_BYTES; }
+    MEMBER uchar *weights(Step at, uint unit) const {
+        return start + STAGES * STEPS * X_BYTES + (at.stage * BANDS * STEPS + unit * STEPS + at.within) * TILE_BYTES;
     }
-    MEMBER uint filled(uint step) const {
-        return shared_address(start) + STAGES * STAGE_BYTES + step % STAGES * 16;
-    }
-    MEMBER uint emptied(uint step) const { return filled(step) + 8; }
+    MEMBER uint filled(uint stage) const { return shared_address(start) + STAGES * STAGE_BYTES + stage * 16; }
+    MEMBER uint emptied(uint stage) const { return filled(stage) + 8; }
 };
+
+// That of prompts.
+template <typename Packing, uint TOKENS>
+using PromptRing = StageRing<Packing, TOKENS, 8, 1, (MATRIX_UNIT == 80 ? 96 : TOKENS == 64 ? 110 : 225) * 1024, MATRIX_UNIT == 80 ? 3 : 8>;
 
 // Which sum is a thread's i-th: row `token(i)` and output `output(i)` of the block's.
 template <uint TOKENS>
@@ -97,8 +113,8 @@ struct Places {
 
 // For the copying warps: each has two bands of weights and a quarter of x, a lane for each.
 template <typename Packing, uint TOKENS>
-FN void fill_ring(const Ring<Packing, TOKENS> &ring, const Operands &from) {
-    const uint stages = Ring<Packing, TOKENS>::STAGES;
+FN void fill_ring(const PromptRing<Packing, TOKENS> &ring, const Operands &from) {
+    typedef PromptRing<Packing, TOKENS> Ring;
     const uint lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const int quarter = TOKENS / 4, rows = max(0, min(quarter, from.n_rows - int(warp) * quarter));
     const uint x_bytes = rows * STEP_COLS * 2, all_bytes = x_bytes + 2 * Packing::BYTES;
@@ -106,62 +122,61 @@ FN void fill_ring(const Ring<Packing, TOKENS> &ring, const Operands &from) {
     const uint bytes = has_x ? x_bytes : Packing::BYTES;
     const uchar *source = has_x ? (const uchar *)(from.x + warp * quarter * STEP_COLS) : from.band;
     const ulong source_step = has_x ? ulong(from.x_rows) * STEP_COLS * 2 : Packing::BYTES;
-    const uint to = shared_address(has_x ? ring.x(0) + warp * quarter * STEP_COLS * 2
-                                         : ring.weights(0, warp * 2 + lane % 2));
-    const uint to_step = has_x ? TOKENS * STEP_COLS * 2 : 8 * Packing::BYTES;
-    auto copy = [&](uint stage, const uchar *at) {
-        if (bytes > 0) copy_bulk(to + stage * to_step, at, bytes, ring.filled(stage));
+    auto copy = [&](typename Ring::Step step, const uchar *at) {
+        const uchar *to = has_x ? ring.x(step) + warp * quarter * STEP_COLS * 2 : ring.weights(step, warp * 2 + lane % 2);
+        if (bytes > 0) copy_bulk(shared_address(to), at, bytes, ring.filled(step.stage));
     };
 
-    const uint n_first = min(stages, from.n_steps);
-    for (uint step = 0; step < n_first; step++) {
-        if (lane == 0) barrier_expect(ring.filled(step), all_bytes);
-        __syncwarp();
-        if (lane < 2) copy(step, source + step * source_step);
-    }
-    wait_for_inputs();
-    for (uint step = 0; step < n_first && has_x; step++) copy(step, source + step * source_step);
-    source += n_first * source_step;
-    uint stage = 0, phase = 0;
-    for (uint step = n_first; step < from.n_steps; step++) {
-        barrier_wait(ring.emptied(stage), phase);
+    const uint n_first = min(Ring::STAGES, from.n_steps);
+    for (uint stage = 0; stage < n_first; stage++) {
         if (lane == 0) barrier_expect(ring.filled(stage), all_bytes);
         __syncwarp();
-        if (lane < 3) copy(stage, source);
+        if (lane < 2) copy({0, stage, 0}, source + stage * source_step);
+    }
+    wait_for_inputs();
+    for (uint stage = 0; stage < n_first && has_x; stage++) copy({0, stage, 0}, source + stage * source_step);
+    source += n_first * source_step;
+    typename Ring::Step step = {0, 0, 0};
+    for (uint i = n_first; i < from.n_steps; i++, step.next()) {
+        barrier_wait(ring.emptied(step.stage), step.turn);
+        if (lane == 0) barrier_expect(ring.filled(step.stage), all_bytes);
+        __syncwarp();
+        if (lane < 3) copy(step, source);
         source += source_step;
-        stage = stage + 1 == stages ? 0 : stage + 1;
-        phase ^= stage == 0;
     }
 }
 
 // One step: products of `now` start, and while they run the next step's weights
 // are unpacked into `next`, once the step before is done with it.
-template <typename Packing, uint TOKENS>
-FN void multiply_step(const Ring<Packing, TOKENS> &ring, uint n_steps, uint step, TileFragment &now,
-                      TileFragment &next, float (&sums)[TOKENS / 2]) {
-    const uint stages = Ring<Packing, TOKENS>::STAGES;
-    const ulong x = swizzled_matrix(shared_address(ring.x(step)));
+template <typename Ring, uint N>
+FN void multiply_step(const Ring &ring, bool is_last, typename Ring::Step &at, TileFragment &now, TileFragment &next,
+                      float (&sums)[N]) {
+    const ulong x = swizzled_matrix(shared_address(ring.x(at)));
     products_begin();
     UNROLL
     for (uint kk = 0; kk < 4; kk++) multiply(sums, now.a[kk], x + 2 * kk);
     products_end();
-    if (step + 1 < n_steps) barrier_wait(ring.filled(step + 1), (step + 1) / stages);
+    const bool leaves_stage = at.within == 0 && (at.stage | at.turn) != 0;
+    const uint before = at.stage == 0 ? Ring::STAGES - 1 : at.stage - 1;
+    at.next();
+    if (!is_last) barrier_wait(ring.filled(at.stage), at.turn);
     wait_for_products<1>();
     // One lane arrives for all, when all have read what is given up.
     __syncwarp();
-    if (step > 0 && threadIdx.x % 32 == 0) barrier_arrive(ring.emptied(step - 1));
-    Packing::unpack(ring.weights(step + 1, threadIdx.x / 32), threadIdx.x % 32, next);
+    if (leaves_stage && threadIdx.x % 32 == 0) barrier_arrive(ring.emptied(before));
+    Ring::Packing::unpack(ring.weights(at, threadIdx.x / 32), threadIdx.x % 32, next);
 }
 
-template <typename Packing, uint TOKENS>
-FN void multiply_ring(const Ring<Packing, TOKENS> &ring, uint n_steps, float (&sums)[TOKENS / 2]) {
+// Adds the products of `n` steps from `at` on.
+template <typename Ring, uint N>
+FN void multiply_ring(const Ring &ring, uint n, typename Ring::Step &at, float (&sums)[N]) {
     TileFragment even, odd;
-    barrier_wait(ring.filled(0), 0);
-    Packing::unpack(ring.weights(0, threadIdx.x / 32), threadIdx.x % 32, even);
-    for (uint step = 0; step < n_steps; step += 2) {
-        multiply_step(ring, n_steps, step, even, odd, sums);
-        if (step + 1 == n_steps) break;
-        multiply_step(ring, n_steps, step + 1, odd, even, sums);
+    barrier_wait(ring.filled(at.stage), at.turn);
+    Ring::Packing::unpack(ring.weights(at, threadIdx.x / 32), threadIdx.x % 32, even);
+    for (uint i = 0; i < n; i += 2) {
+        multiply_step(ring, i + 1 == n, at, even, odd, sums);
+        if (i + 1 == n) break;
+        multiply_step(ring, i + 2 == n, at, odd, even, sums);
     }
     wait_for_products<0>();
     settle(sums);
@@ -169,9 +184,9 @@ FN void multiply_ring(const Ring<Packing, TOKENS> &ring, uint n_steps, float (&s
 
 // False for warps that only copy, and give their registers to the others.
 template <typename Packing, uint TOKENS>
-FN bool multiply_all(const Ring<Packing, TOKENS> &ring, const Operands &from, float (&sums)[TOKENS / 2]) {
+FN bool multiply_all(const PromptRing<Packing, TOKENS> &ring, const Operands &from, float (&sums)[TOKENS / 2]) {
     if (threadIdx.x == 0) {
-        for (uint stage = 0; stage < Ring<Packing, TOKENS>::STAGES; stage++) {
+        for (uint stage = 0; stage < PromptRing<Packing, TOKENS>::STAGES; stage++) {
             barrier_init(ring.filled(stage), 4);
             barrier_init(ring.emptied(stage), 8);
         }
@@ -185,7 +200,8 @@ FN bool multiply_all(const Ring<Packing, TOKENS> &ring, const Operands &from, fl
     }
     more_registers<TOKENS == 64 ? 104 : 240>();
     for (uint i = 0; i < TOKENS / 2; i++) sums[i] = 0;
-    multiply_ring(ring, from.n_steps, sums);
+    typename PromptRing<Packing, TOKENS>::Step first = {0, 0, 0};
+    multiply_ring(ring, from.n_steps, first, sums);
     wait_for_inputs();
     return true;
 }
@@ -214,23 +230,24 @@ FN void multiply_fragments(const uchar *x, const TileFragment *f, float (&sums)[
 }
 
 template <typename Packing, uint TOKENS>
-FN void copy_step(const Ring<Packing, TOKENS> &ring, const Operands &from, uint step) {
+FN void copy_step(const PromptRing<Packing, TOKENS> &ring, const Operands &from, uint step) {
+    const typename PromptRing<Packing, TOKENS>::Step at = {0, step % PromptRing<Packing, TOKENS>::STAGES, 0};
     if (step < from.n_steps) {
         const ushort *source = from.x + ulong(step) * from.x_rows * STEP_COLS;
         for (uint i = threadIdx.x; i < TOKENS * 8; i += 256) {
-            if (i < uint(from.n_rows) * 8) copy_quad(shared_address(ring.x(step)) + i * 16, source + i * 8);
+            if (i < uint(from.n_rows) * 8) copy_quad(shared_address(ring.x(at)) + i * 16, source + i * 8);
         }
-        const uint to = shared_address(ring.weights(step, threadIdx.x / 32));
-        for (uint at = threadIdx.x % 32 * 16; at < Packing::BYTES; at += 512) {
-            copy_quad(to + at, from.band + step * Packing::BYTES + at);
+        const uint to = shared_address(ring.weights(at, threadIdx.x / 32));
+        for (uint i = threadIdx.x % 32 * 16; i < Packing::BYTES; i += 512) {
+            copy_quad(to + i, from.band + step * Packing::BYTES + i);
         }
     }
     commit_copies();
 }
 
 template <typename Packing, uint TOKENS>
-FN bool multiply_all(const Ring<Packing, TOKENS> &ring, const Operands &from, float (&sums)[TOKENS / 2]) {
-    const uint stages = Ring<Packing, TOKENS>::STAGES, down = Places<TOKENS>::DOWN;
+FN bool multiply_all(const PromptRing<Packing, TOKENS> &ring, const Operands &from, float (&sums)[TOKENS / 2]) {
+    const uint stages = PromptRing<Packing, TOKENS>::STAGES, down = Places<TOKENS>::DOWN;
     wait_for_inputs();
     for (uint step = 0; step < stages - 1; step++) copy_step(ring, from, step);
     for (uint i = 0; i < TOKENS / 2; i++) sums[i] = 0;
@@ -239,12 +256,13 @@ FN bool multiply_all(const Ring<Packing, TOKENS> &ring, const Operands &from, fl
         __syncthreads();
         copy_step(ring, from, step + stages - 1);
         TileFragment f[down];
+        const typename PromptRing<Packing, TOKENS>::Step at = {0, step % stages, 0};
         UNROLL
         for (uint i = 0; i < down; i++) {
             const uint warp = threadIdx.x / 32 / down * down + i;
-            Packing::unpack(ring.weights(step, warp), threadIdx.x % 32, f[i]);
+            Packing::unpack(ring.weights(at, warp), threadIdx.x % 32, f[i]);
         }
-        multiply_fragments<TOKENS>(ring.x(step), f, sums);
+        multiply_fragments<TOKENS>(ring.x(at), f, sums);
     }
     return true;
 }

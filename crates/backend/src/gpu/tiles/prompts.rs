@@ -1,6 +1,6 @@
 //! Which kernel does a linear map of prompt rows, and with how much memory.
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Kind};
 use super::packing::{Packing, TILE_ROWS};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::Lowering;
@@ -36,7 +36,7 @@ impl Kernel {
         let shared = shared_bytes(packing, rows_each, device.has_warpgroups);
         // Warpgroups have another that copies.
         let threads = if device.has_warpgroups { 384 } else { 256 };
-        Self { rows_each, bands, threads, shared }
+        Self { kind: Kind::Prompt, rows_each, bands, threads, shared, part_groups: 1 }
     }
 }
 

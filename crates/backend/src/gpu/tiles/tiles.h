@@ -4,7 +4,7 @@
 #ifndef QUARREL_TILES_H
 #define QUARREL_TILES_H
 
-#include "activations.h"
+#include "split_tiles.h"
 
 // What a lane holds of 64 columns of eight quantised rows, or of a single one, which then
 // stands in all eight places. What is in the place of a row that is not there does not
@@ -40,35 +40,6 @@ template <bool SINGLE> struct QuantisedRows {
     }
 };
 
-// What a lane holds of the same in three parts of bfloat16.
-template <bool SINGLE> struct SplitRows {
-    enum {
-        BYTES = SPLIT_PARTS * SPLIT_BYTES,
-        SHARED_BYTES = SINGLE ? BYTES / 8 : BYTES,
-        // Of 16 columns of a part.
-        RUN_BYTES = SHARED_BYTES / (4 * SPLIT_PARTS)
-    };
-    uint2 parts[SPLIT_PARTS][4];
-
-    static MEMBER void put(uchar *tile, uint col, float4 v) {
-        const Parts three(v);
-        UNROLL
-        for (uint part = 0; part < SPLIT_PARTS; part++) {
-            *(uint2 *)(tile + (4 * part + col / 16 % 4) * RUN_BYTES + 8 * (col % 16 / 4)) = three.pairs[part];
-        }
-    }
-
-    template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {
-        UNROLL
-        for (uint part = 0; part < SPLIT_PARTS; part++) {
-            UNROLL
-            for (uint k = 0; k < 4; k++) {
-                parts[part][k] = load_pair(from + (4 * part + k) * RUN_BYTES + 8 * (SINGLE ? lane % 4 : lane));
-            }
-        }
-    }
-};
-
 // Adds `sums` times the scales of weights and rows, and of AFFINE tiles the offsets.
 template <bool AFFINE, typename Rows>
 FN void add_block(float (&acc)[4], const int (&sums)[4], const float (&d)[2], const float (&m)[2], const Rows &x,
@@ -88,6 +59,7 @@ template <bool WITH_OFFSET> struct Tile4 {
     enum { BYTES = WITH_OFFSET ? 640 : 576, AFFINE = WITH_OFFSET };
     // What sums are to be multiplied with.
     static MEMBER float unit() { return AFFINE ? 1.0f : 0.0625f; }
+    static MEMBER uint groups(const TileShape &) { return 1; }
     uint4 w;
     uint2 scales, offsets;
     MEMBER void load(const uchar *tile, uint lane) {
@@ -120,6 +92,7 @@ template <bool WITH_OFFSET> struct Tile8 {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = WITH_OFFSET ? 1152 : 1088, AFFINE = WITH_OFFSET };
     static MEMBER float unit() { return 1.0f; }
+    static MEMBER uint groups(const TileShape &) { return 1; }
     uint4 w[2];
     uint2 scales, offsets;
     MEMBER void load(const uchar *tile, uint lane) {
@@ -149,6 +122,7 @@ struct Tile8Short {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = 1152, AFFINE = 0 };
     static MEMBER float unit() { return 1.0f; }
+    static MEMBER uint groups(const TileShape &) { return 1; }
     uint4 w[2], scales;
     MEMBER void load(const uchar *tile, uint lane) {
         w[0] = load_quad(tile + 16 * lane), w[1] = load_quad(tile + 512 + 16 * lane);
@@ -169,31 +143,11 @@ struct Tile8Short {
     }
 };
 
-// bfloat16.
-struct Tile16 {
-    template <bool SINGLE> using Rows = SplitRows<SINGLE>;
-    enum { BYTES = 2048, AFFINE = 0 };
-    static MEMBER float unit() { return 1.0f; }
-    uint4 w[4];
-    MEMBER void load(const uchar *tile, uint lane) {
-        UNROLL
-        for (uint k = 0; k < 4; k++) w[k] = load_quad(tile + 512 * k + 16 * lane);
-    }
-    template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
-        UNROLL
-        for (uint k = 0; k < 4; k++) {
-            // The smallest parts first, for the sake of the sum.
-            UNROLL
-            for (int part = SPLIT_PARTS - 1; part >= 0; part--) mma_bf16(acc, w[k], x.parts[part][k].x, x.parts[part][k].y);
-        }
-    }
-};
-
 typedef Tile4<false> P4;
 typedef Tile4<true> P4A;
 typedef Tile8<false> P8;
 typedef Tile8<true> P8A;
 typedef Tile8Short P8S;
-typedef Tile16 P16;
+typedef SplitTile<fragments::P16, 3> P16;
 
 #endif

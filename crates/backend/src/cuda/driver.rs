@@ -1,15 +1,15 @@
 //! The CUDA driver as a [`Runtime`].
 
-use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sys};
 
 use super::CudaOptions;
-use super::cache::KernelCache;
-use super::nvrtc::{self, Nvrtc};
-use crate::gpu::source::{Dialect, Source};
+use super::memory::{self, DeviceBuffer, Fetch, PinnedMemory};
+use super::modules::{Module, Modules};
+use super::nvrtc;
+use crate::gpu::source::{Program, Source};
 use crate::gpu::{Activations, Runtime, Shape};
 use crate::{Error, Memory, Result};
 
@@ -21,99 +21,9 @@ pub struct CudaRuntime {
     units: u32,
     activations: Activations,
     shared_limit: u32,
-    nvrtc_path: Option<std::path::PathBuf>,
-    cache: KernelCache,
     /// Memory of fetches that have ended, to be used again.
     pinned: Vec<PinnedMemory>,
-    /// Loaded at the first kernel that is not in the cache.
-    nvrtc: Option<Nvrtc>,
-    /// By source and definitions.
-    modules: HashMap<(&'static str, String), Arc<Module>>,
-}
-
-/// Device memory.
-pub struct DeviceBuffer {
-    context: Arc<CudaContext>,
-    start: sys::CUdeviceptr,
-    bytes: usize,
-}
-
-impl Drop for DeviceBuffer {
-    fn drop(&mut self) {
-        // What fails here has failed before: the context is gone.
-        if self.context.bind_to_thread().is_ok() {
-            // SAFETY: `start` came from `malloc_sync` and is freed once; the
-            // driver waits until nothing enqueued uses it.
-            let _ = unsafe { result::free_sync(self.start) };
-        }
-    }
-}
-
-/// Host memory that the device copies to by itself.
-struct PinnedMemory {
-    context: Arc<CudaContext>,
-    start: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: it owns its memory.
-unsafe impl Send for PinnedMemory {}
-
-impl PinnedMemory {
-    fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self> {
-        let bytes = bytes.max(1).next_power_of_two();
-        // SAFETY: no flags; what is read of it has been written by a copy.
-        let start = unsafe { result::malloc_host(bytes, 0) }.map_err(failed("reserving host memory"))?;
-        Ok(Self { context: context.clone(), start: start.cast(), bytes })
-    }
-}
-
-impl Drop for PinnedMemory {
-    fn drop(&mut self) {
-        if self.context.bind_to_thread().is_ok() {
-            // SAFETY: `start` came from `malloc_host` and is freed once; copies into it are waited
-            // for before, or the whole device is given up.
-            let _ = unsafe { result::free_host(self.start.cast()) };
-        }
-    }
-}
-
-/// Copies to the host that are under way.
-pub struct Fetch {
-    /// Before the memory: fields are dropped in their order.
-    done: Done,
-    memory: PinnedMemory,
-    bytes: usize,
-}
-
-/// The end of copies, which is waited for at the latest when nobody wants them any more.
-struct Done(CudaEvent);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        // What fails here has failed before.
-        let _ = self.0.synchronize();
-    }
-}
-
-/// A loaded image of one source.
-struct Module {
-    context: Arc<CudaContext>,
-    handle: sys::CUmodule,
-}
-
-// SAFETY: the driver's handles may be used from any thread that has bound the context.
-unsafe impl Send for Module {}
-// SAFETY: nothing in it changes after loading.
-unsafe impl Sync for Module {}
-
-impl Drop for Module {
-    fn drop(&mut self) {
-        if self.context.bind_to_thread().is_ok() {
-            // SAFETY: the handle came from `load_data` and is unloaded once.
-            let _ = unsafe { result::module::unload(self.handle) };
-        }
-    }
+    modules: Modules,
 }
 
 /// An entry point.
@@ -158,14 +68,11 @@ impl CudaRuntime {
             units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             activations: options.activations,
-            cache: KernelCache::new(options.kernel_cache.clone()),
-            nvrtc_path: options.nvrtc.clone(),
+            pinned: Vec::new(),
+            modules: Modules::new(context.clone(), arch, options.nvrtc.clone(), options.kernel_cache.clone()),
             context,
             stream,
             arch,
-            pinned: Vec::new(),
-            nvrtc: None,
-            modules: HashMap::new(),
         })
     }
 
@@ -179,43 +86,6 @@ impl CudaRuntime {
 
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(failed("using the device"))
-    }
-
-    fn module(&mut self, source: &'static Source, definitions: &str) -> Result<Arc<Module>> {
-        let key = (source.name, definitions.to_owned());
-        if let Some(module) = self.modules.get(&key) {
-            return Ok(module.clone());
-        }
-        let image = self.image(source, definitions)?;
-        // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
-        let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
-        let handle = handle.map_err(failed(&format!("loading kernels/{}", source.name)))?;
-        let module = Arc::new(Module { context: self.context.clone(), handle });
-        self.modules.insert(key, module.clone());
-        Ok(module)
-    }
-
-    /// The compiled source, from the cache or from NVRTC.
-    fn image(&mut self, source: &'static Source, definitions: &str) -> Result<Vec<u8>> {
-        let text = source.text(Dialect::Cuda, definitions);
-        // Without NVRTC's version: what another one compiled is as good, and finding it needs no compiler.
-        let options = nvrtc::options(nvrtc::Target { arch: self.arch, machine_code: true }).join(" ");
-        let parts = [text.as_str(), options.as_str()];
-        if let Some(image) = self.cache.get(&parts) {
-            return Ok(image);
-        }
-        if self.nvrtc.is_none() {
-            self.nvrtc = Some(Nvrtc::load(self.nvrtc_path.as_deref())?);
-        }
-        let nvrtc = self.nvrtc.as_ref().expect("it was just loaded");
-        let target = nvrtc.target(self.arch)?;
-        if nvrtc::has_warpgroups(self.arch) && !target.machine_code {
-            let reason = format!("NVRTC {:?} does not know this device; 11.8 is the first", nvrtc.version());
-            return Err(Error::Unavailable { backend: "cuda", reason });
-        }
-        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target)?;
-        self.cache.put(&parts, &image);
-        Ok(image)
     }
 }
 
@@ -257,32 +127,12 @@ impl Runtime for CudaRuntime {
     }
 
     fn memory(&self) -> Option<Memory> {
-        let (available, total) = self.context.mem_get_info().ok()?;
-        Some(Memory { available: available as u64, total: total as u64 })
+        memory::memory(&self.context)
     }
 
     fn allocate(&mut self, what: &str, bytes: usize) -> Result<DeviceBuffer> {
         self.bind()?;
-        let bytes = bytes.max(1);
-        // SAFETY: the memory is set to zero before anyone can read it.
-        let start = unsafe { result::malloc_sync(bytes) };
-        let start = start.map_err(|e| match (e.0, self.memory()) {
-            (sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY, Some(Memory { available, total })) => {
-                Error::OutOfMemory {
-                    what: what.to_owned(),
-                    needed: bytes as u64,
-                    available,
-                    total,
-                    advice: "use a smaller model or format, or a shorter context".to_owned(),
-                }
-            }
-            _ => failed(&format!("allocating {bytes} bytes for {what}"))(e),
-        })?;
-        let buffer = DeviceBuffer { context: self.context.clone(), start, bytes };
-        // SAFETY: the range is the whole allocation.
-        let zeroed = unsafe { result::memset_d8_async(start, 0, bytes, self.stream.cu_stream()) };
-        zeroed.map_err(failed("clearing memory"))?;
-        Ok(buffer)
+        DeviceBuffer::zeroed(&self.stream, what, bytes)
     }
 
     fn upload(&mut self, to: &DeviceBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
@@ -310,25 +160,12 @@ impl Runtime for CudaRuntime {
             Some(i) => self.pinned.swap_remove(i),
             None => PinnedMemory::new(&self.context, bytes)?,
         };
-        let mut at = 0;
-        for &(buffer, offset, n) in parts {
-            let from = buffer.range(offset, n);
-            // SAFETY: the part lies in the memory, which lives until the event behind the copies has come.
-            let to = unsafe { std::slice::from_raw_parts_mut(memory.start.add(at), n) };
-            // SAFETY: as above; the range was checked.
-            unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
-                .map_err(failed("copying from the device"))?;
-            at += n;
-        }
-        let done = self.stream.record_event(None).map_err(failed("marking the end of copies"))?;
-        Ok(Fetch { done: Done(done), memory, bytes })
+        Fetch::start(&self.stream, memory, parts)
     }
 
     fn fetched(&mut self, fetch: Fetch) -> Result<Vec<u8>> {
-        fetch.done.0.synchronize().map_err(failed("waiting for the device"))?;
-        // SAFETY: the copies have ended, and wrote as many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(fetch.memory.start, fetch.bytes) }.to_vec();
-        self.pinned.push(fetch.memory);
+        let (bytes, memory) = fetch.wait()?;
+        self.pinned.push(memory);
         Ok(bytes)
     }
 
@@ -340,6 +177,10 @@ impl Runtime for CudaRuntime {
             .map_err(failed("copying on the device"))
     }
 
+    fn prepare(&mut self, programs: &[Program<'_>]) {
+        self.modules.prepare(programs);
+    }
+
     fn kernel(
         &mut self,
         source: &'static Source,
@@ -348,7 +189,7 @@ impl Runtime for CudaRuntime {
         shared: u32,
     ) -> Result<Kernel> {
         self.bind()?;
-        let module = self.module(source, definitions)?;
+        let module = self.modules.get((source, definitions))?;
         let name = CString::new(entry).expect("names of kernels have no zero byte");
         // SAFETY: the module is loaded, and the kernel keeps it so.
         let function = unsafe { result::module::get_function(module.handle, name) };
@@ -446,15 +287,6 @@ fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
         id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
         pad: [0; 4],
         value: sys::CUlaunchAttributeValue { clusterDim: dimensions },
-    }
-}
-
-impl DeviceBuffer {
-    /// The address of `offset`, where `bytes` must still fit.
-    fn range(&self, offset: usize, bytes: usize) -> sys::CUdeviceptr {
-        let end = offset.checked_add(bytes).filter(|&end| end <= self.bytes);
-        assert!(end.is_some(), "{bytes} bytes at {offset} leave a buffer of {}", self.bytes);
-        self.start + offset as sys::CUdeviceptr
     }
 }
 

@@ -3,6 +3,8 @@
 mod cache;
 mod devices;
 mod driver;
+mod memory;
+mod modules;
 pub mod nvrtc;
 
 use std::path::PathBuf;

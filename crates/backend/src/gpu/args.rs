@@ -110,8 +110,8 @@ kernel_args! {
         cols: u32,
         /// 1 for the tanh form of GELU, 0 for SiLU.
         gelu_tanh: u32,
-        /// 1 if results are 8-bit integers, as the next map takes them, of one or eight rows.
-        quantises: u32,
+        /// What results of one to eight rows are left as.
+        results: u32,
     }
     /// A gated activation.
     SwigluArgs {

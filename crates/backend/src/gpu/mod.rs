@@ -139,8 +139,11 @@ impl<R: Runtime> Gpu<R> {
                 continue;
             }
             let weight = &self.weights[id.0 as usize];
+            let backend = self.runtime.name();
             let tiles = match Packing::of(weight.format()) {
-                Some(packing) if argument == Argument::Tiles(id) => Some(packing::pack(weight, packing)?),
+                Some(packing) if argument == Argument::Tiles(id) => {
+                    Some(packing::pack(weight, packing, backend)?)
+                }
                 _ => None,
             };
             let lent = if tiles.is_none() { self.runtime.import(weight.bytes()) } else { None };
@@ -292,6 +295,8 @@ impl<R: Runtime> Backend for Gpu<R> {
         let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
+        let programs: Vec<_> = launches.iter().map(|l| (l.source, l.definitions.as_str())).collect();
+        self.runtime.prepare(&programs);
         self.upload_weights(&launches)?;
         let with_kernel = launches.into_iter().map(|launch| {
             let kernel =

@@ -3,7 +3,7 @@
 
 use gguf::Bytes;
 
-use super::source::Source;
+use super::source::{Program, Source};
 use crate::{Memory, Result};
 
 /// Threadgroups (CUDA: blocks) of a launch, `(x, y)`.
@@ -124,6 +124,11 @@ pub trait Runtime: Send {
     /// # Errors
     /// [`crate::Error::Device`].
     fn copy_within(&mut self, buffer: &Self::Buffer, from: usize, to: usize, bytes: usize) -> Result<()>;
+
+    /// Says what [`kernel`](Self::kernel) will be asked for, so that a slow compiler can begin.
+    fn prepare(&mut self, programs: &[Program<'_>]) {
+        let _ = programs;
+    }
 
     /// The entry point `entry` of `source`, compiled with `definitions` at first use.
     /// `shared` is as in [`Shape`].

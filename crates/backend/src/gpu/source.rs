@@ -14,6 +14,9 @@ pub struct Source {
     metal: Option<&'static str>,
 }
 
+/// A source and the definitions that it is compiled with.
+pub type Program<'a> = (&'static Source, &'a str);
+
 /// A language kernels are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -179,6 +182,7 @@ fn header(name: &str) -> String {
     match name {
         "args.h" => super::args::header(),
         "blocks.h" => blocks(),
+        "prompt_memory.h" => super::tiles::prompts::header(),
         _ => {
             let found = HEADERS.iter().find(|(header, _)| *header == name);
             found.map_or_else(|| format!("#error no header {name}\n"), |(_, text)| (*text).to_owned())

@@ -5,10 +5,12 @@
 //! names.
 
 mod build;
+mod cuda;
 mod layer;
 mod random;
 
 pub use build::{bias, formats, inputs, matrix, norm_weight, odd_cols, one_layer};
+pub use cuda::cuda;
 pub use layer::ModelShape;
 pub use random::Random;
 

@@ -6,10 +6,9 @@ pub mod delayed;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use backend::Backend;
-use backend::cuda::{Cuda, CudaOptions};
 use gguf::{Array, Metadata};
 use model::{CacheGroup, ForwardBatch, ModelRunner, NO_PAGE, RunnerLimits, TokenInputs};
 use tokenizer::Tokenizer;
@@ -156,17 +155,9 @@ pub fn cpu() -> Box<dyn Backend> {
     Box::new(backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU"))
 }
 
-/// The first CUDA device. All tests share its compiled kernels; `QUARREL_TEST_NVRTC` names the
-/// compiler where it is not among the system's libraries.
+/// The first CUDA device; `QUARREL_TEST_NVRTC` names the compiler where it is not among the
+/// system's libraries.
 pub fn cuda() -> Box<dyn Backend> {
-    let options = CudaOptions {
-        kernel_cache: Some(std::env::temp_dir().join("quarrel-test-kernels")),
-        nvrtc: std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into),
-        ..CudaOptions::default()
-    };
-    let open = || Cuda::open(&options).unwrap_or_else(|e| panic!("{e}"));
-    // As long as one is open, the driver opens others at once.
-    static FIRST: Mutex<Option<Cuda>> = Mutex::new(None);
-    FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(open);
-    Box::new(open())
+    let nvrtc = std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into);
+    Box::new(backend::harness::cuda(nvrtc).unwrap_or_else(|e| panic!("{e}")))
 }

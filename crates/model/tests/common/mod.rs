@@ -2,9 +2,6 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::sync::{Mutex, PoisonError};
-
-use backend::cuda::{Cuda, CudaOptions};
 use backend::{Backend, GroupInputs, KvFormat, Role, SequenceInputs, StepInputs, TokenInputs};
 use quarrel_model::{Error, LoadOptions, LoadedModel, ModelRunner, load, testing};
 
@@ -46,19 +43,11 @@ pub fn cpu() -> Box<dyn Backend> {
     Box::new(backend::Cpu::new(backend::CpuConfig::default()).expect("every machine has a CPU"))
 }
 
-/// The first CUDA device. All tests share its compiled kernels; `QUARREL_TEST_NVRTC` names the
-/// compiler where it is not among the system's libraries.
+/// The first CUDA device; `QUARREL_TEST_NVRTC` names the compiler where it is not among the
+/// system's libraries.
 pub fn cuda() -> Box<dyn Backend> {
-    let options = CudaOptions {
-        kernel_cache: Some(std::env::temp_dir().join("quarrel-test-kernels")),
-        nvrtc: std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into),
-        ..CudaOptions::default()
-    };
-    let open = || Cuda::open(&options).unwrap_or_else(|e| panic!("{e}"));
-    // As long as one is open, the driver opens others at once.
-    static FIRST: Mutex<Option<Cuda>> = Mutex::new(None);
-    FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(open);
-    Box::new(open())
+    let nvrtc = std::env::var_os("QUARREL_TEST_NVRTC").map(Into::into);
+    Box::new(backend::harness::cuda(nvrtc).unwrap_or_else(|e| panic!("{e}")))
 }
 
 /// The tiny models that a backend has all kernels for; it says which it has not.

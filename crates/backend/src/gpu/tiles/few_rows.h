@@ -154,13 +154,18 @@ template <typename F, bool ADD> struct WriteMap {
     }
 };
 
+// What becomes of results: `gated.rs` counts as this does.
+#define FLOATS 0
+#define QUANTISED 1
+#define ROUNDED 2
+
 // The second eight SIMD-groups do the bands of the second weight. Where results are quantised
 // bands are done in pairs, which make up a block of 32 columns.
 template <typename F> struct GatedWeights {
     const GatedArgs &args;
     const uchar *gate, *up;
     static MEMBER uint band(const GatedArgs &args, uint nth) {
-        return args.quantises ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
+        return args.results == QUANTISED ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
     }
     MEMBER const uchar *at(uint nth) const {
         const uint band = GatedWeights::band(args, nth);
@@ -169,8 +174,9 @@ template <typename F> struct GatedWeights {
     }
 };
 
-// `out = act(gate) * up`, as floats or as the next map takes them.
+// `out = act(gate) * up`, as floats or as the next map takes them, whole tiles of them.
 template <typename F> struct WriteGated {
+    enum { SINGLE = F::MOST == 1 };
     const GatedArgs &args;
     uchar *out;
     // That of the first band of a pair.
@@ -185,16 +191,25 @@ template <typename F> struct WriteGated {
         const float g = unit * sum_of<1>(sums, at, r, groups);
         const float u = unit * sum_of<1>(sums + PARTS * F::SUMS, at, r, groups);
         const float value = activate(g, args.gelu_tanh) * u;
-        if (!args.quantises) {
+        switch (args.results) {
+        case FLOATS:
             if (o < args.cols) ((float *)out)[ulong(rows.first + r) * args.cols + o] = value;
-        } else if (nth % 2 == 0) {
-            first = value;
-        } else {
-            const uint n_tiles = args.cols / 64, tile_bytes = QuantisedRows<F::MOST == 1>::SHARED_BYTES;
-            uchar *tile = out + (ulong(blockIdx.y) * n_tiles + band / 4) * tile_bytes;
-            quantise_pair<F::MOST == 1>(tile, r, band / 2 % 2, first, value);
+            break;
+        case QUANTISED:
+            // Both bands of a pair make up a block.
+            if (nth % 2 == 0) first = value;
+            else quantise_pair<SINGLE>(tile(o, QuantisedRows<SINGLE>::SHARED_BYTES), r, o / 32 % 2, first, value);
+            break;
+        case ROUNDED:
+            *(ushort *)(tile(o, SplitRows<SINGLE, 1>::SHARED_BYTES) + SplitRows<SINGLE, 1>::at(r, o % 64)) = float_to_bfloat(value);
+            break;
+        default:
+            ((ushort *)out)[prompt_x_at(blockIdx.y * F::MOST + r, o, args.shape.x_rows)] = float_to_bfloat(value);
         }
     }
+
+    // The next map's tile of these rows that has column `o`.
+    MEMBER uchar *tile(uint o, uint bytes) const { return out + (ulong(blockIdx.y) * (args.cols / 64) + o / 64) * bytes; }
 };
 
 #endif

@@ -132,15 +132,21 @@ impl<'a> Gated<'a> {
         }
         let cols = lowering.desc(self.op.gate).cols;
         let next = Input { x: Argument::Inputs, cols, norm: None, gather: false };
-        let wanted = down.quantised_rows(lowering, &next, rows)?;
-        // One row lies in memory otherwise than several.
-        let fits = wanted.is_some_and(|rows| (rows == 1) == (kernel.rows_each == 1));
+        let (form, rows_each) = down.takes(lowering, &next, rows)?;
         let n_bands = kernel.blocks(lowering.u32(cols)?);
         let groups = kernel.groups(&lowering.device, n_bands);
-        // Pairs of bands must not leave some threadgroups with more to do than single ones would.
-        let is_even = 2 * n_bands.div_ceil(2).div_ceil(groups) <= n_bands.div_ceil(groups);
-        let quantises = fits && is_even && kernel.rows_each <= 8 && cols.is_multiple_of(TILE_COLS);
-        Ok(quantises.then_some(Form::Quantised))
+        // One row lies in memory otherwise than several.
+        let is_alike = (rows_each == 1) == (kernel.rows_each == 1);
+        let fits = match form {
+            // Pairs of bands must not leave some threadgroups with more to do than single ones would.
+            Form::Quantised => {
+                is_alike && 2 * n_bands.div_ceil(2).div_ceil(groups) <= n_bands.div_ceil(groups)
+            }
+            Form::Rounded => is_alike,
+            Form::Prompt => true,
+            Form::Split => false,
+        };
+        Ok((fits && kernel.rows_each <= 8 && cols.is_multiple_of(TILE_COLS)).then_some(form))
     }
 
     fn multiply(
@@ -154,7 +160,12 @@ impl<'a> Gated<'a> {
             shape: TileShape { groups: kernel.part_groups, ..self.input.shape(lowering, rows)? },
             cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
-            quantises: (form == Some(Form::Quantised)).into(),
+            results: match form {
+                None | Some(Form::Split) => 0,
+                Some(Form::Quantised) => 1,
+                Some(Form::Rounded) => 2,
+                Some(Form::Prompt) => 3,
+            },
         };
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));

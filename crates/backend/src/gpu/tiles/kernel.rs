@@ -65,18 +65,22 @@ impl Kernel {
         let most = rows.most(lowering.bucket);
         let part_groups = rounded::part_groups(device, shape.maps, outs);
         let form = Form::of(device, shape.packing, rows);
-        if form == Form::Rounded && device.has_warpgroups && most > 1 {
-            return Some(Self::rounded(most, shape, part_groups));
-        }
+        let has_rounded = form == Form::Rounded && device.has_warpgroups;
         let sizes = match form {
             // Three parts of 16 rows and more leave no memory for weights.
             Form::Split => &[1, 8][..],
+            // Warpgroups are faster with more, and slower with as few.
+            _ if has_rounded => &[1, 8],
             _ => &[1, 8, 16, 32, 64],
         };
         let fits =
             |&&rows: &&u32| Self::shared(form, shape, rows).saturating_add(RESERVED) <= device.shared_limit;
         let usable = || sizes.iter().filter(fits);
-        let rows_each = *usable().find(|&&n| n as usize >= most).or_else(|| usable().next_back())?;
+        let enough = usable().find(|&&n| n as usize >= most);
+        if enough.is_none() && has_rounded {
+            return Some(Self::rounded(most, shape, part_groups));
+        }
+        let rows_each = *enough.or_else(|| usable().next_back())?;
         Some(Self {
             kind: Kind::Generated,
             rows_each,

@@ -91,16 +91,10 @@ impl Maps<'_> {
         Ok(())
     }
 
-    /// Rows that the kernel of a single map takes at once as 8-bit integers, if it takes them so.
-    pub fn quantised_rows(
-        &self,
-        lowering: &Lowering<'_>,
-        input: &Input,
-        rows: RowsOf,
-    ) -> Result<Option<u32>> {
+    /// How the kernel of a single map takes rows, and how many at once.
+    pub fn takes(&self, lowering: &Lowering<'_>, input: &Input, rows: RowsOf) -> Result<(Form, u32)> {
         let kernel = kernel(lowering, input, rows, self.maps)?;
-        let form = kernel.form(lowering, packing(lowering, &self.maps[0]));
-        Ok((form == Form::Quantised).then_some(kernel.rows_each))
+        Ok((kernel.form(lowering, packing(lowering, &self.maps[0])), kernel.rows_each))
     }
 
     /// One launch, of maps of the same packing; `buffers` are those of the rows.

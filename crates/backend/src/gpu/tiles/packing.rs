@@ -36,6 +36,9 @@ pub(crate) enum Packing {
 }
 
 impl Packing {
+    /// Every packing.
+    pub const ALL: [Self; 6] = [Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
+
     /// The packing of a format; `None` for those read as they are in the file.
     pub fn of(format: Format) -> Option<Self> {
         struct Choose(Format);
@@ -103,11 +106,11 @@ impl Packing {
     }
 }
 
-/// A weight in tiles: a band of 16 rows after the other, along the columns.
+/// A weight in tiles for a backend of this name: a band of 16 rows after the other, along the columns.
 ///
 /// # Errors
 /// [`Error::Absent`] for a scale that f16 cannot hold.
-pub(crate) fn pack(weight: &Weight, packing: Packing) -> Result<Vec<u8>> {
+pub(crate) fn pack(weight: &Weight, packing: Packing, backend: &'static str) -> Result<Vec<u8>> {
     let mut tiles = vec![0; packing.bytes(weight.rows(), weight.cols())];
     let band_bytes = packing.bytes(TILE_ROWS, weight.cols());
     let bands = weight.rows().div_ceil(TILE_ROWS);
@@ -124,7 +127,7 @@ pub(crate) fn pack(weight: &Weight, packing: Packing) -> Result<Vec<u8>> {
         return Ok(tiles);
     }
     Err(Error::Absent {
-        backend: "gpu",
+        backend,
         op: "load",
         what: format!("scales of weight `{}`", weight.name()),
         reason: "they are larger than an f16 holds; use the CPU backend",
@@ -339,7 +342,7 @@ mod tests {
             packings.insert(packing);
             let (rows, cols) = (37, if format.block_len() == 256 { 768 } else { 288 });
             let weight = matrix(&mut random, "w", format, rows, cols);
-            let tiles = pack(&weight, packing).unwrap();
+            let tiles = pack(&weight, packing, "cuda").unwrap();
             let mut values = vec![0.0; cols];
             for row in 0..rows {
                 weight.dequantize_row(row, &mut values).unwrap();
@@ -359,6 +362,6 @@ mod tests {
                 assert_eq!(element(&tiles, packing, cols, row, 0), 0.0, "{format}: padding");
             }
         }
-        assert_eq!(packings.len(), 6, "every packing has a format");
+        assert_eq!(packings, Packing::ALL.into(), "every packing has a format");
     }
 }

@@ -4,6 +4,7 @@
 
 #include "activate.h"
 #include "maps.h"
+#include "prompt_memory.h"
 #include "prompt_product.h"
 
 // With few sums a thread, two blocks share a multiprocessor. A block has 256
@@ -16,7 +17,13 @@
 
 #if MATRIX_UNIT > 0
 
+// Sums of gate and of up, 64 outputs a row, in the ring's memory; the pitch keeps banks apart.
+#define GATED_PITCH 68u
+
+template <typename Packing, uint TOKENS>
 FN uchar *ring_memory() {
+    constexpr uint ring = PromptRing<Packing, TOKENS>::BYTES, sums = 2 * TOKENS * GATED_PITCH * 4;
+    static_assert(PromptMemory<Packing::BYTES, TOKENS>::BYTES == 1024 + (ring > sums ? ring : sums), "the host's size");
     extern __shared__ uchar memory[];
     return memory + (0u - shared_address(memory)) % 1024;
 }
@@ -68,12 +75,10 @@ FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x,
     if (from.n_rows <= 0) return;
     allow_next();
     float sums[TOKENS / 2];
-    if (!multiply_all(PromptRing<Packing, TOKENS>{ring_memory()}, from, sums)) return;
+    if (!multiply_all(PromptRing<Packing, TOKENS>{ring_memory<Packing, TOKENS>()}, from, sums)) return;
     write_rows<TOKENS, ADD>(output, args.scale, inputs[args.shape.first_at] + first_row, uint(from.n_rows), sums);
 }
 
-// Sums of gate and of up in shared memory, 64 outputs a row; the pitch keeps banks apart.
-#define GATED_PITCH 68u
 template <uint TOKENS>
 FN void stage_sums(const float (&sums)[TOKENS / 2], float *staged) {
     const Places<TOKENS> places;
@@ -112,7 +117,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
                                    place.outputs * 4 + copier() % 4, Packing::BYTES);
     if (from.n_rows <= 0) return;
     allow_next();
-    const PromptRing<Packing, TOKENS> ring = {ring_memory()};
+    const PromptRing<Packing, TOKENS> ring = {ring_memory<Packing, TOKENS>()};
     float sums[TOKENS / 2];
     if (!multiply_all(ring, from, sums)) return;
 

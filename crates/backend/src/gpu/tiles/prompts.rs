@@ -1,5 +1,7 @@
 //! Which kernel does a linear map of prompt rows, and with how much memory.
 
+use std::collections::BTreeSet;
+
 use super::kernel::{Kernel, Kind};
 use super::packing::{Packing, TILE_ROWS};
 use crate::gpu::inputs::RowsOf;
@@ -30,20 +32,24 @@ impl Kernel {
             let blocks = (n_blocks as usize).saturating_mul(most.div_ceil(rows as usize));
             blocks >= device.units as usize * 2 / 3
         };
-        let usable = if device.has_warpgroups { &ROWS_EACH[..] } else { &ROWS_EACH[1..] };
+        let usable = rows_each(device.has_warpgroups);
         let least = usable[usable.len() - 1];
         let rows_each = usable.iter().find(enough).copied().unwrap_or(least);
-        let shared = shared_bytes(packing, rows_each, device.has_warpgroups);
+        let shared = shared_bytes(packing.tile_bytes(), rows_each, device.has_warpgroups);
         // Warpgroups have another that copies.
         let threads = if device.has_warpgroups { 384 } else { 256 };
         Self { kind: Kind::Prompt, rows_each, bands, threads, shared, part_groups: 1 }
     }
 }
 
-/// Bytes of threadgroup memory, as `Ring` of `prompt_product.h` lays it out from a multiple
+fn rows_each(has_warpgroups: bool) -> &'static [u32] {
+    if has_warpgroups { &ROWS_EACH } else { &ROWS_EACH[1..] }
+}
+
+/// Bytes of threadgroup memory, as `PromptRing` of `prompt_product.h` lays it out from a multiple
 /// of 1024 on.
-fn shared_bytes(packing: Packing, rows: u32, has_warpgroups: bool) -> u32 {
-    let stage = rows * 128 + WEIGHT_BANDS * packing.tile_bytes() as u32;
+fn shared_bytes(tile_bytes: usize, rows: u32, has_warpgroups: bool) -> u32 {
+    let stage = rows * 128 + WEIGHT_BANDS * tile_bytes as u32;
     let (budget, most) = match (has_warpgroups, rows) {
         (false, _) => (96 << 10, 3),
         (true, 64) => (110 << 10, 8),
@@ -52,4 +58,24 @@ fn shared_bytes(packing: Packing, rows: u32, has_warpgroups: bool) -> u32 {
     let stages = (budget / stage).min(most);
     let barriers = 16;
     1024 + (stages * (stage + barriers)).max(rows * SUMS_STRIDE)
+}
+
+/// `prompt_memory.h`: [`shared_bytes`] of every kernel, which the kernels compare with their own.
+pub(crate) fn header() -> String {
+    let mut text = String::from(
+        "#ifndef QUARREL_PROMPT_MEMORY_H\n#define QUARREL_PROMPT_MEMORY_H\n#include \"matrix.h\"\n\
+         template <unsigned int TILE_BYTES, unsigned int TOKENS> struct PromptMemory;\n",
+    );
+    let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.tile_bytes()).collect();
+    for (condition, has_warpgroups) in [("#if MATRIX_UNIT == 90\n", true), ("#else\n", false)] {
+        text += condition;
+        for &rows in rows_each(has_warpgroups) {
+            for &size in &sizes {
+                let bytes = shared_bytes(size, rows, has_warpgroups);
+                let constant = format!("enum {{ BYTES = {bytes} }};");
+                text += &format!("template <> struct PromptMemory<{size}, {rows}> {{ {constant} }};\n");
+            }
+        }
+    }
+    text + "#endif\n#endif\n"
 }

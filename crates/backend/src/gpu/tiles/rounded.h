@@ -118,7 +118,7 @@ FN void multiply_parts(const TileShape &shape, Streams from, float *total, const
     if (threadIdx.x == 0) {
         for (uint stage = 0; stage < R::Ring::STAGES; stage++) {
             barrier_init(ring.filled(stage), 1);
-            barrier_init(ring.emptied(stage), R::BANDS);
+            barrier_init(ring.emptied(stage), R::WORKERS);
         }
         publish_barriers();
     }

@@ -1,0 +1,241 @@
+//! Compiled kernels of one device, by source and definitions. Those that are neither loaded nor
+//! kept on disk are compiled side by side, while others have weights to copy: NVRTC takes seconds
+//! for some.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use cudarc::driver::{CudaContext, result, sys};
+
+use super::cache::KernelCache;
+use super::driver::failed;
+use super::nvrtc::{self, Nvrtc, Target};
+use crate::gpu::source::{Dialect, Program, Source};
+use crate::{Error, Result};
+
+/// The modules of one device.
+pub(super) struct Modules {
+    context: Arc<CudaContext>,
+    compiler: Arc<Compiler>,
+    loaded: HashMap<Key, Arc<Module>>,
+    /// Threads that compile what is asked for soon.
+    under_way: Vec<JoinHandle<Vec<Compiled>>>,
+}
+
+/// A source's name and its definitions.
+type Key = (&'static str, String);
+
+/// A program's image.
+type Compiled = (Key, Result<Vec<u8>>);
+
+/// Makes images for one device.
+struct Compiler {
+    arch: u32,
+    cache: KernelCache,
+    nvrtc_path: Option<PathBuf>,
+    /// Loaded for the first program that is not in the cache.
+    nvrtc: Mutex<Option<Arc<Nvrtc>>>,
+}
+
+/// A loaded image of one program.
+pub(super) struct Module {
+    context: Arc<CudaContext>,
+    pub handle: sys::CUmodule,
+}
+
+// SAFETY: the driver's handles may be used from any thread that has bound the context.
+unsafe impl Send for Module {}
+// SAFETY: nothing in it changes after loading.
+unsafe impl Sync for Module {}
+
+impl Module {
+    /// Loads what the cache or NVRTC gave; the context is the thread's.
+    fn load(context: &Arc<CudaContext>, name: &str, image: &[u8]) -> Result<Self> {
+        // SAFETY: the image is a whole CUBIN, or PTX that NVRTC ended with a zero byte.
+        let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
+        let handle = handle.map_err(failed(&format!("loading kernels/{name}")))?;
+        Ok(Self { context: context.clone(), handle })
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: the handle came from `load_data` and is unloaded once.
+            let _ = unsafe { result::module::unload(self.handle) };
+        }
+    }
+}
+
+impl Modules {
+    /// With nothing loaded; `kept` is where images are kept.
+    pub fn new(
+        context: Arc<CudaContext>,
+        arch: u32,
+        nvrtc_path: Option<PathBuf>,
+        kept: Option<PathBuf>,
+    ) -> Self {
+        let compiler = Compiler { arch, cache: KernelCache::new(kept), nvrtc_path, nvrtc: Mutex::default() };
+        Self { context, compiler: Arc::new(compiler), loaded: HashMap::new(), under_way: Vec::new() }
+    }
+
+    /// Begins to compile those of `programs` that are not loaded.
+    pub fn prepare(&mut self, programs: &[Program<'_>]) {
+        let (mut seen, mut missing) = (HashSet::new(), VecDeque::new());
+        for program in programs {
+            let key = key(program);
+            if !self.loaded.contains_key(&key) && seen.insert(key) {
+                missing.push_back((program.0, program.1.to_owned()));
+            }
+        }
+        self.under_way.extend(compile(&self.compiler, missing));
+    }
+
+    /// A program's module; the context is the thread's.
+    pub fn get(&mut self, program: Program<'_>) -> Result<Arc<Module>> {
+        let key = key(&program);
+        if !self.loaded.contains_key(&key) {
+            self.load_prepared()?;
+        }
+        if let Some(module) = self.loaded.get(&key) {
+            return Ok(module.clone());
+        }
+        let (source, definitions) = program;
+        let module = Module::load(&self.context, source.name, &self.compiler.image(source, definitions)?)?;
+        Ok(self.loaded.entry(key).or_insert(Arc::new(module)).clone())
+    }
+
+    fn load_prepared(&mut self) -> Result<()> {
+        for thread in self.under_way.drain(..) {
+            for (key, image) in thread.join().expect("compiling does not panic") {
+                let module = Module::load(&self.context, key.0, &image?)?;
+                self.loaded.insert(key, Arc::new(module));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        // NVRTC must not be at work when the process ends.
+        for thread in self.under_way.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn key(&(source, definitions): &Program<'_>) -> Key {
+    (source.name, definitions.to_owned())
+}
+
+/// As many threads as there are processors, or programs, that compile them.
+fn compile(
+    compiler: &Arc<Compiler>,
+    programs: VecDeque<(&'static Source, String)>,
+) -> Vec<JoinHandle<Vec<Compiled>>> {
+    if programs.is_empty() {
+        return Vec::new();
+    }
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(programs.len());
+    let programs = Arc::new(Mutex::new(programs));
+    let start = || {
+        let (compiler, programs) = (compiler.clone(), programs.clone());
+        thread::spawn(move || {
+            let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let compiled = std::iter::from_fn(next).map(|(source, definitions)| {
+                let image = compiler.image(source, &definitions);
+                ((source.name, definitions), image)
+            });
+            compiled.collect()
+        })
+    };
+    (0..threads).map(|_| start()).collect()
+}
+
+impl Compiler {
+    /// The compiled program, from the cache or from NVRTC.
+    fn image(&self, source: &Source, definitions: &str) -> Result<Vec<u8>> {
+        let (text, options) = (source.text(Dialect::Cuda, definitions), self.options());
+        let parts = [text.as_str(), options.as_str()];
+        if let Some(image) = self.cache.get(&parts) {
+            return Ok(image);
+        }
+        let nvrtc = self.nvrtc()?;
+        let target = nvrtc.target(self.arch)?;
+        if nvrtc::has_warpgroups(self.arch) && !target.machine_code {
+            let reason = format!("NVRTC {:?} does not know this device; 11.8 is the first", nvrtc.version());
+            return Err(Error::Unavailable { backend: "cuda", reason });
+        }
+        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target)?;
+        self.cache.put(&parts, &image);
+        Ok(image)
+    }
+
+    /// What images are told apart by beside their texts. Without NVRTC's version: what another one
+    /// compiled is as good, and finding it needs no compiler.
+    fn options(&self) -> String {
+        nvrtc::options(Target { arch: self.arch, machine_code: true }).join(" ")
+    }
+
+    fn nvrtc(&self) -> Result<Arc<Nvrtc>> {
+        let mut nvrtc = self.nvrtc.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(nvrtc) = &*nvrtc {
+            return Ok(nvrtc.clone());
+        }
+        Ok(nvrtc.insert(Arc::new(Nvrtc::load(self.nvrtc_path.as_deref())?)).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::source::{CHOOSE, RMS_NORM};
+
+    fn compiler(dir: Option<PathBuf>) -> Arc<Compiler> {
+        let nvrtc_path = Some("no/such/libnvrtc.so".into());
+        Arc::new(Compiler { arch: 90, cache: KernelCache::new(dir), nvrtc_path, nvrtc: Mutex::default() })
+    }
+
+    /// The programs and their images, in any order.
+    fn compiled(compiler: &Arc<Compiler>, programs: &[Program<'_>]) -> Vec<Compiled> {
+        let programs = programs.iter().map(|&(source, definitions)| (source, definitions.to_owned()));
+        let threads = compile(compiler, programs.collect());
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_program_is_made_once_and_has_its_own_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let compiler = compiler(Some(dir.path().into()));
+        let names: Vec<String> = (0..40).map(|i| format!("#define N {i}\n")).collect();
+        let programs: Vec<Program<'_>> = names
+            .iter()
+            .flat_map(|name| [&CHOOSE, &RMS_NORM].map(|source| (source, name.as_str())))
+            .collect();
+        for (source, definitions) in &programs {
+            let parts = [source.text(Dialect::Cuda, definitions), compiler.options()];
+            let image = format!("{} {definitions}", source.name);
+            compiler.cache.put(&parts.each_ref().map(String::as_str), image.as_bytes());
+        }
+        let made = compiled(&compiler, &programs);
+        assert_eq!(made.len(), programs.len());
+        for ((name, definitions), image) in &made {
+            assert_eq!(image.as_deref().unwrap(), format!("{name} {definitions}").as_bytes());
+        }
+        let distinct: HashSet<_> = made.iter().map(|(key, _)| key).collect();
+        assert_eq!(distinct.len(), programs.len());
+    }
+
+    #[test]
+    fn a_missing_compiler_is_an_error_of_every_program() {
+        let made = compiled(&compiler(None), &[(&CHOOSE, ""), (&RMS_NORM, "")]);
+        assert_eq!(made.len(), 2);
+        for (_, image) in made {
+            let error = image.expect_err("there is no compiler").to_string();
+            assert!(error.contains("no/such/libnvrtc.so"), "{error}");
+        }
+    }
+}

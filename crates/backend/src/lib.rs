@@ -21,6 +21,7 @@ pub mod harness;
 mod host;
 mod inputs;
 pub mod kernels;
+pub mod metal;
 mod op;
 mod plan;
 pub mod reference;

@@ -10,13 +10,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// A MODEL is a short name (`quarrel list` shows them), a path to a .gguf file
 /// or a Hugging Face directory, hf:OWNER/REPO[:QUANT], or ollama:NAME[:TAG].
 #[derive(Debug, Parser)]
-#[command(name = "quarrel", version, max_term_width = 100, infer_subcommands = true)]
+#[command(name = "quarrel", disable_version_flag = true, max_term_width = 100, infer_subcommands = true)]
+#[command(arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n\n\
     Example: quarrel run \"Why is the sky blue?\"")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    /// Print the version.
+    #[arg(short = 'V', long)]
+    pub version: bool,
+    /// With --version, also print what was never run where.
+    #[arg(long, requires = "version")]
+    pub verbose: bool,
 }
 
 /// The commands.
@@ -66,8 +73,8 @@ pub struct LoadArgs {
     /// Context length in tokens [default: the model's own, at most 8192; perplexity: 512; bench: what it needs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// What computes: cpu, cuda (an NVIDIA GPU) or auto (the GPU where there is one and it can take the
-    /// model, else the CPU).
+    /// What computes: cpu, cuda (an NVIDIA GPU), metal (an Apple GPU) or auto (the GPU where there is one
+    /// and it can take the model, else the CPU).
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t = BackendChoice::Auto, hide_possible_values = true)]
     pub backend: BackendChoice,
     /// Which GPU, counted from 0 as `quarrel doctor` lists them; implies --backend cuda [default: the first].
@@ -459,6 +466,8 @@ pub enum BackendChoice {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+    /// An Apple GPU.
+    Metal,
 }
 
 /// What generated tokens are multiplied as.

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
 use backend::gpu::Activations;
-use backend::{Backend, Cpu, CpuConfig, Memory};
+use backend::{Backend, Cpu, CpuConfig, Memory, metal};
 use model::LoadOptions;
 
 use crate::args::{BackendChoice, LoadArgs, Weights};
@@ -23,53 +23,80 @@ pub enum Device {
     /// This machine's processor.
     Cpu,
     /// A GPU.
-    Cuda {
-        options: CudaOptions,
+    Gpu {
+        gpu: Gpu,
         /// Whether the CPU takes what the GPU cannot.
         or_cpu: bool,
     },
 }
 
+/// A GPU and how it is used.
+#[derive(Debug, Clone)]
+pub enum Gpu {
+    /// NVIDIA's.
+    Cuda(CudaOptions),
+    /// Apple's.
+    Metal,
+}
+
 /// The device that `args` ask for, else a GPU where there is a usable one, for up to `streams` replies at once.
 pub fn choose(args: &LoadArgs, streams: usize) -> Result<Device> {
     let device = asked(args, streams)?;
-    let Device::Cuda { options, or_cpu: true } = &device else { return Ok(device) };
+    let Device::Gpu { gpu, or_cpu: true } = &device else { return Ok(device) };
+    let usable = match gpu {
+        Gpu::Cuda(options) => can_use_cuda(options),
+        // Opened when a model is loaded; what is wrong with it then is said then.
+        Gpu::Metal => true,
+    };
+    Ok(if usable { device } else { Device::Cpu })
+}
+
+/// Whether there are driver, device and compiler; what is missing is said where the rest is there.
+fn can_use_cuda(options: &CudaOptions) -> bool {
     match Driver::find() {
         Ok(Some(driver)) if !driver.devices.is_empty() => {}
-        Ok(_) => return Ok(Device::Cpu),
+        Ok(_) => return false,
         Err(error) => {
             give_up("the GPU is not used", &error);
-            return Ok(Device::Cpu);
+            return false;
         }
     }
     if let Err(error) = Nvrtc::load(options.nvrtc.as_deref()) {
         give_up("the GPU is not used; install NVRTC, or name its file in QUARREL_NVRTC", &error);
-        return Ok(Device::Cpu);
+        return false;
     }
-    Ok(device)
+    true
 }
 
 /// What the options say alone, whatever this machine has.
 pub fn asked(args: &LoadArgs, streams: usize) -> Result<Device> {
     let of_cpu = [("--isa", args.isa.is_some()), ("--weights", args.weights != Weights::Auto)];
     let of_cpu = of_cpu.into_iter().find_map(|(option, given)| given.then_some(option));
-    let of_gpu = [("--device", args.device.is_some()), ("--activations", args.activations.is_some())];
-    let of_gpu = of_gpu.into_iter().find_map(|(option, given)| given.then_some(option));
-    let or_cpu = match (args.backend, of_gpu, of_cpu) {
+    let of_cuda = [("--device", args.device.is_some()), ("--activations", args.activations.is_some())];
+    let of_cuda = of_cuda.into_iter().find_map(|(option, given)| given.then_some(option));
+    let (gpu, or_cpu) = match (args.backend, of_cuda, of_cpu) {
         (BackendChoice::Cpu, Some(option), _) => bail!("{option} is for a GPU, but --backend is cpu"),
+        (BackendChoice::Metal, Some(option), _) => bail!("{option} is for CUDA, but --backend is metal"),
         (BackendChoice::Cpu, None, _) | (BackendChoice::Auto, None, Some(_)) => return Ok(Device::Cpu),
         (BackendChoice::Cuda, _, Some(option)) => bail!("{option} is for the CPU, but --backend is cuda"),
-        (_, Some(of_gpu), Some(option)) => bail!("{option} is for the CPU, but {of_gpu} is for a GPU"),
-        (BackendChoice::Cuda, _, None) | (_, Some(_), None) => false,
-        (BackendChoice::Auto, None, None) => true,
+        (BackendChoice::Metal, _, Some(option)) => bail!("{option} is for the CPU, but --backend is metal"),
+        (_, Some(of_cuda), Some(option)) => bail!("{option} is for the CPU, but {of_cuda} is for a GPU"),
+        (BackendChoice::Cuda, _, None) | (_, Some(_), None) => (asked_cuda(args, streams), false),
+        (BackendChoice::Metal, None, None) => (Gpu::Metal, false),
+        (BackendChoice::Auto, None, None) if metal::ON_THIS_SYSTEM => (Gpu::Metal, true),
+        (BackendChoice::Auto, None, None) => (asked_cuda(args, streams), true),
     };
+    Ok(Device::Gpu { gpu, or_cpu })
+}
+
+/// CUDA as the options and the number of replies at once want it.
+fn asked_cuda(args: &LoadArgs, streams: usize) -> Gpu {
     let activations = match args.activations {
         Some(activations) => activations.into(),
         None if streams < BF16_STREAMS => Activations::Int8,
         None => Activations::Bf16,
     };
-    let options = CudaOptions { activations, ..cuda_options(args.device.unwrap_or(0)) };
-    Ok(Device::Cuda { options, or_cpu })
+    Gpu::Cuda(CudaOptions { activations, ..cuda_options(args.device.unwrap_or(0)) })
 }
 
 /// How CUDA is used here.
@@ -87,6 +114,15 @@ fn give_up(what: &str, error: &dyn std::error::Error) {
     output::say(&format!("{what}: {error} (--backend cpu asks for the CPU)"));
 }
 
+impl Gpu {
+    fn open(&self) -> backend::Result<Box<dyn Backend>> {
+        match self {
+            Self::Cuda(options) => Ok(Box::new(Cuda::open(options)?)),
+            Self::Metal => metal::open(),
+        }
+    }
+}
+
 impl Device {
     /// Loads `name` by `load` on this device, or on the CPU what a GPU that need not be used cannot take.
     pub fn load<T>(
@@ -96,10 +132,10 @@ impl Device {
         options: LoadOptions,
         load: impl Fn(Box<dyn Backend>, LoadOptions) -> Result<T, model::Error>,
     ) -> Result<T> {
-        if let Self::Cuda { options: cuda, or_cpu } = self {
-            let loaded = Cuda::open(cuda).map_err(model::Error::from).and_then(|cuda| {
-                let options = sized(options, GPU_BATCH_TOKENS, cuda.memory());
-                load(Box::new(cuda), options)
+        if let Self::Gpu { gpu, or_cpu } = self {
+            let loaded = gpu.open().map_err(model::Error::from).and_then(|gpu| {
+                let options = sized(options, GPU_BATCH_TOKENS, gpu.memory());
+                load(gpu, options)
             });
             match loaded {
                 Err(error) if *or_cpu && is_obstacle(&error) => {
@@ -117,8 +153,8 @@ impl Device {
     pub fn sized(&self, options: LoadOptions) -> LoadOptions {
         match self {
             Self::Cpu => sized(options, options.max_batch_tokens, Memory::now()),
-            Self::Cuda { options: cuda, .. } => {
-                let memory = Cuda::open(cuda).ok().and_then(|cuda| cuda.memory());
+            Self::Gpu { gpu, .. } => {
+                let memory = gpu.open().ok().and_then(|gpu| gpu.memory());
                 sized(options, GPU_BATCH_TOKENS, memory)
             }
         }
@@ -165,26 +201,31 @@ mod tests {
 
     fn asked_by(options: &[&str]) -> Result<Device> {
         let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
-        let Command::Run(args) = Cli::try_parse_from(words)?.command else { panic!("it is `run`") };
+        let Some(Command::Run(args)) = Cli::try_parse_from(words)?.command else { panic!("it is `run`") };
         asked(&args.model.load, 1)
     }
 
     #[test]
     fn options_say_which_device_is_meant() {
-        let cuda = |options: &[&str]| match asked_by(options).unwrap() {
+        let gpu = |options: &[&str]| match asked_by(options).unwrap() {
             Device::Cpu => None,
-            Device::Cuda { options, or_cpu } => Some((options.device, or_cpu)),
+            Device::Gpu { gpu: Gpu::Cuda(options), or_cpu } => Some((Some(options.device), or_cpu)),
+            Device::Gpu { gpu: Gpu::Metal, or_cpu } => Some((None, or_cpu)),
         };
-        assert_eq!(cuda(&[]), Some((0, true)));
-        assert_eq!(cuda(&["--threads", "2", "--weights", "auto"]), Some((0, true)));
-        assert_eq!(cuda(&["--backend", "cuda"]), Some((0, false)));
-        assert_eq!(cuda(&["--device", "1"]), Some((1, false)));
-        assert_eq!(cuda(&["--backend", "cpu"]), None);
-        assert_eq!(cuda(&["--isa", "scalar"]), None);
-        assert_eq!(cuda(&["--weights", "mapped"]), None);
+        let first = if metal::ON_THIS_SYSTEM { None } else { Some(0) };
+        assert_eq!(gpu(&[]), Some((first, true)));
+        assert_eq!(gpu(&["--threads", "2", "--weights", "auto"]), Some((first, true)));
+        assert_eq!(gpu(&["--backend", "cuda"]), Some((Some(0), false)));
+        assert_eq!(gpu(&["--backend", "metal"]), Some((None, false)));
+        assert_eq!(gpu(&["--device", "1"]), Some((Some(1), false)));
+        assert_eq!(gpu(&["--backend", "cpu"]), None);
+        assert_eq!(gpu(&["--isa", "scalar"]), None);
+        assert_eq!(gpu(&["--weights", "mapped"]), None);
         for wrong in [
             &["--backend", "cpu", "--device", "0"][..],
             &["--backend", "cuda", "--isa", "scalar"],
+            &["--backend", "metal", "--isa", "scalar"],
+            &["--backend", "metal", "--device", "0"],
             &["--device", "0", "--weights", "interleaved"],
             &["--backend", "cpu", "--activations", "int8"],
         ] {
@@ -196,16 +237,16 @@ mod tests {
     fn many_replies_at_once_are_multiplied_as_bfloat16_unless_asked_otherwise() {
         let of = |options: &[&str], streams| {
             let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
-            let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
+            let Some(Command::Run(args)) = Cli::try_parse_from(words).unwrap().command else {
                 panic!("it is `run`")
             };
             match asked(&args.model.load, streams).unwrap() {
-                Device::Cpu => None,
-                Device::Cuda { options, .. } => Some(options.activations),
+                Device::Gpu { gpu: Gpu::Cuda(options), .. } => Some(options.activations),
+                Device::Cpu | Device::Gpu { gpu: Gpu::Metal, .. } => None,
             }
         };
-        assert_eq!(of(&[], 1), Some(Activations::Int8));
-        assert_eq!(of(&[], 64), Some(Activations::Bf16));
+        assert_eq!(of(&["--backend", "cuda"], 1), Some(Activations::Int8));
+        assert_eq!(of(&["--backend", "cuda"], 64), Some(Activations::Bf16));
         assert_eq!(of(&["--activations", "int8"], 64), Some(Activations::Int8));
         assert_eq!(of(&["--activations", "bf16"], 1), Some(Activations::Bf16));
     }

@@ -282,7 +282,7 @@ fn a_wrong_instruction_set_is_answered_with_the_known_ones() {
 #[test]
 fn mistakes_are_explained() {
     let model = model();
-    let cases: [(&[&str], i32, &str); 26] = [
+    let cases: [(&[&str], i32, &str); 28] = [
         (&["run", "--temprature", "1", "hi"], 2, "--temperature"),
         (&["run", "--model", "smolm2-135m", "hi"], 1, "smollm2-135m"),
         (&["run", "--model", "/nowhere/x.gguf", "hi"], 1, "/nowhere/x.gguf"),
@@ -305,7 +305,9 @@ fn mistakes_are_explained() {
         (&["run", "--backend", "gpu", "hi"], 2, "cuda"),
         (&["run", "--backend", "cpu", "--device", "0", "hi"], 1, "--device"),
         (&["run", "--backend", "cuda", "--isa", "scalar", "hi"], 1, "--isa"),
+        (&["run", "--backend", "metal", "--device", "0", "hi"], 1, "--device"),
         (&["run", "--device", "1", "--weights", "mapped", "hi"], 1, "--weights"),
+        (&["--verbose"], 2, "--version"),
         (&["run", "--model", &model, "--backend", "cuda", "hi"], 1, "cuda is not available"),
         (&["run", "--model", &model, "--device", "1000", "hi"], 1, "cuda is not available"),
         (&["quantize", &model, "/dev/null", "Q8_0", "--force"], 1, "not a regular file"),
@@ -328,10 +330,25 @@ fn the_cache_lists_and_forgets() {
 }
 
 #[test]
+fn the_version_says_what_was_never_run() {
+    let version = concat!("quarrel ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(stdout(&["--version"]), version);
+    let verbose = stdout(&["--version", "--verbose"]);
+    assert!(verbose.starts_with(version) && verbose.contains("never run on Apple hardware"), "{verbose}");
+}
+
+#[cfg(not(target_os = "macos"))]
+#[test]
+fn metal_says_where_it_is() {
+    let (code, why) = failure(&["run", "--model", &model(), "--backend", "metal", "hi"]);
+    assert!(code == 1 && why.contains("metal is not available") && why.contains("macOS"), "{why}");
+}
+
+#[test]
 fn doctor_reports_even_on_a_bare_machine() {
     let found = json(&["doctor", "--json"]);
     assert!(found["cpu"].as_str().is_some_and(|cpu| cpu.contains("cpu")), "{found}");
-    for part in ["cuda", "nvrtc"] {
+    for part in ["cuda", "nvrtc", "metal"] {
         let problem = format!("{part}_problem");
         assert!(found[part].is_string() != found[&problem].is_string(), "{part} in {found}");
     }

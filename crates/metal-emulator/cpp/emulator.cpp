@@ -202,6 +202,11 @@ bool make_stacks() {
     return true;
 }
 
+// When the library is unloaded, which is loaded again for the next emulator.
+__attribute__((destructor)) void free_stacks() {
+    if (stacks) munmap(stacks, (STACK + PAGE) * MAX_THREADS);
+}
+
 }  // namespace
 
 void add_kernel(Kernel *kernel) {

@@ -6,6 +6,9 @@
 #include "msl_types.h"
 
 typedef float float4 __attribute__((ext_vector_type(4)));
+typedef float packed_float4 __attribute__((ext_vector_type(4)));
+typedef uchar packed_uchar4 __attribute__((ext_vector_type(4)));
+typedef ushort packed_ushort4 __attribute__((ext_vector_type(4)));
 typedef uint uint3 __attribute__((ext_vector_type(3)));
 
 namespace metal {
@@ -20,6 +23,7 @@ float fma(float, float, float);
 float max(float, float);
 float rint(float);
 uint min(uint, uint);
+uint max(uint, uint);
 
 namespace precise {
 float exp(float);

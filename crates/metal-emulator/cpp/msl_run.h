@@ -12,6 +12,14 @@ struct uint3 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+// Vectors that may lie wherever their elements may.
+template <typename T> struct PackedFour {
+    T elements[4];
+    T operator[](uint i) const { return elements[i]; }
+};
+typedef PackedFour<float> packed_float4;
+typedef PackedFour<ushort> packed_ushort4;
+typedef PackedFour<uchar> packed_uchar4;
 
 namespace metal {
 
@@ -26,6 +34,7 @@ static inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b,
 static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
 static inline float rint(float x) { return __builtin_rintf(x); }
 static inline uint min(uint a, uint b) { return a < b ? a : b; }
+static inline uint max(uint a, uint b) { return a > b ? a : b; }
 
 namespace precise {
 static inline float exp(float x) { return __builtin_expf(x); }

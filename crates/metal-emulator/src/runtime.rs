@@ -4,9 +4,10 @@ use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
 use std::path::Path;
 use std::sync::Arc;
 
+use backend::Error;
 use backend::gpu::source::Source;
 use backend::gpu::{Gpu, Runtime, Shape};
-use backend::{Error, Memory};
+use gguf::Bytes;
 use libloading::Library;
 
 /// A backend that runs the Metal kernels on the CPU.
@@ -49,13 +50,20 @@ struct Functions {
 pub struct Emulator {
     functions: Arc<Functions>,
     seed: u64,
+    launches: usize,
 }
 
-/// Memory that faults right behind its end.
+/// Memory that faults right behind its end, or that of a mapped file.
 pub struct Buffer {
-    functions: Arc<Functions>,
+    memory: Memory,
     start: *mut u8,
     bytes: usize,
+}
+
+/// What keeps a buffer's memory.
+enum Memory {
+    Own(Arc<Functions>),
+    Lent(#[expect(dead_code, reason = "it keeps the mapping")] Bytes),
 }
 
 // SAFETY: it owns its memory, and is changed through `&mut Emulator` only.
@@ -63,8 +71,10 @@ unsafe impl Send for Buffer {}
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `allocate` with this size and is freed once.
-        unsafe { (self.functions.free)(self.start.cast(), self.bytes as c_ulong) };
+        if let Memory::Own(functions) = &self.memory {
+            // SAFETY: `start` came from `allocate` with this size and is freed once.
+            unsafe { (functions.free)(self.start.cast(), self.bytes as c_ulong) };
+        }
     }
 }
 
@@ -97,7 +107,12 @@ impl Emulator {
                 _library: library,
             }
         };
-        Ok(Self { functions: Arc::new(functions), seed })
+        Ok(Self { functions: Arc::new(functions), seed, launches: 0 })
+    }
+
+    /// Kernels that ran so far.
+    pub fn launches(&self) -> usize {
+        self.launches
     }
 }
 
@@ -130,8 +145,8 @@ impl Runtime for Emulator {
         "metal: emulated on the CPU, for tests".to_owned()
     }
 
-    fn memory(&self) -> Option<Memory> {
-        Memory::now()
+    fn memory(&self) -> Option<backend::Memory> {
+        backend::Memory::now()
     }
 
     fn allocate(&mut self, what: &str, bytes: usize) -> backend::Result<Buffer> {
@@ -141,7 +156,14 @@ impl Runtime for Emulator {
         if start.is_null() {
             return Err(failed(what, format!("{bytes} bytes could not be had")));
         }
-        Ok(Buffer { functions: self.functions.clone(), start: start.cast(), bytes })
+        Ok(Buffer { memory: Memory::Own(self.functions.clone()), start: start.cast(), bytes })
+    }
+
+    fn import(&mut self, bytes: &Bytes) -> Option<Buffer> {
+        // Kernels do not write to it; the mapping would fault.
+        bytes.mapping()?;
+        let start = bytes.as_ptr().cast_mut();
+        Some(Buffer { memory: Memory::Lent(bytes.clone()), start, bytes: bytes.len() })
     }
 
     fn upload(&mut self, to: &Buffer, offset: usize, bytes: &[u8]) -> backend::Result<()> {
@@ -194,6 +216,7 @@ impl Runtime for Emulator {
             *to = buffer.range(*offset, 0).cast();
         }
         self.seed = self.seed.wrapping_add(1);
+        self.launches += 1;
         let groups = Size { x: shape.groups.0, y: shape.groups.1, z: 1 };
         let threads = Size { x: shape.threads, y: 1, z: 1 };
         let launch = Launch { groups, threads, buffers: bound, seed: self.seed };

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::translate::{Mode, translate};
 use crate::{Error, Result};
@@ -55,29 +56,54 @@ impl Toolchain {
         for (name, text) in texts {
             files.push(self.translated(name, text, Mode::Run)?);
         }
+        let objects = self.compile(&files)?;
         let library = self.dir.join(format!("{name}.so"));
+        let mut command = command(&self.linker);
+        command.args(["-shared", "-nostdlib++", "-fno-sanitize=undefined"]);
+        Self::run(name, command.args(objects).arg("-lm").arg("-o").arg(&library))?;
+        Ok(library)
+    }
+
+    /// Compiles C++ files, as many at a time as there are processors.
+    fn compile(&self, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                done.push(self.object(file)?);
+            }
+            Ok(done)
+        };
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let done: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+        });
+        Ok(done.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn object(&self, file: &Path) -> Result<PathBuf> {
+        let name = file.file_stem().expect("it is a file's path");
+        let object = self.dir.join(name).with_extension("o");
         // No contraction and no excess precision: arithmetic as it is written.
         let flags = [
             "-std=c++17",
             "-O2",
-            "-shared",
             "-fPIC",
             "-fno-exceptions",
             "-fno-rtti",
-            "-nostdlib++",
             "-ffp-contract=off",
             "-Xclang",
             "-ffloat16-excess-precision=none",
             "-fno-sanitize=undefined",
             "-Wno-unused",
-            "-lm",
             "-I",
             CPP,
         ];
         let mut command = command(&self.linker);
-        command.args(flags).args(files).arg("-o").arg(&library);
-        Self::run(name, &mut command)?;
-        Ok(library)
+        command.args(flags).arg("-c").arg(file).arg("-o").arg(&object);
+        Self::run(&name.to_string_lossy(), &mut command)?;
+        Ok(object)
     }
 
     /// Preprocesses and translates; the path of the C++.

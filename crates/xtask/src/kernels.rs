@@ -1,6 +1,7 @@
 //! `cargo xtask kernels`: every GPU kernel, without a GPU. CUDA sources are
 //! compiled by NVRTC; Metal sources are checked, compiled by clang and run
-//! through every case of the harness on the emulator.
+//! through every case of the harness on the emulator, and so is the default model
+//! (`cargo xtask fixtures` fetches it).
 //!
 //! Both compilers come as Python packages into a virtual environment.
 

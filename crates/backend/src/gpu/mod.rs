@@ -10,8 +10,9 @@
 //! bodies are written once, in the op's `.h` over `include/dialect.h`, for as
 //! long as that costs no speed; entry points are in the op's `.cu` and `.metal`.
 //!
-//! Where the device has matrix instructions linear maps read weights in tiles
-//! ([`tiles`]); `Packing::of` says which of them a format becomes.
+//! Where CUDA has matrix instructions linear maps read weights in tiles ([`tiles`]);
+//! `Packing::of` says which of them a format becomes. On Metal they have kernels of
+//! their own ([`simd`]).
 //!
 //! To add a weight format to the kernels that read it as it is in the file:
 //! `unpack` and its places in `include/formats.h`, a row of `WEIGHT_FORMATS`
@@ -26,6 +27,7 @@ pub(crate) mod linear;
 pub(crate) mod lower;
 mod lowered;
 mod runtime;
+pub(crate) mod simd;
 pub mod source;
 mod submit;
 pub(crate) mod tiles;
@@ -144,9 +146,16 @@ impl<R: Runtime> Gpu<R> {
                 }
                 _ => None,
             };
-            let bytes = tiles.as_deref().unwrap_or(weight.bytes());
-            let buffer = self.runtime.allocate(weight.name(), bytes.len())?;
-            self.runtime.upload(&buffer, 0, bytes)?;
+            let lent = if tiles.is_none() { self.runtime.import(weight.bytes()) } else { None };
+            let buffer = match lent {
+                Some(buffer) => buffer,
+                None => {
+                    let bytes = tiles.as_deref().unwrap_or(weight.bytes());
+                    let buffer = self.runtime.allocate(weight.name(), bytes.len())?;
+                    self.runtime.upload(&buffer, 0, bytes)?;
+                    buffer
+                }
+            };
             self.device_weights.insert(argument, buffer);
         }
         Ok(())

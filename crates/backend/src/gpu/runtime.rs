@@ -1,6 +1,8 @@
 //! What a GPU's driver must offer: little enough that CUDA, Metal and the
 //! Metal emulator are each a short file.
 
+use gguf::Bytes;
+
 use super::source::{Program, Source};
 use crate::{Memory, Result};
 
@@ -86,6 +88,12 @@ pub trait Runtime: Send {
     /// # Errors
     /// [`crate::Error::OutOfMemory`], [`crate::Error::Device`].
     fn allocate(&mut self, what: &str, bytes: usize) -> Result<Self::Buffer>;
+
+    /// Memory of the host that the device reads where it lies; `None` where it cannot, and for
+    /// what it does not lend. The bytes stay as they are as long as somebody has a handle of them.
+    fn import(&mut self, _bytes: &Bytes) -> Option<Self::Buffer> {
+        None
+    }
 
     /// Copies `bytes` to `offset` of `to`, after the work enqueued before.
     ///

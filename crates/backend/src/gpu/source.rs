@@ -8,7 +8,8 @@ use std::collections::HashSet;
 pub struct Source {
     /// The op's folder, which names the files.
     pub name: &'static str,
-    cuda: &'static str,
+    /// `None` for what only Metal has.
+    cuda: Option<&'static str>,
     /// `None` for what only CUDA has.
     metal: Option<&'static str>,
 }
@@ -26,10 +27,10 @@ pub enum Dialect {
 }
 
 macro_rules! sources {
-    ($($constant:ident = $name:literal $(in $cuda_only:literal)?;)*) => {
+    ($($constant:ident = $name:literal $(in $dir:literal: $only:ident)?;)*) => {
         $(
             #[doc = concat!("The kernels of `", $name, "`.")]
-            pub(crate) static $constant: Source = sources!(@source $name $($cuda_only)?);
+            pub(crate) static $constant: Source = sources!(@source $name $($dir $only)?);
         )*
 
         /// Every kernel file.
@@ -38,35 +39,41 @@ macro_rules! sources {
     (@source $name:literal) => {
         Source {
             name: $name,
-            cuda: include_str!(concat!("../kernels/", $name, "/", $name, ".cu")),
+            cuda: Some(include_str!(concat!("../kernels/", $name, "/", $name, ".cu"))),
             metal: Some(include_str!(concat!("../kernels/", $name, "/", $name, ".metal"))),
         }
     };
-    (@source $name:literal $dir:literal) => {
-        Source { name: $name, cuda: include_str!(concat!($dir, "/", $name, ".cu")), metal: None }
+    (@source $name:literal $dir:literal cuda) => {
+        Source { name: $name, cuda: Some(include_str!(concat!($dir, "/", $name, ".cu"))), metal: None }
+    };
+    (@source $name:literal $dir:literal metal) => {
+        Source { name: $name, cuda: None, metal: Some(include_str!(concat!($dir, "/", $name, ".metal"))) }
     };
 }
 
 sources! {
     CHOOSE = "choose";
     EMBED = "embed";
-    HEAD = "head";
-    LINEAR_ADD = "linear_add";
-    NORM_LINEAR = "norm_linear";
+    HEAD = "head" in "../kernels/head": cuda;
+    LINEAR_ADD = "linear_add" in "../kernels/linear_add": cuda;
+    NORM_LINEAR = "norm_linear" in "../kernels/norm_linear": cuda;
     PAGED_ATTENTION = "paged_attention";
-    DECODE_ATTENTION = "decode_attention" in "../kernels/paged_attention";
-    PROMPT_ATTENTION = "prompt_attention" in "../kernels/paged_attention";
+    DECODE_ATTENTION = "decode_attention" in "../kernels/paged_attention": cuda;
+    PROMPT_ATTENTION = "prompt_attention" in "../kernels/paged_attention": cuda;
     RMS_NORM = "rms_norm";
     ROPE_STORE = "rope_store";
-    SWIGLU_LINEAR_ADD = "swiglu_linear_add";
-    ACTIVATIONS = "activations" in "tiles";
-    EMBED_TILES = "embed_tiles" in "tiles";
-    GENERATED_GATED = "generated_gated" in "tiles";
-    GENERATED_LINEAR = "generated_linear" in "tiles";
-    PROMPT_GATED = "prompt_gated" in "tiles";
-    PROMPT_LINEAR = "prompt_linear" in "tiles";
-    ROUNDED_GATED = "rounded_gated" in "tiles";
-    ROUNDED_LINEAR = "rounded_linear" in "tiles";
+    SIMD_GATED = "simd_gated" in "simd": metal;
+    SIMD_MAPS = "simd_maps" in "simd": metal;
+    SPLIT_ATTENTION = "split_attention" in "../kernels/paged_attention": metal;
+    SWIGLU_LINEAR_ADD = "swiglu_linear_add" in "../kernels/swiglu_linear_add": cuda;
+    ACTIVATIONS = "activations" in "tiles": cuda;
+    EMBED_TILES = "embed_tiles" in "tiles": cuda;
+    GENERATED_GATED = "generated_gated" in "tiles": cuda;
+    GENERATED_LINEAR = "generated_linear" in "tiles": cuda;
+    PROMPT_GATED = "prompt_gated" in "tiles": cuda;
+    PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
+    ROUNDED_GATED = "rounded_gated" in "tiles": cuda;
+    ROUNDED_LINEAR = "rounded_linear" in "tiles": cuda;
 }
 
 /// Headers that sources include, by the name they are included by.
@@ -77,7 +84,10 @@ const HEADERS: &[(&str, &str)] = &[
     ("linear_kernels.h", include_str!("include/linear_kernels.h")),
     ("normalise.h", include_str!("include/normalise.h")),
     ("activate.h", include_str!("include/activate.h")),
+    ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
+    ("parts.h", include_str!("simd/parts.h")),
+    ("simd_maps.h", include_str!("simd/simd_maps.h")),
     ("activations.h", include_str!("tiles/activations.h")),
     ("copies.h", include_str!("tiles/copies.h")),
     ("choose.h", include_str!("include/choose.h")),
@@ -105,6 +115,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("decode_attention.h", include_str!("../kernels/paged_attention/decode_attention.h")),
     ("merge_attention.h", include_str!("../kernels/paged_attention/merge_attention.h")),
     ("prompt_attention.h", include_str!("../kernels/paged_attention/prompt_attention.h")),
+    ("split_attention.h", include_str!("../kernels/paged_attention/split_attention.h")),
     ("splits.h", include_str!("../kernels/paged_attention/splits.h")),
     ("warpgroup.h", include_str!("../kernels/paged_attention/warpgroup.h")),
     ("paged_attention.h", include_str!("../kernels/paged_attention/paged_attention.h")),
@@ -116,7 +127,10 @@ const HEADERS: &[(&str, &str)] = &[
 impl Source {
     /// Whether it is written in `dialect`.
     pub fn has(&self, dialect: Dialect) -> bool {
-        dialect == Dialect::Cuda || self.metal.is_some()
+        match dialect {
+            Dialect::Cuda => self.cuda.is_some(),
+            Dialect::Metal => self.metal.is_some(),
+        }
     }
 
     /// Definitions of which each makes other kernels of it.
@@ -136,13 +150,12 @@ impl Source {
     /// # Panics
     /// When it is not written in `dialect`.
     pub fn text(&self, dialect: Dialect, definitions: &str) -> String {
-        let (file, text) = match dialect {
-            Dialect::Cuda => (format!("{}.cu", self.name), self.cuda),
-            Dialect::Metal => {
-                let text = self.metal.unwrap_or_else(|| panic!("{} has no Metal kernels", self.name));
-                (format!("{}.metal", self.name), text)
-            }
+        let (extension, text) = match dialect {
+            Dialect::Cuda => ("cu", self.cuda),
+            Dialect::Metal => ("metal", self.metal),
         };
+        let text = text.unwrap_or_else(|| panic!("{} is not written in {dialect:?}", self.name));
+        let file = format!("{}.{extension}", self.name);
         let mut out = definitions.to_owned();
         append(&file, text, &mut HashSet::new(), &mut out);
         out

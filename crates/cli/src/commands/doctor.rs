@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, Driver};
-use backend::{Backend, Cpu, CpuConfig};
+use backend::{Backend, Cpu, CpuConfig, metal};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let cache = environment::cache_dir()?;
     let entries = loading::store()?.list();
     let gpu = Gpu::find();
+    let metal = metal::open().map(|metal| metal.description()).map_err(|error| error.to_string());
     let python = python_version(&environment::python());
     if args.json {
         let mut all = json!({
@@ -33,6 +34,8 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
             "python": python,
         });
         gpu.add_to(&mut all);
+        all["metal"] = json!(metal.as_ref().ok());
+        all["metal_problem"] = json!(metal.as_ref().err());
         return output::show_json(&all);
     }
     let models = match &entries {
@@ -45,11 +48,12 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let python =
         python.unwrap_or_else(|| "not found; needed only to fetch smollm2-135m and gemma3-270m".into());
     output::show(&format!(
-        "quarrel   {} ({} {})\ncpu       {cpu}\n{}cache     {} ({models})\npython    {python}\n",
+        "quarrel   {} ({} {})\ncpu       {cpu}\n{}metal     {}\ncache     {} ({models})\npython    {python}\n",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::OS,
         std::env::consts::ARCH,
         gpu.lines(),
+        metal.unwrap_or_else(|problem| problem),
         cache.display(),
     ))
     .map_err(Into::into)

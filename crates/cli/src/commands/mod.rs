@@ -14,6 +14,7 @@ mod rm;
 mod run;
 mod serve;
 mod tokenize;
+mod version;
 
 use std::process::ExitCode;
 
@@ -22,7 +23,8 @@ use crate::args::{Cli, Command};
 /// Runs the command that was asked for.
 pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
-    match cli.command {
+    let Some(command) = cli.command else { return done(version::run(cli.verbose)) };
+    match command {
         Command::Run(args) => run::run(args),
         Command::Chat(args) => done(chat::run(args)),
         Command::Serve(args) => done(serve::run(args)),

@@ -60,6 +60,11 @@ FN uint bits_of_float(float x) { return __float_as_uint(x); }
 #include <metal_stdlib>
 using namespace metal;
 
+// Arithmetic as it is written: fused multiply-adds are written out. Each compiler of Apple's knows one of these.
+#pragma METAL fp math_mode(safe)
+#pragma METAL fp contract(off)
+#pragma clang fp contract(off)
+
 #define DEVICE device
 #define CONSTANT constant
 #define THREADGROUP threadgroup

@@ -1,6 +1,7 @@
 // Choosing tokens, and carrying them to the next step.
 #include "choose.h"
 
+[[max_total_threads_per_threadgroup(1024)]]
 kernel void choose(constant ChooseArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
                    device const float *logits [[buffer(2)]], device uint *chosen [[buffer(3)]], BUILTINS) {
     threadgroup float best_logits[1024];

@@ -4,6 +4,7 @@ use super::Head;
 use crate::gpu::choose;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::Lowering;
+use crate::gpu::simd;
 use crate::gpu::source::HEAD;
 use crate::gpu::tiles::convert::Input;
 use crate::gpu::tiles::linear::{self, Map, Maps};
@@ -14,11 +15,15 @@ impl Head {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let cols = lowering.desc(self.x).cols;
         let (x, out) = (lowering.buffer(self.x), lowering.buffer(self.out));
+        let input = Input { x, cols, norm: Some(self.norm), gather: true };
+        let maps = [Map { weight: self.weight, bias: None, out }];
+        let (scale, softcap) = (self.scale, self.softcap);
+        let maps = Maps { maps: &maps, rows: Rows::Outputs, scale, softcap, add: false };
+        if simd::can(lowering) {
+            simd::launch(lowering, &input, &maps)?;
+            return choose::launch(lowering, self.out);
+        }
         if linear::can(lowering, [self.weight]) {
-            let input = Input { x, cols, norm: Some(self.norm), gather: true };
-            let maps = [Map { weight: self.weight, bias: None, out }];
-            let (scale, softcap) = (self.scale, self.softcap);
-            let maps = Maps { maps: &maps, rows: Rows::Outputs, scale, softcap, add: false };
             maps.launch(lowering, &input, 0)?;
             return choose::launch(lowering, self.out);
         }

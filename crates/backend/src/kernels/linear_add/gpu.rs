@@ -4,6 +4,7 @@ use super::LinearAdd;
 use crate::Result;
 use crate::gpu::linear::Linear;
 use crate::gpu::lower::{Argument, Lowering};
+use crate::gpu::simd;
 use crate::gpu::source::{LINEAR_ADD, NORM_LINEAR};
 use crate::gpu::tiles::convert::Input;
 use crate::gpu::tiles::linear::{self, Map, Maps};
@@ -26,8 +27,13 @@ pub(crate) fn launch(
     (x, skip): (Argument, usize),
     residual: Argument,
 ) -> Result<()> {
+    let input = Input { x, cols: lowering.weight(map.weight).cols(), norm: None, gather: false };
+    if simd::can(lowering) {
+        return launch_tiles(lowering, map, post_norm, scale, skip, residual, &|lowering, maps, _| {
+            simd::launch(lowering, &input, maps)
+        });
+    }
     if linear::can(lowering, [map.weight]) {
-        let input = Input { x, cols: lowering.weight(map.weight).cols(), norm: None, gather: false };
         return launch_tiles(lowering, map, post_norm, scale, skip, residual, &|lowering, maps, skip| {
             maps.launch(lowering, &input, skip)
         });
@@ -41,7 +47,7 @@ pub(crate) fn launch(
     norm.launch_add(lowering, (rows, cols), scale, scratch, residual)
 }
 
-/// The same over a weight in tiles: `multiply` launches the map it is given.
+/// The same by kernels that take several maps: `multiply` launches the one it is given.
 pub(crate) fn launch_tiles(
     lowering: &mut Lowering<'_>,
     map: Linear,

@@ -60,19 +60,20 @@ impl NormLinear {
 }
 
 impl NormLinear {
-    /// Every format, with and without norm and bias, one row to seventeen.
+    /// Every format, with and without norm and bias, one row to seventeen; rows of floats of any length.
     pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
         let mut cases = Vec::new();
         for format in formats() {
             for (n_tokens, with_norm) in [(1, true), (2, false), (5, true), (17, false)] {
-                cases.push(Self::case(random, format, n_tokens, with_norm));
+                cases.push(Self::case(random, (format, odd_cols(format)), n_tokens, with_norm));
             }
         }
+        cases.push(Self::case(random, (Format::F32, 83), 1, true));
+        cases.push(Self::case(random, (Format::F16, 543), 5, true));
         cases
     }
 
-    fn case(random: &mut Random, format: Format, n_tokens: u32, with_norm: bool) -> Case {
-        let cols = odd_cols(format);
+    fn case(random: &mut Random, (format, cols): (Format, usize), n_tokens: u32, with_norm: bool) -> Case {
         let name = format!("norm_linear {format} {n_tokens}x{cols} norm {with_norm}");
         let mut case = CaseBuilder::new(random, name, bounds::linear(format, cols));
         let norm =

@@ -1,5 +1,5 @@
 //! `paged_attention` on GPUs: kernels for one shape with matrix instructions where there are
-//! any, else one threadgroup a row and query head.
+//! any, on Metal generated rows split over the context, else one threadgroup a row and query head.
 
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
@@ -7,13 +7,17 @@ use crate::gpu::formats::kv_type;
 use crate::gpu::inputs::{Layout, N_PROMPT_ITEMS_AT, RowsOf};
 use crate::gpu::items;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::{DECODE_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION};
+use crate::gpu::simd;
+use crate::gpu::source::{DECODE_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION, SPLIT_ATTENTION};
 use crate::{CacheLayerConfig, KV_GROUP, KvFormat, Result, Rows};
 
 /// `ATTENTION_SIMDGROUPS` of the general kernel, 32 threads each.
 const THREADS: u32 = 8 * 32;
 /// `ATTENTION_MAX_DIM` of the general kernel; the others have registers for as much.
 const MAX_DIM: usize = 256;
+/// Threads and the most threadgroups of `split_attention`, on Metal.
+const SPLIT_THREADS: u32 = 128;
+const SPLIT_GROUPS: u32 = 2048;
 /// Threads of `decode_attention` and `merge_attention`.
 const DECODE_THREADS: u32 = 128;
 const MERGE_THREADS: u32 = 256;
@@ -59,14 +63,50 @@ impl PagedAttention {
             self.launch_decode(lowering, args, &decode)?;
             return self.launch_prompt(lowering, args, &prompt);
         }
-        let grid = Grid { x: args.n_heads, rows: RowsOf::All(Rows::Tokens), rows_each: 1, threads: THREADS };
-        let name = format!("{}_{}", layer.k_format.name(), layer.v_format.name());
-        let (k, v) = (kv_type(layer.k_format), kv_type(layer.v_format));
+        if simd::can(lowering) {
+            self.launch_splits(lowering, args)?;
+            return self.launch_rows(lowering, args, RowsOf::Prompts);
+        }
+        self.launch_rows(lowering, args, RowsOf::All(Rows::Tokens))
+    }
+
+    /// Rows one by one, by a kernel for any shape.
+    fn launch_rows(&self, lowering: &mut Lowering<'_>, args: AttentionArgs, rows: RowsOf) -> Result<()> {
+        let grid = Grid { x: args.n_heads, rows, rows_each: 1, threads: THREADS };
+        let (name, definitions) = pair(lowering.cache(self.cache).0);
         let buffers = self.buffers(lowering);
         let launch =
             lowering.launch(&PAGED_ATTENTION, format!("paged_attention_{name}"), grid, args, &buffers);
-        launch.definitions = format!("#define KV_PAIRS(KERNEL) KERNEL({name}, {k}, {v})\n");
+        launch.definitions = definitions;
         Ok(())
+    }
+
+    /// Generated rows on Metal: their splits, and what comes of them folded.
+    fn launch_splits(&self, lowering: &mut Lowering<'_>, args: AttentionArgs) -> Result<()> {
+        let (layer, _) = lowering.cache(self.cache);
+        let scratch = self.partials(lowering)?;
+        let x = args.max_items.saturating_mul(args.n_kv_heads).min(SPLIT_GROUPS);
+        let rows_each = lowering.u32(lowering.bucket.tokens)?;
+        let grid = Grid { x, rows: RowsOf::Generated, rows_each, threads: SPLIT_THREADS };
+        let (name, definitions) = pair(layer);
+        let [q, keys, values, out] = self.buffers(lowering);
+        let buffers = [Argument::Batch(layer.group), q, keys, values, out, scratch];
+        let launch =
+            lowering.launch(&SPLIT_ATTENTION, format!("split_attention_{name}"), grid, args, &buffers);
+        (launch.batches, launch.definitions) = (Some(layer.group), definitions.clone());
+        let grid = Grid { x: args.n_heads, rows: RowsOf::Generated, rows_each: 1, threads: SPLIT_THREADS };
+        let buffers = [Argument::Batch(layer.group), scratch, out];
+        let launch = lowering.launch(&SPLIT_ATTENTION, "merge_splits", grid, args, &buffers);
+        (launch.batches, launch.definitions) = (Some(layer.group), definitions);
+        Ok(())
+    }
+
+    /// Scratch for what comes of a batch's splits.
+    fn partials(&self, lowering: &mut Lowering<'_>) -> Result<Argument> {
+        let (layer, _) = lowering.cache(self.cache);
+        let parts = lowering.layout.splits[layer.group].batch_items.checked_mul(self.n_heads);
+        let bytes = parts.and_then(|n| n.checked_mul((layer.v_dim + 2) * 4));
+        Ok(lowering.scratch_bytes(0, bytes)?.0)
     }
 
     /// q, keys, values, out.
@@ -80,9 +120,7 @@ impl PagedAttention {
         let (layer, _) = lowering.cache(self.cache);
         let group = layer.group;
         let args = AttentionArgs { n_rows_at: 2, ..args };
-        let floats = lowering.layout.splits[group].batch_items.checked_mul(self.n_heads);
-        let bytes = floats.and_then(|n| n.checked_mul((layer.v_dim + 2) * 4));
-        let (scratch, _) = lowering.scratch_bytes(0, bytes)?;
+        let scratch = self.partials(lowering)?;
         let blocks = (lowering.device.shared_limit / (shape.shared + 1024)).clamp(1, MOST_BLOCKS);
         let x = args.max_items.saturating_mul(args.n_kv_heads).min(lowering.device.units * blocks);
         let rows_each = lowering.u32(lowering.bucket.tokens)?;
@@ -113,6 +151,14 @@ impl PagedAttention {
         launch.definitions = shape.definitions(layer);
         Ok(())
     }
+}
+
+/// The general kernels' name for a layer's pair of formats, and what compiles those for it alone.
+fn pair(layer: &CacheLayerConfig) -> (String, String) {
+    let name = format!("{}_{}", layer.k_format.name(), layer.v_format.name());
+    let (k, v) = (kv_type(layer.k_format), kv_type(layer.v_format));
+    let definitions = format!("#define KV_PAIRS(KERNEL) KERNEL({name}, {k}, {v})\n");
+    (name, definitions)
 }
 
 /// How a kernel for one shape is launched.

@@ -87,18 +87,25 @@ impl SwigluLinearAdd {
 }
 
 impl SwigluLinearAdd {
-    /// Every format with either activation.
+    /// Every format with either activation; rows of floats of any length.
     pub(crate) fn cases(random: &mut Random) -> Vec<Case> {
         let mut cases = Vec::new();
         for format in formats() {
-            cases.push(Self::case(random, format, 1, Activation::Silu));
-            cases.push(Self::case(random, format, 9, Activation::GeluTanh));
+            let shape = (format, odd_cols(format));
+            cases.push(Self::case(random, shape, 1, Activation::Silu));
+            cases.push(Self::case(random, shape, 9, Activation::GeluTanh));
         }
+        cases.push(Self::case(random, (Format::F16, 543), 3, Activation::Silu));
         cases
     }
 
-    fn case(random: &mut Random, format: Format, n_tokens: u32, activation: Activation) -> Case {
-        let (cols, rows) = (odd_cols(format), 65);
+    fn case(
+        random: &mut Random,
+        (format, cols): (Format, usize),
+        n_tokens: u32,
+        activation: Activation,
+    ) -> Case {
+        let rows = 65;
         let name = format!("swiglu_linear_add {format} {n_tokens}x{cols} {activation:?}");
         let mut case = CaseBuilder::new(random, name, bounds::gated_linear(format, cols));
         let full = n_tokens > 1;

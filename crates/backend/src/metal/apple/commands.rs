@@ -1,0 +1,245 @@
+//! The queue: what is being encoded, and what the device has been given.
+//!
+//! Dispatches of one encoder run one behind the other, each seeing what those
+//! before it wrote; between encoders and command buffers Metal tracks for itself
+//! which use the same buffers.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use objc2::rc::{Retained, autoreleasepool};
+use objc2::runtime::ProtocolObject;
+use objc2_metal::{
+    MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandEncoder, MTLCommandQueue,
+    MTLComputeCommandEncoder, MTLSize,
+};
+
+use super::buffer::MetalBuffer;
+use super::failed;
+use super::library::Kernel;
+use crate::Result;
+use crate::gpu::Shape;
+
+/// Launches after which the device is given what was encoded, so that it does not wait for the rest.
+const LAUNCHES: usize = 64;
+/// What places and lengths of the device's copies are multiples of.
+pub const COPY_ALIGNMENT: usize = 4;
+
+/// Numbers command buffers as they are committed; none has 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Serial(u64);
+
+type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
+
+/// One command queue.
+pub struct Commands {
+    queue: Retained<ProtocolObject<dyn MTLCommandQueue>>,
+    /// The last that was committed.
+    committed: Serial,
+    /// All up to this one have ended.
+    done: Serial,
+    /// Committed and not known to have ended, the oldest first.
+    in_flight: VecDeque<Retained<CommandBuffer>>,
+    open: Option<Open>,
+    /// What the first command buffer that failed said; nothing after it can be trusted.
+    failure: Option<String>,
+}
+
+// SAFETY: Metal's objects are counted atomically; command buffers and encoders may be used from any
+// thread, one at a time, as `&mut self` sees to.
+unsafe impl Send for Commands {}
+
+/// A command buffer that is being encoded.
+struct Open {
+    /// Before the buffer: fields are dropped in their order.
+    encoder: Encoder,
+    buffer: Retained<CommandBuffer>,
+    launches: usize,
+}
+
+/// What is being encoded into it.
+enum Encoder {
+    Nothing,
+    Launches(Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>),
+    Copies(Retained<ProtocolObject<dyn MTLBlitCommandEncoder>>),
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        // An encoder that is let go of before its end is an exception.
+        match self {
+            Self::Nothing => {}
+            Self::Launches(encoder) => encoder.endEncoding(),
+            Self::Copies(encoder) => encoder.endEncoding(),
+        }
+    }
+}
+
+impl Commands {
+    /// Nothing is encoded yet.
+    pub fn new(queue: Retained<ProtocolObject<dyn MTLCommandQueue>>) -> Self {
+        Self {
+            queue,
+            committed: Serial(0),
+            done: Serial(0),
+            in_flight: VecDeque::new(),
+            open: None,
+            failure: None,
+        }
+    }
+
+    /// The command buffer that is being encoded, or will be next.
+    fn next(&self) -> Serial {
+        Serial(self.committed.0 + 1)
+    }
+
+    fn open(&mut self) -> Result<&mut Open> {
+        if self.open.is_none() {
+            let buffer = autoreleasepool(|_| self.queue.commandBuffer());
+            let buffer = buffer.ok_or_else(|| failed("encoding", "the queue gives no command buffer"))?;
+            self.open = Some(Open { encoder: Encoder::Nothing, buffer, launches: 0 });
+        }
+        Ok(self.open.as_mut().expect("it is open now"))
+    }
+
+    /// Encodes a launch: `args` as buffer 0, then the buffers.
+    pub fn launch(
+        &mut self,
+        kernel: &Kernel,
+        shape: Shape,
+        args: &[u32],
+        buffers: &[(&MetalBuffer, usize)],
+    ) -> Result<()> {
+        kernel.check(shape.threads)?;
+        let serial = self.next();
+        let open = self.open()?;
+        let encoder = open.launches()?;
+        encoder.setComputePipelineState(kernel.pipeline());
+        if !args.is_empty() {
+            let bytes = NonNull::from(args).cast::<c_void>();
+            // SAFETY: the pointer is to as many bytes, which are copied; every kernel has a buffer 0.
+            unsafe { encoder.setBytes_length_atIndex(bytes, size_of_val(args), 0) };
+        }
+        for (i, &(buffer, offset)) in buffers.iter().enumerate() {
+            let place = buffer.place(offset, 0);
+            // SAFETY: the place was checked, and kernels have as many buffers. That they stay inside of
+            // them is what lowering and the checks of a run's inputs see to.
+            unsafe { encoder.setBuffer_offset_atIndex(Some(buffer.used_by(serial)), place, i + 1) };
+        }
+        if shape.shared > 0 {
+            // SAFETY: the one place for it, within the limit that `kernel` checked.
+            unsafe { encoder.setThreadgroupMemoryLength_atIndex(shape.shared as usize, 0) };
+        }
+        let size =
+            |width: u32, height: u32| MTLSize { width: width as usize, height: height as usize, depth: 1 };
+        let groups = size(shape.groups.0, shape.groups.1);
+        encoder.dispatchThreadgroups_threadsPerThreadgroup(groups, size(shape.threads, 1));
+        open.launches += 1;
+        if open.launches >= LAUNCHES {
+            self.commit();
+        }
+        Ok(())
+    }
+
+    /// Encodes a copy between places that were checked, all multiples of [`COPY_ALIGNMENT`].
+    pub fn copy(
+        &mut self,
+        (from, from_at): (&MetalBuffer, usize),
+        (to, to_at): (&MetalBuffer, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let serial = self.next();
+        let encoder = self.open()?.copies()?;
+        let (from, to) = (from.used_by(serial), to.used_by(serial));
+        // SAFETY: both ranges lie in their buffers, which the command buffer keeps.
+        unsafe {
+            encoder
+                .copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(from, from_at, to, to_at, bytes);
+        }
+        Ok(())
+    }
+
+    /// Gives the device what was encoded; what comes back ends with it.
+    pub fn commit(&mut self) -> Serial {
+        if let Some(Open { encoder, buffer, .. }) = self.open.take() {
+            drop(encoder);
+            buffer.commit();
+            self.in_flight.push_back(buffer);
+            self.committed = self.next();
+        }
+        self.committed
+    }
+
+    /// Whether all that was encoded up to `serial` has ended.
+    pub fn is_done(&mut self, serial: Serial) -> bool {
+        let ended = |buffer: &CommandBuffer| {
+            matches!(buffer.status(), MTLCommandBufferStatus::Completed | MTLCommandBufferStatus::Error)
+        };
+        while serial > self.done && self.in_flight.front().is_some_and(|buffer| ended(buffer)) {
+            self.retire();
+        }
+        serial <= self.done
+    }
+
+    /// Waits for all up to `serial`, which was committed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when one of them failed, or one before.
+    pub fn wait(&mut self, serial: Serial) -> Result<()> {
+        while serial > self.done && !self.in_flight.is_empty() {
+            self.retire();
+        }
+        match &self.failure {
+            None => Ok(()),
+            Some(reason) => Err(failed("running kernels", reason.as_str())),
+        }
+    }
+
+    /// Commits what was encoded and waits for all.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn finish(&mut self) -> Result<()> {
+        let last = self.commit();
+        self.wait(last)
+    }
+
+    /// Waits for the oldest command buffer, and notes how it ended.
+    fn retire(&mut self) {
+        let Some(buffer) = self.in_flight.pop_front() else { return };
+        buffer.waitUntilCompleted();
+        self.done.0 += 1;
+        if buffer.status() == MTLCommandBufferStatus::Error && self.failure.is_none() {
+            let error = autoreleasepool(|_| buffer.error().map(|e| e.localizedDescription().to_string()));
+            self.failure = Some(error.unwrap_or_else(|| "the device does not say why".to_owned()));
+        }
+    }
+}
+
+impl Open {
+    /// The encoder for launches.
+    fn launches(&mut self) -> Result<Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>> {
+        if let Encoder::Launches(encoder) = &self.encoder {
+            return Ok(encoder.clone());
+        }
+        // One ends before another begins.
+        self.encoder = Encoder::Nothing;
+        let encoder = autoreleasepool(|_| self.buffer.computeCommandEncoder());
+        let encoder = encoder.ok_or_else(|| failed("encoding", "there is no encoder for launches"))?;
+        self.encoder = Encoder::Launches(encoder.clone());
+        Ok(encoder)
+    }
+
+    /// The encoder for copies.
+    fn copies(&mut self) -> Result<Retained<ProtocolObject<dyn MTLBlitCommandEncoder>>> {
+        if let Encoder::Copies(encoder) = &self.encoder {
+            return Ok(encoder.clone());
+        }
+        self.encoder = Encoder::Nothing;
+        let encoder = autoreleasepool(|_| self.buffer.blitCommandEncoder());
+        let encoder = encoder.ok_or_else(|| failed("encoding", "there is no encoder for copies"))?;
+        self.encoder = Encoder::Copies(encoder.clone());
+        Ok(encoder)
+    }
+}

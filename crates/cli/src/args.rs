@@ -82,7 +82,7 @@ pub struct LoadArgs {
     pub device: Option<u16>,
     /// What a GPU multiplies generated tokens as, with quantised weights: int8 (8-bit integers, as the CPU
     /// does) or bf16 (weights are rounded to it instead); implies --backend cuda [default: int8 where up to
-    /// 8 replies are computed at once, else bf16].
+    /// 8 replies are computed at once or the GPU has no warpgroups, else bf16].
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub activations: Option<Activations>,
     /// Threads to compute with on the CPU [default: one for each core].

@@ -3,16 +3,11 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
-use backend::gpu::Activations;
 use backend::{Backend, Cpu, CpuConfig, Memory, metal};
 use model::LoadOptions;
 
 use crate::args::{BackendChoice, LoadArgs, Weights};
 use crate::{environment, output};
-
-/// Replies at once from which on a GPU multiplies them as bfloat16, if nobody asks for something
-/// else: docs/performance.md has the measurement.
-const BF16_STREAMS: usize = 9;
 
 /// Rows of a step on a GPU, which is slow with few of them.
 const GPU_BATCH_TOKENS: usize = 2048;
@@ -91,12 +86,8 @@ pub fn asked(args: &LoadArgs, streams: usize) -> Result<Device> {
 
 /// CUDA as the options and the number of replies at once want it.
 fn asked_cuda(args: &LoadArgs, streams: usize) -> Gpu {
-    let activations = match args.activations {
-        Some(activations) => activations.into(),
-        None if streams < BF16_STREAMS => Activations::Int8,
-        None => Activations::Bf16,
-    };
-    Gpu::Cuda(CudaOptions { activations, ..cuda_options(args.device.unwrap_or(0)) })
+    let activations = args.activations.map(Into::into);
+    Gpu::Cuda(CudaOptions { activations, replies: streams, ..cuda_options(args.device.unwrap_or(0)) })
 }
 
 /// How CUDA is used here.
@@ -194,6 +185,7 @@ pub fn default_threads() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use backend::gpu::Activations;
     use clap::Parser;
 
     use super::*;
@@ -234,21 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn many_replies_at_once_are_multiplied_as_bfloat16_unless_asked_otherwise() {
+    fn cuda_learns_of_activations_and_replies() {
         let of = |options: &[&str], streams| {
             let words = ["quarrel", "run"].iter().chain(options).chain(&["hi"]);
             let Some(Command::Run(args)) = Cli::try_parse_from(words).unwrap().command else {
                 panic!("it is `run`")
             };
             match asked(&args.model.load, streams).unwrap() {
-                Device::Gpu { gpu: Gpu::Cuda(options), .. } => Some(options.activations),
+                Device::Gpu { gpu: Gpu::Cuda(options), .. } => Some((options.activations, options.replies)),
                 Device::Cpu | Device::Gpu { gpu: Gpu::Metal, .. } => None,
             }
         };
-        assert_eq!(of(&["--backend", "cuda"], 1), Some(Activations::Int8));
-        assert_eq!(of(&["--backend", "cuda"], 64), Some(Activations::Bf16));
-        assert_eq!(of(&["--activations", "int8"], 64), Some(Activations::Int8));
-        assert_eq!(of(&["--activations", "bf16"], 1), Some(Activations::Bf16));
+        assert_eq!(of(&["--backend", "cuda"], 64), Some((None, 64)));
+        assert_eq!(of(&["--activations", "int8"], 64), Some((Some(Activations::Int8), 64)));
+        assert_eq!(of(&["--activations", "bf16"], 1), Some((Some(Activations::Bf16), 1)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--bf16" => options.activations = Activations::Bf16,
+            "--bf16" => options.activations = Some(Activations::Bf16),
             "--nvrtc" => options.nvrtc = args.next().map(Into::into),
             "--kernels" => options.kernel_cache = args.next().map(Into::into),
             _ => words.push(arg),

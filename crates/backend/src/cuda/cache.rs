@@ -49,7 +49,9 @@ impl KernelCache {
 /// Written beside its place and renamed, so that no reader sees half a file.
 fn write(dir: &Path, path: &Path, image: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(dir)?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    // Threads and processes write side by side.
+    let thread = std::thread::current().id();
+    let temporary = path.with_extension(format!("{}.{thread:?}.tmp", std::process::id()));
     fs::write(&temporary, [Sha256::digest(image).as_slice(), image].concat())?;
     fs::rename(temporary, path)
 }

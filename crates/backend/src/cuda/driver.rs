@@ -67,7 +67,7 @@ impl CudaRuntime {
         Ok(Self {
             units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-            activations: options.activations,
+            activations: options.activations(nvrtc::has_warpgroups(arch)),
             pinned: Vec::new(),
             modules: Modules::new(context.clone(), arch, options.nvrtc.clone(), options.kernel_cache.clone()),
             context,

@@ -20,12 +20,29 @@ use crate::gpu::{Activations, Gpu};
 pub struct CudaOptions {
     /// Which device, as the driver counts them.
     pub device: usize,
-    /// What generated rows are multiplied as.
-    pub activations: Activations,
+    /// What generated rows are multiplied as; `None` is the faster for so many replies.
+    pub activations: Option<Activations>,
+    /// How many replies are to be computed at once.
+    pub replies: usize,
     /// Where compiled kernels are kept; `None` compiles them in each process.
     pub kernel_cache: Option<PathBuf>,
     /// The NVRTC library, where it is not among the system's.
     pub nvrtc: Option<PathBuf>,
+}
+
+/// Replies at once up to which 8-bit integers are faster (docs/performance.md, "Replies as integers or
+/// bfloat16"); devices without warpgroups were not measured.
+const MOST_INT8_REPLIES: usize = 8;
+
+impl CudaOptions {
+    /// What generated rows are multiplied as on a device that has warpgroups or not.
+    fn activations(&self, has_warpgroups: bool) -> Activations {
+        let default = match has_warpgroups && self.replies > MOST_INT8_REPLIES {
+            true => Activations::Bf16,
+            false => Activations::Int8,
+        };
+        self.activations.unwrap_or(default)
+    }
 }
 
 /// The CUDA backend.
@@ -45,6 +62,16 @@ impl Cuda {
 mod tests {
     use super::*;
     use crate::Error;
+
+    #[test]
+    fn many_replies_are_multiplied_as_bfloat16_where_warpgroups_do_it() {
+        let options = |activations, replies| CudaOptions { activations, replies, ..CudaOptions::default() };
+        assert_eq!(options(None, 8).activations(true), Activations::Int8);
+        assert_eq!(options(None, 9).activations(true), Activations::Bf16);
+        assert_eq!(options(None, 64).activations(false), Activations::Int8);
+        assert_eq!(options(Some(Activations::Bf16), 1).activations(false), Activations::Bf16);
+        assert_eq!(options(Some(Activations::Int8), 64).activations(true), Activations::Int8);
+    }
 
     #[test]
     fn a_machine_without_the_device_says_so() {

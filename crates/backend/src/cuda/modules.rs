@@ -22,6 +22,10 @@ pub(super) struct Modules {
     loaded: HashMap<Key, Arc<Module>>,
     /// Threads that compile what is asked for soon.
     under_way: Vec<JoinHandle<Vec<Compiled>>>,
+    /// What they compile.
+    pending: HashSet<Key>,
+    /// What could not be compiled or loaded, until somebody asks for it.
+    failed: HashMap<Key, Error>,
 }
 
 /// A source's name and its definitions.
@@ -78,15 +82,22 @@ impl Modules {
         kept: Option<PathBuf>,
     ) -> Self {
         let compiler = Compiler { arch, cache: KernelCache::new(kept), nvrtc_path, nvrtc: Mutex::default() };
-        Self { context, compiler: Arc::new(compiler), loaded: HashMap::new(), under_way: Vec::new() }
+        Self {
+            context,
+            compiler: Arc::new(compiler),
+            loaded: HashMap::new(),
+            under_way: Vec::new(),
+            pending: HashSet::new(),
+            failed: HashMap::new(),
+        }
     }
 
     /// Begins to compile those of `programs` that are not loaded.
     pub fn prepare(&mut self, programs: &[Program<'_>]) {
-        let (mut seen, mut missing) = (HashSet::new(), VecDeque::new());
+        let mut missing = VecDeque::new();
         for program in programs {
             let key = key(program);
-            if !self.loaded.contains_key(&key) && seen.insert(key) {
+            if !self.loaded.contains_key(&key) && self.pending.insert(key) {
                 missing.push_back((program.0, program.1.to_owned()));
             }
         }
@@ -97,7 +108,10 @@ impl Modules {
     pub fn get(&mut self, program: Program<'_>) -> Result<Arc<Module>> {
         let key = key(&program);
         if !self.loaded.contains_key(&key) {
-            self.load_prepared()?;
+            self.load_prepared();
+        }
+        if let Some(error) = self.failed.remove(&key) {
+            return Err(error);
         }
         if let Some(module) = self.loaded.get(&key) {
             return Ok(module.clone());
@@ -107,14 +121,17 @@ impl Modules {
         Ok(self.loaded.entry(key).or_insert(Arc::new(module)).clone())
     }
 
-    fn load_prepared(&mut self) -> Result<()> {
+    /// Waits for all that is under way; what failed is said to who asks for it.
+    fn load_prepared(&mut self) {
+        self.pending.clear();
         for thread in self.under_way.drain(..) {
             for (key, image) in thread.join().expect("compiling does not panic") {
-                let module = Module::load(&self.context, key.0, &image?)?;
-                self.loaded.insert(key, Arc::new(module));
+                match image.and_then(|image| Module::load(&self.context, key.0, &image)) {
+                    Ok(module) => drop(self.loaded.insert(key, Arc::new(module))),
+                    Err(error) => drop(self.failed.insert(key, error)),
+                }
             }
         }
-        Ok(())
     }
 }
 
@@ -131,6 +148,9 @@ fn key(&(source, definitions): &Program<'_>) -> Key {
     (source.name, definitions.to_owned())
 }
 
+/// Threads beyond which compiling was not measured to gain.
+const MOST_THREADS: usize = 16;
+
 /// As many threads as there are processors, or programs, that compile them.
 fn compile(
     compiler: &Arc<Compiler>,
@@ -139,7 +159,8 @@ fn compile(
     if programs.is_empty() {
         return Vec::new();
     }
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(programs.len());
+    let threads =
+        thread::available_parallelism().map_or(1, usize::from).min(programs.len()).min(MOST_THREADS);
     let programs = Arc::new(Mutex::new(programs));
     let start = || {
         let (compiler, programs) = (compiler.clone(), programs.clone());
@@ -165,8 +186,8 @@ impl Compiler {
         }
         let nvrtc = self.nvrtc()?;
         let target = nvrtc.target(self.arch)?;
-        if nvrtc::has_warpgroups(self.arch) && !target.machine_code {
-            let reason = format!("NVRTC {:?} does not know this device; 11.8 is the first", nvrtc.version());
+        if nvrtc::has_warpgroups(self.arch) && (!target.machine_code || nvrtc.version() < (12, 0)) {
+            let reason = format!("NVRTC {:?} does not know this device; 12.0 is the first", nvrtc.version());
             return Err(Error::Unavailable { backend: "cuda", reason });
         }
         let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target)?;

@@ -86,7 +86,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("activate.h", include_str!("include/activate.h")),
     ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
-    ("parts.h", include_str!("simd/parts.h")),
+    ("weight_parts.h", include_str!("simd/weight_parts.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),
     ("activations.h", include_str!("tiles/activations.h")),
     ("copies.h", include_str!("tiles/copies.h")),
@@ -211,6 +211,12 @@ fn blocks() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_has_its_name_alone() {
+        let names: HashSet<&str> = HEADERS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), HEADERS.len());
+    }
 
     #[test]
     fn sources_hold_everything_they_include_once() {

@@ -1,5 +1,5 @@
 // Linear maps of few rows on Metal: every SIMD-group makes OUTS outputs of up to ROWS
-// rows, and its lanes share the columns, sixteen each in turn (parts.h).
+// rows, and its lanes share the columns, sixteen each in turn (weight_parts.h).
 //
 // A row's sum is taken in the same order whatever OUTS and ROWS are and whatever rows
 // stand beside it: a lane's parts, run by run, then the lanes. What is done to rows
@@ -8,7 +8,7 @@
 #define QUARREL_SIMD_MAPS_H
 
 #include "args.h"
-#include "parts.h"
+#include "weight_parts.h"
 
 // As `simd/mod.rs` has it.
 struct SimdArgs {

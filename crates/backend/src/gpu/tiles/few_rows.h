@@ -158,6 +158,7 @@ template <typename F, bool ADD> struct WriteMap {
 #define FLOATS 0
 #define QUANTISED 1
 #define ROUNDED 2
+#define PROMPT 3
 
 // The second eight SIMD-groups do the bands of the second weight. Where results are quantised
 // bands are done in pairs, which make up a block of 32 columns.
@@ -203,7 +204,7 @@ template <typename F> struct WriteGated {
         case ROUNDED:
             *(ushort *)(tile(o, SplitRows<SINGLE, 1>::SHARED_BYTES) + SplitRows<SINGLE, 1>::at(r, o % 64)) = float_to_bfloat(value);
             break;
-        default:
+        case PROMPT:
             ((ushort *)out)[prompt_x_at(blockIdx.y * F::MOST + r, o, args.shape.x_rows)] = float_to_bfloat(value);
         }
     }

@@ -2,7 +2,8 @@
 //
 // A tile is 16 rows x 64 columns. Lane 4 g + t holds rows g and g + 8; `a[kk][i]`
 // is register i of the 16 columns from 16 kk: rows g, g + 8, g, g + 8 of slots
-// 2t.. (i < 2) and 8 + 2t.. (i >= 2). Weights are rounded once, from f32 to bf16.
+// 2t.. (i < 2) and 8 + 2t.. (i >= 2). Weights are rounded once, from f32 to bf16,
+// but where it says otherwise.
 #ifndef QUARREL_FRAGMENTS_H
 #define QUARREL_FRAGMENTS_H
 

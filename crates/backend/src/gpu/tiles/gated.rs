@@ -56,6 +56,14 @@ impl<'a> Gated<'a> {
         let rows = RowsOf::roles(lowering.desc(op.gate).rows)[0];
         let outs = u32::try_from(lowering.desc(op.gate).cols).ok()?;
         let kernel = Kernel::generated(lowering, rows, shape, &[outs])?;
+        // One row after the other would read the weights for each.
+        if kernel.rows_each == 1 && rows.most(lowering.bucket) > 1 {
+            return None;
+        }
+        // Warpgroups leave what warpgroups take.
+        if kernel.kind == Kind::Rounded && down_takes(lowering, op, rows).ok()?.0 != Form::Prompt {
+            return None;
+        }
         let input = Input {
             x: lowering.buffer(maps.x),
             cols: lowering.desc(maps.x).cols,
@@ -106,7 +114,7 @@ impl<'a> Gated<'a> {
             let (x, end) = self.input.convert(lowering, rows, kernel.form(lowering, packing), skip)?;
             (vec![x], end)
         };
-        let form = self.results(lowering, down, rows, kernel)?;
+        let form = self.results(lowering, rows, kernel)?;
         let most = rows.most(lowering.bucket);
         let bytes = match form {
             Some(form) => form.bytes(most, cols.div_ceil(TILE_COLS)),
@@ -116,23 +124,16 @@ impl<'a> Gated<'a> {
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
         self.multiply(lowering, rows, (kernel, form), &buffers)?;
         let next = Input { x: out, cols, norm: None, gather: false };
-        down.launch_rows(lowering, &next, rows, end, form.map(|_| out))
+        down.launch_rows(lowering, &next, rows, end, form.map(|form| (form, out)))
     }
 
     /// The form in which the kernel leaves what the next map takes; `None` for floats.
-    fn results(
-        &self,
-        lowering: &Lowering<'_>,
-        down: &Maps<'_>,
-        rows: RowsOf,
-        kernel: Kernel,
-    ) -> Result<Option<Form>> {
+    fn results(&self, lowering: &Lowering<'_>, rows: RowsOf, kernel: Kernel) -> Result<Option<Form>> {
         if kernel.kind != Kind::Generated {
             return Ok(Some(Form::Prompt));
         }
         let cols = lowering.desc(self.op.gate).cols;
-        let next = Input { x: Argument::Inputs, cols, norm: None, gather: false };
-        let (form, rows_each) = down.takes(lowering, &next, rows)?;
+        let (form, rows_each) = down_takes(lowering, self.op, rows)?;
         let n_bands = kernel.blocks(lowering.u32(cols)?);
         let groups = kernel.groups(&lowering.device, n_bands);
         // One row lies in memory otherwise than several.
@@ -184,6 +185,13 @@ impl<'a> Gated<'a> {
         launch.shared = shared;
         Ok(())
     }
+}
+
+/// How the map behind the activation takes rows, and how many at once.
+fn down_takes(lowering: &Lowering<'_>, op: &SwigluLinearAdd, rows: RowsOf) -> Result<(Form, u32)> {
+    let cols = lowering.desc(op.gate).cols;
+    let input = Input { x: Argument::Inputs, cols, norm: None, gather: false };
+    linear::takes(lowering, op.weight, &input, rows)
 }
 
 /// Whether some op reads what is in a buffer now.

@@ -56,14 +56,14 @@ impl Maps<'_> {
         roles.try_for_each(|&rows| self.launch_rows(lowering, input, rows, skip, None))
     }
 
-    /// The same for some of the rows; `converted` is where they are if they are converted already.
+    /// The same for some of the rows; `converted` is in which form they are where, if they are converted already.
     pub fn launch_rows(
         &self,
         lowering: &mut Lowering<'_>,
         input: &Input,
         rows: RowsOf,
         skip: usize,
-        converted: Option<Argument>,
+        converted: Option<(Form, Argument)>,
     ) -> Result<()> {
         for form in [Form::Quantised, Form::Split, Form::Rounded, Form::Prompt] {
             let of_form = |map: &&Map| Form::of(&lowering.device, packing(lowering, map), rows) == form;
@@ -73,13 +73,13 @@ impl Maps<'_> {
                 let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
                 let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
                 let kernel = kernel(lowering, input, rows, maps)?;
+                let form = kernel.form(lowering, packing(lowering, first));
                 let x = match converted {
-                    Some(x) => vec![x],
-                    None if kernel.converts() => input.plain().to_vec(),
-                    None => {
-                        let form = kernel.form(lowering, packing(lowering, first));
+                    Some((known, x)) if known == form => vec![x],
+                    _ if kernel.converts() => input.plain().to_vec(),
+                    _ => {
                         let (x, _) = input.convert(lowering, rows, form, skip)?;
-                        converted = Some(x);
+                        converted = Some((form, x));
                         vec![x]
                     }
                 };
@@ -89,12 +89,6 @@ impl Maps<'_> {
             }
         }
         Ok(())
-    }
-
-    /// How the kernel of a single map takes rows, and how many at once.
-    pub fn takes(&self, lowering: &Lowering<'_>, input: &Input, rows: RowsOf) -> Result<(Form, u32)> {
-        let kernel = kernel(lowering, input, rows, self.maps)?;
-        Ok((kernel.form(lowering, packing(lowering, &self.maps[0])), kernel.rows_each))
     }
 
     /// One launch, of maps of the same packing; `buffers` are those of the rows.
@@ -149,6 +143,18 @@ impl Maps<'_> {
         launch.shared = shared;
         Ok(())
     }
+}
+
+/// How the kernel of a single map takes rows, and how many at once.
+pub(super) fn takes(
+    lowering: &Lowering<'_>,
+    weight: WeightId,
+    input: &Input,
+    rows: RowsOf,
+) -> Result<(Form, u32)> {
+    let map = Map { weight, bias: None, out: Argument::Inputs };
+    let kernel = kernel(lowering, input, rows, &[map])?;
+    Ok((kernel.form(lowering, packing(lowering, &map)), kernel.rows_each))
 }
 
 /// The kernel for maps of the same packing.

@@ -72,7 +72,7 @@ FN void prompt_linear(const TileArgs &args, const uint *inputs, const ushort *x,
     const Output output(args, outputs, place.outputs, 8);
     const Operands from =
         operands(args.shape, inputs, x, first_row, output.weight, output.cols, output.band + copier(), Packing::BYTES);
-    if (from.n_rows <= 0) return;
+    if (from.n_rows <= 0) return wait_for_inputs();
     allow_next();
     float sums[TOKENS / 2];
     if (!multiply_all(PromptRing<Packing, TOKENS>{ring_memory<Packing, TOKENS>()}, from, sums)) return;
@@ -115,7 +115,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
     const uint first_row = place.rows * TOKENS;
     const Operands from = operands(args.shape, inputs, x, first_row, copier() < 4 ? gate : up, args.cols,
                                    place.outputs * 4 + copier() % 4, Packing::BYTES);
-    if (from.n_rows <= 0) return;
+    if (from.n_rows <= 0) return wait_for_inputs();
     allow_next();
     const PromptRing<Packing, TOKENS> ring = {ring_memory<Packing, TOKENS>()};
     float sums[TOKENS / 2];

@@ -61,6 +61,8 @@ struct StageRing {
     static constexpr uint STAGE_BYTES = STEPS * (X_BYTES + BANDS * TILE_BYTES);
     static constexpr uint STAGES = BUDGET / STAGE_BYTES < MOST ? BUDGET / STAGE_BYTES : MOST;
     static constexpr uint BYTES = STAGES * (STAGE_BYTES + 16);
+    // A stage is given up when the step after it has been waited for.
+    static_assert(STAGES >= (STEPS == 1 ? 3 : 2), "a ring that never stops");
 
     // A step: which of its stage, in which stage, for the how many-th time.
     struct Step {

@@ -194,7 +194,7 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
     typedef Rounded<Packing, TOKENS, MAP_BANDS> R;
     const uint n_blocks = args.shape.groups;
     const BlockRows rows(inputs, args.shape, TOKENS);
-    if (rows.n == 0) return;
+    if (rows.n == 0) return wait_for_inputs();
     allow_next();
     const Output output(args, outputs, blockIdx.x / n_blocks, R::BANDS);
     Streams from = streams<R, TOKENS>(args.shape, x, rows.n);
@@ -223,7 +223,7 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
     typedef Rounded<Packing, TOKENS, GATED_BANDS> R;
     const uint half = R::BANDS / 2, n_blocks = args.shape.groups;
     const BlockRows rows(inputs, args.shape, TOKENS);
-    if (rows.n == 0) return;
+    if (rows.n == 0) return wait_for_inputs();
     allow_next();
     const uint band = blockIdx.x / n_blocks * half, n_bands = (args.cols + 15) / 16, lane = threadIdx.x % 32;
     Streams from = streams<R, TOKENS>(args.shape, x, rows.n);

@@ -4,8 +4,8 @@
 // begins DISTANCE behind it. `weights` gives a run's values without what they have in
 // common: the weight is `scale * w + offset`. Quants stay packed in words, four to
 // each, for as long as possible.
-#ifndef QUARREL_PARTS_H
-#define QUARREL_PARTS_H
+#ifndef QUARREL_WEIGHT_PARTS_H
+#define QUARREL_WEIGHT_PARTS_H
 
 #include "formats.h"
 

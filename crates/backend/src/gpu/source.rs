@@ -107,6 +107,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("split_tiles.h", include_str!("tiles/split_tiles.h")),
     ("tiles.h", include_str!("tiles/tiles.h")),
     ("ring.h", include_str!("tiles/ring.h")),
+    ("row.h", include_str!("tiles/row.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),
     ("head.h", include_str!("../kernels/head/head.h")),
     ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),

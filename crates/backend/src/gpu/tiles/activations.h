@@ -125,6 +125,20 @@ FN float4 load_or_zero(const float *x, uint i, uint end) {
     return i < end ? *(const float4 *)(x + i) : zero;
 }
 
+FN float add_squares(float4 v, float sum) { return fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, sum)))); }
+
+// What RMSNorm multiplies a row with whose lanes' sums of squares, of 32 each, are in `partial`.
+FN float scale_of_sums(const float *partial, uint lanes, uint cols, float eps) {
+    const uint lane = threadIdx.x % 32;
+    return 1.0f / exact_sqrt(simd_sum(lane < lanes / 32 ? partial[lane] : 0.0f) / float(cols) + eps);
+}
+
+FN float4 normalised(float4 v, float scale, float4 weight) {
+    v.x = v.x * scale * weight.x, v.y = v.y * scale * weight.y;
+    v.z = v.z * scale * weight.z, v.w = v.w * scale * weight.w;
+    return v;
+}
+
 // What RMSNorm multiplies a row with. `partial` has 32 places.
 FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
     const uint lanes = norm_lanes(cols);
@@ -139,7 +153,7 @@ FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
             }
             UNROLL
             for (uint n = 0; n < LOADS; n++) {
-                squares[n] = fmaf(v[n].x, v[n].x, fmaf(v[n].y, v[n].y, fmaf(v[n].z, v[n].z, fmaf(v[n].w, v[n].w, squares[n]))));
+                squares[n] = add_squares(v[n], squares[n]);
             }
         }
         UNROLL
@@ -150,8 +164,7 @@ FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
         }
     }
     group_barrier();
-    const uint lane = threadIdx.x % 32;
-    return 1.0f / exact_sqrt(simd_sum(lane < lanes / 32 ? partial[lane] : 0.0f) / float(cols) + eps);
+    return scale_of_sums(partial, lanes, cols, eps);
 }
 
 // Calls `put(i, four elements)` for a row, normalised where there is a norm, and zeros
@@ -170,10 +183,7 @@ FN void for_elements(const float *x, const float *norm, float scale, uint cols, 
         for (uint n = 0; n < LOADS; n++) {
             const uint i = first + 4 * n * step;
             if (i >= padded) break;
-            if (norm) {
-                v[n].x = v[n].x * scale * w[n].x, v[n].y = v[n].y * scale * w[n].y;
-                v[n].z = v[n].z * scale * w[n].z, v[n].w = v[n].w * scale * w[n].w;
-            }
+            if (norm) v[n] = normalised(v[n], scale, w[n]);
             put(i, v[n]);
         }
     }

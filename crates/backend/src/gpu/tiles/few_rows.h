@@ -1,10 +1,14 @@
 // Linear maps of up to eight generated rows. A block keeps the rows in shared
 // memory and does one band after the other, so that weights never stop coming.
-// A single row it converts itself, which saves a launch and takes a step as long.
+// Some single rows it converts itself, which saves a launch.
+//
+// What needs nothing of other kernels is done before waiting for them: what comes then is what a
+// step's time is made of. Of eight rows a block has two teams, which share the rows in its memory.
 #ifndef QUARREL_FEW_ROWS_H
 #define QUARREL_FEW_ROWS_H
 
 #include "generated_linear.h"
+#include "row.h"
 
 // The sizes of a kernel; `kernel.rs` counts as this does.
 template <typename T, bool SINGLE> struct FewRows {
@@ -15,9 +19,22 @@ template <typename T, bool SINGLE> struct FewRows {
         // Some two KiB.
         CHUNK = 2304 / Tile::BYTES > 1 ? 2304 / Tile::BYTES : 1,
         SLOT_BYTES = CHUNK * Tile::BYTES,
-        SUMS = 8 * SUMS_STRIDE
+        SUMS = SINGLE ? 16 : 8 * SUMS_STRIDE
     };
     typedef ::Ring<SLOT_BYTES, SLOTS> Ring;
+
+    // Leaves a SIMD-group's sums of a band where its team adds them up.
+    static MEMBER void leave(float *sums, const float (&acc)[1][4]) {
+        const uint lane = threadIdx.x % 32;
+        if (!SINGLE) leave_sums<1>(sums, acc);
+        else if (lane % 4 == 0) sums[lane / 4] = acc[0][0], sums[lane / 4 + 8] = acc[0][2];
+    }
+
+    // The sum of all parts of output `o` of a band for row `r`.
+    static MEMBER float total(const float *sums, uint o, uint r, const TileShape &shape) {
+        const uint stride = SINGLE ? 16 : 8 * SUMS_STRIDE;
+        return Tile::unit() * sum_of_parts(sums + (SINGLE ? o : r * SUMS_STRIDE + o), stride, Tile::groups(shape));
+    }
 };
 
 // The weights of this SIMD-group's part of one band after the other. `Weights`
@@ -48,37 +65,31 @@ template <typename F, typename Weights> struct Stream {
     }
 };
 
-// Eight rows, as a conversion before left them.
+// Rows as a kernel before left them: eight, or a single one.
 template <typename F> struct ConvertedRows {
     const uchar *x;
-    MEMBER void fetch(const uint *, const TileShape &shape, uchar *to) const {
-        const uint bytes = shape.n_tiles * F::Rows::BYTES;
-        const uchar *from = x + ulong(blockIdx.y) * bytes;
-        for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * blockDim.x) *(uint4 *)(to + i) = load_quad(from + i);
-    }
-};
-
-// A single row, as a kernel before left it.
-template <typename F> struct ConvertedRow {
-    const uchar *x;
-    MEMBER void fetch(const uint *, const TileShape &shape, uchar *to) const {
-        for (uint i = 16 * threadIdx.x; i < shape.n_tiles * F::Rows::SHARED_BYTES; i += 16 * blockDim.x) {
-            *(uint4 *)(to + i) = load_quad(x + i);
-        }
+    MEMBER void begin(const uint *, const TileShape &, BlockRows) const { begin_copy(); }
+    MEMBER void fetch(const TileShape &shape, uchar *to) const {
+        const uint bytes = shape.n_tiles * F::Rows::SHARED_BYTES;
+        copy_to_block(to, x + ulong(blockIdx.y) * bytes, bytes);
     }
 };
 
 // A single row as it is, which may have to be normalised.
 template <typename F> struct PlainRow {
     const float *x, *norm;
-    MEMBER void fetch(const uint *inputs, const TileShape &shape, uchar *to) const {
+    RowNorm<LOADS> weights;
+    MEMBER void begin(const uint *inputs, const TileShape &shape, BlockRows here) {
+        if (!shape.has_norm) norm = 0;
+        if (here.n == 0) return;
+        x += ulong(shape.gather_at ? inputs[shape.gather_at + here.first] : here.first) * shape.cols;
+        weights.load(norm, shape.cols);
+    }
+    MEMBER void fetch(const TileShape &shape, uchar *to) const {
         __shared__ float partial[32];
-        const uint row = inputs[shape.first_at] + blockIdx.y;
-        const float *from = x + ulong(shape.gather_at ? inputs[shape.gather_at + row] : row) * shape.cols;
-        const float *weight = shape.has_norm ? norm : 0;
-        const float scale = weight ? norm_scale(from, shape.cols, shape.eps, partial) : 1;
-        for_elements(from, weight, scale, shape.cols, 64 * shape.n_tiles, threadIdx.x, blockDim.x,
-                     [&](uint i, float4 v) { F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, v); });
+        weights.apply(x, norm, shape.cols, 64 * shape.n_tiles, shape.eps, partial,
+                      [&](uint i, float4 v) { F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, v); });
+        group_barrier();
     }
 };
 
@@ -96,22 +107,23 @@ FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint
     }
 }
 
-// Does the block's bands; `write(sums, nth, rows)` takes the sums of each.
+// Does the block's bands, each by a team or by both; `write` takes the sums of each.
 template <typename F, typename Input, typename Weights, typename Write>
 FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write) {
     const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = blockDim.x / 32;
     float *sums = (float *)(shared_memory + simdgroups * F::Ring::BYTES);
     uchar *rows = (uchar *)(sums + 2 * simdgroups * F::SUMS);
     Stream<F, Weights> stream(shared_memory + simdgroup * F::Ring::BYTES, weights, shape.n_tiles);
+    const BlockRows here(inputs, shape, F::MOST);
+    input.begin(inputs, shape, here);
     allow_next();
     wait_for_inputs();
-    const BlockRows here(inputs, shape, F::MOST);
     // A row that is not there has nothing to read, and nobody wants its sums.
-    if (here.n > 0) input.fetch(inputs, shape, rows);
-    group_barrier();
+    if (here.n > 0) input.fetch(shape, rows);
     rows += stream.part.first * F::Rows::SHARED_BYTES;
     uint piece = 0;
     for (uint nth = 0; weights.at(nth); nth++) {
+        write.begin(nth, here);
         float acc[1][4] = {};
         for (uint tile = 0; tile < stream.part.n; tile += F::CHUNK, piece++) {
             const uchar *slot = stream.ring.wait(piece);
@@ -124,17 +136,19 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
         }
         // Two sets of sums in turn: one is written while the other may still be read.
         float *set = sums + nth % 2 * simdgroups * F::SUMS;
-        leave_sums<1>(set + simdgroup * F::SUMS, acc);
-        group_barrier();
+        F::leave(set + simdgroup * F::SUMS, acc);
+        if (Weights::ONE_TEAM) team_barrier();
+        else group_barrier();
         write(set, nth, here);
     }
 }
 
-// Where the bands of up to three maps begin.
+// Where the bands of up to three maps begin; teams take them in turn.
 template <typename F> struct MapWeights {
+    enum { ONE_TEAM = true };
     const TileArgs &args;
     const Outputs &outputs;
-    static MEMBER uint block(uint nth) { return blockIdx.x + nth * gridDim.x; }
+    static MEMBER uint block(uint nth) { return blockIdx.x + (nth * (blockDim.x / TEAM_THREADS) + team()) * gridDim.x; }
     MEMBER const uchar *at(uint nth) const {
         const uint block = MapWeights::block(nth);
         if (block >= args.n_blocks) return 0;
@@ -143,14 +157,28 @@ template <typename F> struct MapWeights {
     }
 };
 
+// Writes results of a band; a thread has the `index`th of its team's, 16 a row.
 template <typename F, bool ADD> struct WriteMap {
     const TileArgs &args;
     const Outputs &outputs;
+    const uint index;
+    // What is added to.
+    float old;
+    MEMBER WriteMap(const TileArgs &args, const Outputs &outputs)
+        : args(args), outputs(outputs), index(threadIdx.x % TEAM_THREADS), old(0) {}
+    MEMBER Output output(uint nth) const { return Output(args, outputs, MapWeights<F>::block(nth), 1); }
+    MEMBER void begin(uint nth, BlockRows rows) {
+        if (!ADD || index >= 16 * rows.n) return;
+        const Output to = output(nth);
+        const uint o = 16 * to.band + index % 16;
+        if (o < to.cols) old = to.at(rows.first + index / 16, o);
+    }
     MEMBER void operator()(const float *sums, uint nth, BlockRows rows) const {
-        if (threadIdx.x >= 16 * rows.n) return;
-        const Output output(args, outputs, MapWeights<F>::block(nth), 1);
-        const uint at = threadIdx.x % 16, r = threadIdx.x / 16, o = 16 * output.band + at;
-        if (o < output.cols) output.write<ADD>(args, rows.first + r, o, F::Tile::unit() * sum_of<1>(sums, at, r, F::Tile::groups(args.shape)));
+        if (index >= 16 * rows.n) return;
+        const Output to = output(nth);
+        const uint at = index % 16, r = index / 16, o = 16 * to.band + at;
+        if (o >= to.cols) return;
+        to.template write<ADD>(args, rows.first + r, o, F::total(sums + team() * PARTS * F::SUMS, at, r, args.shape), old);
     }
 };
 
@@ -160,9 +188,10 @@ template <typename F, bool ADD> struct WriteMap {
 #define ROUNDED 2
 #define PROMPT 3
 
-// The second eight SIMD-groups do the bands of the second weight. Where results are quantised
+// The second team does the bands of the second weight. Where results are quantised
 // bands are done in pairs, which make up a block of 32 columns.
 template <typename F> struct GatedWeights {
+    enum { ONE_TEAM = false };
     const GatedArgs &args;
     const uchar *gate, *up;
     static MEMBER uint band(const GatedArgs &args, uint nth) {
@@ -171,7 +200,7 @@ template <typename F> struct GatedWeights {
     MEMBER const uchar *at(uint nth) const {
         const uint band = GatedWeights::band(args, nth);
         if (16 * band >= args.cols) return 0;
-        return (threadIdx.x / 32 < PARTS ? gate : up) + ulong(band) * args.shape.n_tiles * F::Tile::BYTES;
+        return (team() == 0 ? gate : up) + ulong(band) * args.shape.n_tiles * F::Tile::BYTES;
     }
 };
 
@@ -184,13 +213,11 @@ template <typename F> struct WriteGated {
     float first;
     MEMBER WriteGated(const GatedArgs &args, uchar *out) : args(args), out(out), first(0) {}
 
+    MEMBER void begin(uint, BlockRows) const {}
     MEMBER void operator()(const float *sums, uint nth, BlockRows rows) {
         if (threadIdx.x >= 16 * rows.n) return;
         const uint at = threadIdx.x % 16, r = threadIdx.x / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
-        const uint groups = F::Tile::groups(args.shape);
-        const float unit = F::Tile::unit();
-        const float g = unit * sum_of<1>(sums, at, r, groups);
-        const float u = unit * sum_of<1>(sums + PARTS * F::SUMS, at, r, groups);
+        const float g = F::total(sums, at, r, args.shape), u = F::total(sums + PARTS * F::SUMS, at, r, args.shape);
         const float value = activate(g, args.gelu_tanh) * u;
         switch (args.results) {
         case FLOATS:

@@ -139,9 +139,10 @@ impl<'a> Gated<'a> {
         // One row lies in memory otherwise than several.
         let is_alike = (rows_each == 1) == (kernel.rows_each == 1);
         let fits = match form {
-            // Pairs of bands must not leave some threadgroups with more to do than single ones would.
+            // Pairs of bands must not leave some threadgroups with much more to do than single ones would.
             Form::Quantised => {
-                is_alike && 2 * n_bands.div_ceil(2).div_ceil(groups) <= n_bands.div_ceil(groups)
+                let (bands, paired) = (n_bands.div_ceil(groups), 2 * n_bands.div_ceil(2).div_ceil(groups));
+                is_alike && (paired <= 2 || 5 * paired <= 6 * bands)
             }
             Form::Rounded => is_alike,
             Form::Prompt => true,

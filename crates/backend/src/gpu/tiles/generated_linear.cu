@@ -7,7 +7,7 @@
     MAP_OUTPUTS                                     \
     typedef FewRows<TILE, SINGLE> F;                \
     const MapWeights<F> weights = {args, outputs};  \
-    const WriteMap<F, ADD> write = {args, outputs}; \
+    const WriteMap<F, ADD> write(args, outputs);    \
     multiply_few<F>(inputs, args.shape, INPUT, weights, write);
 
 // Several blocks must find room on a multiprocessor for weights to keep coming.
@@ -19,10 +19,10 @@
 #define CONVERTED_KERNEL(NAME, TILE, ADD)                                               \
     extern "C" __global__ void __launch_bounds__(256, 4)                                \
         NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) { \
-        FEW_BODY(TILE, true, ADD, ConvertedRow<F>{x})                                   \
+        FEW_BODY(TILE, true, ADD, ConvertedRows<F>{x})                                   \
     }
 #define FEW_KERNEL(NAME, TILE, ADD)                                                     \
-    extern "C" __global__ void __launch_bounds__(256)                                   \
+    extern "C" __global__ void __launch_bounds__(512)                                   \
         NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) { \
         FEW_BODY(TILE, false, ADD, ConvertedRows<F>{x})                                 \
     }

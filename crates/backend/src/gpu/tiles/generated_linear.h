@@ -31,6 +31,16 @@ struct Part {
     }
 };
 
+// Teams of a block, of eight SIMD-groups each, which between them take all columns.
+#define TEAM_THREADS (32 * PARTS)
+FN uint team() { return threadIdx.x / TEAM_THREADS; }
+
+// Waits for this thread's team.
+FN void team_barrier() {
+    if (team() == 0) asm volatile("bar.sync 1, %0;" ::"n"(TEAM_THREADS) : "memory");
+    else asm volatile("bar.sync 2, %0;" ::"n"(TEAM_THREADS) : "memory");
+}
+
 // Leaves the lane's sums of eight rows where the block adds them up, in BANDS times eight rows of sums.
 template <uint BANDS> FN void leave_sums(float *sums, const float (&acc)[BANDS][4]) {
     const uint g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -41,15 +51,20 @@ template <uint BANDS> FN void leave_sums(float *sums, const float (&acc)[BANDS][
     }
 }
 
-// The sum of all parts, those of each group first, for output `o` of the bands and row `r` of eight.
-template <uint BANDS> FN float sum_of(const float *sums, uint o, uint r, uint groups) {
+// The sum of all parts, `stride` floats apart, those of each group first.
+FN float sum_of_parts(const float *sums, uint stride, uint groups) {
     float sum = 0, group = 0;
     UNROLL
     for (uint part = 0; part < PARTS; part++) {
-        group += sums[(8 * (BANDS * part + o / 16) + r) * SUMS_STRIDE + o % 16];
+        group += sums[part * stride];
         if ((part + 1) % (PARTS / groups) == 0) sum += group, group = 0;
     }
     return sum;
+}
+
+// That of output `o` of the bands and row `r` of eight.
+template <uint BANDS> FN float sum_of(const float *sums, uint o, uint r, uint groups) {
+    return sum_of_parts(sums + (8 * (o / 16) + r) * SUMS_STRIDE + o % 16, 8 * BANDS * SUMS_STRIDE, groups);
 }
 
 #endif

@@ -8,13 +8,16 @@ use crate::gpu::lower::{Device, Lowering};
 
 /// SIMD-groups that share a map's columns; sums are the same for any kernel.
 pub(crate) const PARTS: u32 = 8;
+/// Threads of such SIMD-groups.
+const TEAM_THREADS: u32 = 32 * PARTS;
 /// Slots of a ring, and bytes of one that holds several tiles.
 const SLOTS: u32 = 2;
 const SLOT_BYTES: u32 = 2304;
-/// Bytes of one SIMD-group's sums of a band for eight rows.
+/// Bytes of one SIMD-group's sums of a band, for eight rows and for a single one.
 const SUMS_BYTES: u32 = 4 * 8 * 20;
+const SINGLE_SUMS_BYTES: u32 = 4 * 16;
 /// What a kernel declares itself, and the driver takes.
-const RESERVED: u32 = 1152;
+const RESERVED: u32 = 1168;
 /// Blocks of a processor beyond which more do not help.
 const MOST_BLOCKS: u32 = 4;
 
@@ -45,6 +48,21 @@ pub(crate) struct Kernel {
     pub part_groups: u32,
 }
 
+/// Bytes of a slot of a ring.
+fn slot_bytes(packing: Packing) -> u32 {
+    let tile = packing.tile_bytes() as u32;
+    (SLOT_BYTES / tile).max(1) * tile
+}
+
+/// Bytes of 64 columns of a single row and of eight.
+fn row_bytes(form: Form) -> (u32, u32) {
+    match form {
+        Form::Split => (384, 3072),
+        Form::Rounded => (128, 1024),
+        _ => (96, 640),
+    }
+}
+
 /// A map as far as its kernel depends on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MapShape {
@@ -55,6 +73,15 @@ pub(crate) struct MapShape {
     pub maps: u32,
     /// Bands that a block does at once where there are more than eight rows.
     pub bands: u32,
+}
+
+impl MapShape {
+    /// Teams of a block's SIMD-groups: one a map, or two that do bands in turn where memory allows it.
+    fn teams(self, device: &Device, form: Form, rows: u32) -> u32 {
+        let fits =
+            |teams| Kernel::shared(form, self, rows, teams).saturating_add(RESERVED) <= device.shared_limit;
+        if rows == 8 && fits(2) { 2 } else { self.maps }
+    }
 }
 
 impl Kernel {
@@ -73,20 +100,22 @@ impl Kernel {
             _ if has_rounded => &[1, 8],
             _ => &[1, 8, 16, 32, 64],
         };
-        let fits =
-            |&&rows: &&u32| Self::shared(form, shape, rows).saturating_add(RESERVED) <= device.shared_limit;
+        let fits = |&&rows: &&u32| {
+            Self::shared(form, shape, rows, shape.maps).saturating_add(RESERVED) <= device.shared_limit
+        };
         let usable = || sizes.iter().filter(fits);
         let enough = usable().find(|&&n| n as usize >= most);
         if enough.is_none() && has_rounded {
             return Some(Self::rounded(most, shape, part_groups));
         }
         let rows_each = *enough.or_else(|| usable().next_back())?;
+        let teams = shape.teams(device, form, rows_each);
         Some(Self {
             kind: Kind::Generated,
             rows_each,
             bands: if rows_each <= 8 { 1 } else { shape.bands },
-            threads: 32 * PARTS * shape.maps,
-            shared: Self::shared(form, shape, rows_each),
+            threads: TEAM_THREADS * teams,
+            shared: Self::shared(form, shape, rows_each, teams),
             part_groups,
         })
     }
@@ -119,26 +148,25 @@ impl Kernel {
         if self.rows_each > 8 || self.kind != Kind::Generated {
             return n_blocks.saturating_mul(self.cluster());
         }
-        let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, MOST_BLOCKS);
+        // Two teams keep a processor busy.
+        let most = if self.rows_each == 8 && self.threads > TEAM_THREADS { 1 } else { MOST_BLOCKS };
+        let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, most);
         n_blocks.min(device.units.saturating_mul(side_by_side))
     }
 
     /// Bytes of threadgroup memory of `generated_*.cu`, as `few_rows.h` and `many_rows.h` lay it out.
-    fn shared(form: Form, shape: MapShape, rows: u32) -> u32 {
-        let MapShape { packing, n_tiles, maps, bands } = shape;
+    fn shared(form: Form, shape: MapShape, rows: u32, teams: u32) -> u32 {
+        let MapShape { packing, n_tiles, bands, .. } = shape;
         let tile = packing.tile_bytes() as u32;
-        let (single, eight) = match form {
-            Form::Split => (384, 3072),
-            Form::Rounded => (128, 1024),
-            _ => (96, 640),
-        };
+        let (single, eight) = row_bytes(form);
         let barriers = 8 * SLOTS;
         if rows > 8 {
             let slot = bands * tile + rows / 8 * eight;
-            return maps * PARTS * (barriers + SLOTS * slot + bands * SUMS_BYTES);
+            return teams * PARTS * (barriers + SLOTS * slot + bands * SUMS_BYTES);
         }
-        let slot = (SLOT_BYTES / tile).max(1) * tile;
-        let resident = n_tiles.saturating_mul(if rows == 1 { single } else { eight });
-        (maps * PARTS * (barriers + SLOTS * slot + 2 * SUMS_BYTES)).saturating_add(resident)
+        let slot = slot_bytes(packing);
+        let (resident, sums) = if rows == 1 { (single, SINGLE_SUMS_BYTES) } else { (eight, SUMS_BYTES) };
+        (teams * PARTS * (barriers + SLOTS * slot + 2 * sums))
+            .saturating_add(n_tiles.saturating_mul(resident))
     }
 }

@@ -56,6 +56,9 @@ pub struct Args {
     /// Tokens of the prompt that arrives while the others are answered, about
     #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     long: u32,
+    /// How replies are sampled; 0: the likeliest tokens, as in the bench
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
     /// Use the `quarrel` that was built before
     #[arg(long)]
     skip_build: bool,
@@ -146,13 +149,13 @@ fn measure(args: &Args, url: &str, bench: Option<f64>, page: &mut Page) -> Resul
     let client = Client::new(url, None);
     let mut prompts = Prompts::measured(&client, args.prompt)?;
     let mut asks = |n: u32, reply: u32| -> Vec<Ask> {
-        (0..n).map(|_| Ask::chat(prompts.next(args.prompt), reply)).collect()
+        (0..n).map(|_| Ask::chat(prompts.next(args.prompt), reply, args.temperature)).collect()
     };
     side_by_side(&client, &asks(args.streams, WARM))?;
     let replies = side_by_side(&client, &asks(args.streams, args.reply))?;
     page.steady(args, &Steady::of(&replies)?, bench);
     let others = asks(args.streams, ENDLESS);
-    let long = Ask::chat(prompts.next(args.long), 1);
+    let long = Ask::chat(prompts.next(args.long), 1, args.temperature);
     page.long_prompt(&streams::disturbed(&client, &others, &long)?);
     Ok(())
 }
@@ -176,7 +179,7 @@ impl Prompts {
     /// Asks the server how many tokens the words of a prompt are.
     fn measured(client: &Client, tokens: u32) -> Result<Self> {
         let mut prompts = Self { random: 1, words_a_token: 1.0 };
-        let reply = streams::read(client, &Ask::chat(prompts.next(tokens), 1))?;
+        let reply = streams::read(client, &Ask::chat(prompts.next(tokens), 1, 0.0))?;
         prompts.words_a_token = f64::from(tokens) / reply.prompt_tokens.max(1) as f64;
         Ok(prompts)
     }
@@ -198,6 +201,8 @@ struct Steady {
     tokens_a_second: f64,
     /// Seconds between pieces of each reply.
     gaps: Vec<f64>,
+    /// A token whose text is not certain yet comes with the next.
+    tokens_a_piece: f64,
     prompt_tokens: u64,
 }
 
@@ -217,14 +222,14 @@ impl Steady {
             let within: Vec<Instant> =
                 reply.pieces.iter().copied().filter(|piece| (begun..=ended).contains(piece)).collect();
             let own: Vec<f64> = within.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-            // A token whose text is not certain yet comes with the next.
             tokens += own.len() as f64 * reply.generated_tokens as f64 / reply.pieces.len() as f64;
             gaps.extend(own);
         }
         let seconds = (ended - begun).as_secs_f64();
         let prompt_tokens =
             replies.iter().map(|reply| reply.prompt_tokens).sum::<u64>() / replies.len() as u64;
-        Ok(Self { tokens_a_second: tokens / seconds, gaps, prompt_tokens })
+        let tokens_a_piece = tokens / gaps.len() as f64;
+        Ok(Self { tokens_a_second: tokens / seconds, gaps, tokens_a_piece, prompt_tokens })
     }
 }
 
@@ -240,9 +245,9 @@ impl Page {
         let speed = steady.tokens_a_second;
         let [p50, p99] = [50.0, 99.0].map(|percent| percentile(&steady.gaps, percent) * 1e3);
         self.say(&format!(
-            "{} streams, prompts of {} tokens, replies of {}: {speed:.0} tokens/s while all run; between tokens \
-             p50 {p50:.1} ms and p99 {p99:.1} ms",
-            args.streams, steady.prompt_tokens, args.reply
+            "{} streams, prompts of {} tokens, replies of {}: {speed:.0} tokens/s while all run, {:.3} tokens \
+             a piece; between pieces p50 {p50:.1} ms and p99 {p99:.1} ms",
+            args.streams, steady.prompt_tokens, args.reply, steady.tokens_a_piece
         ));
         let Some(bench) = bench else { return };
         let ratio = speed / bench;
@@ -257,7 +262,7 @@ impl Page {
         let (steady, during) = (figure(&disturbed.steady, 99.0), figure(&disturbed.during, 99.0));
         let ratio = during / steady;
         self.say(&format!(
-            "a prompt of {} tokens arrives: between tokens p50 {:.1} ms and p99 {steady:.1} ms before, p50 \
+            "a prompt of {} tokens arrives: between pieces p50 {:.1} ms and p99 {steady:.1} ms before, p50 \
              {:.1} ms and p99 {during:.1} ms meanwhile, {ratio:.2} times; its first token after {:.2} s",
             disturbed.prompt_tokens,
             figure(&disturbed.steady, 50.0),

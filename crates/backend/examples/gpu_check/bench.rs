@@ -23,8 +23,8 @@ const MAPS: [(Format, u32); 6] = [
 
 const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
-/// Single maps and whole steps, or one of them by name; of decoding steps those of so many rows
-/// and with weights of such a format.
+/// Single maps and whole steps, or one of them by name; of decoding and mixed steps those of
+/// so many rows, of the first with weights of such a format.
 pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let word = |i: usize| words.get(i).map(String::as_str);
     let wanted = |name: &str| word(0).is_none_or(|only| only == name);
@@ -42,7 +42,8 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
         prefill(cuda, MISTRAL, n_rows).map_err(text)?;
     }
-    for n_rows in [8, 32, 128, 256, 512].into_iter().filter(|_| wanted("mixed")) {
+    let is_wanted = |n: &u32| wanted("mixed") && word(1).is_none_or(|rows| rows == n.to_string());
+    for n_rows in [8, 32, 128, 256, 512].into_iter().filter(is_wanted) {
         mixed(cuda, MISTRAL, n_rows).map_err(text)?;
     }
     Ok(())

@@ -22,6 +22,8 @@ pub struct Ask {
     pub prompt: String,
     /// Tokens of the reply.
     pub reply: u32,
+    /// How replies are sampled; 0: the likeliest tokens.
+    pub temperature: f64,
     /// The prompt is a turn of a conversation.
     chat: bool,
 }
@@ -29,12 +31,12 @@ pub struct Ask {
 impl Ask {
     /// For a continuation of exactly `reply` tokens.
     pub fn new(prompt: String, reply: u32) -> Self {
-        Self { prompt, reply, chat: false }
+        Self { prompt, reply, temperature: 0.0, chat: false }
     }
 
     /// For an answer of exactly `reply` tokens.
-    pub fn chat(prompt: String, reply: u32) -> Self {
-        Self { prompt, reply, chat: true }
+    pub fn chat(prompt: String, reply: u32, temperature: f64) -> Self {
+        Self { prompt, reply, temperature, chat: true }
     }
 
     /// A path that all servers have.
@@ -44,7 +46,7 @@ impl Ask {
 
     fn body(&self) -> Value {
         let mut body = json!({
-            "max_tokens": self.reply, "temperature": 0, "ignore_eos": true,
+            "max_tokens": self.reply, "temperature": self.temperature, "ignore_eos": true,
             "stream": true, "stream_options": {"include_usage": true},
         });
         if self.chat {

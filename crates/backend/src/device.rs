@@ -69,6 +69,12 @@ pub trait Backend: Send {
         false
     }
 
+    /// Rows of a prompt that take a step beside generated rows hardly longer than one does: fewer
+    /// at a time gain nothing.
+    fn prompt_tile(&self) -> usize {
+        8
+    }
+
     /// The memory that weights, cache and scratch lie in, where the device says.
     fn memory(&self) -> Option<Memory> {
         None

@@ -9,9 +9,6 @@
 
 use std::time::Duration;
 
-/// Fewest rows of prompts: a tile of the slowest backend.
-const LEAST_ROWS: f64 = 8.0;
-
 /// How much of each new measurement is taken over.
 const WEIGHT: f64 = 0.25;
 
@@ -19,8 +16,11 @@ const WEIGHT: f64 = 0.25;
 const LOOK_EVERY: usize = 16;
 
 /// What steps took lately, in seconds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pace {
+    /// Fewest rows of prompts, which the runner takes as long for as for one: a row becomes the
+    /// dearer the fewer there are, and with no least number they would become ever fewer.
+    least: usize,
     /// A step of replies alone.
     replies: Option<f64>,
     /// Steps since the last such.
@@ -30,6 +30,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// With nothing known but the fewest rows that are worth a step.
+    pub fn new(least: usize) -> Self {
+        Self { least, replies: None, mixed: 0, row: None }
+    }
+
     /// Notes a step that had so many rows of prompts beside `replies`.
     pub fn record(&mut self, rows: usize, replies: usize, took: Duration) {
         let took = took.as_secs_f64();
@@ -52,7 +57,7 @@ impl Pace {
         }
         let share = (prompts as f64 / replies.max(1) as f64).max(1.0);
         // A backend that takes no time gives infinity, which the cast saturates.
-        ((alone * share / row).max(LEAST_ROWS) as usize).min(most)
+        ((alone * share / row) as usize).max(self.least).min(most)
     }
 }
 
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn nothing_is_held_back_before_anything_is_known() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(8);
         assert_eq!(pace.rows(1, 1, 512), 512);
         pace.record(512, 0, 512 * MS);
         assert_eq!(pace.rows(1, 1, 512), 512);
@@ -77,7 +82,7 @@ mod tests {
 
     #[test]
     fn prompts_get_as_long_as_replies_or_more_where_more_wait() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(8);
         pace.record(512, 0, 512 * MS);
         pace.record(0, 4, 40 * MS);
         assert_eq!([1, 4, 8, 100].map(|prompts| pace.rows(prompts, 4, 512)), [40, 40, 80, 512]);
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn rows_that_become_dearer_become_fewer_but_never_too_few() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(8);
         for _ in 0..50 {
             pace.record(0, 1, 40 * MS);
             pace.record(40, 1, 120 * MS);
@@ -99,8 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn a_runner_that_takes_long_for_one_row_gets_as_many_as_that_allows() {
+        let mut pace = Pace::new(256);
+        for _ in 0..50 {
+            pace.record(0, 64, 7 * MS);
+            pace.record(256, 64, 22 * MS);
+        }
+        assert_eq!([pace.rows(1, 64, 2048), pace.rows(1, 64, 100)], [256, 100]);
+    }
+
+    #[test]
     fn replies_run_alone_now_and_then() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(8);
         pace.record(0, 4, 40 * MS);
         let steps: Vec<bool> = (0..40)
             .map(|_| {
@@ -114,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_takes_no_time_holds_nothing_back() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(8);
         pace.record(0, 1, Duration::ZERO);
         pace.record(8, 1, Duration::ZERO);
         assert_eq!(pace.rows(1, 1, 512), 8);

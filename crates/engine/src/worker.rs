@@ -72,7 +72,7 @@ impl Worker {
         counts: Arc<Counts>,
         config: &EngineConfig,
     ) -> Self {
-        let limits = runner.limits();
+        let (limits, prompt_tile) = (runner.limits(), runner.prompt_tile());
         let manager = BlockManager::new(runner.groups(), config.deterministic);
         let metrics = Metrics::new(&config.name);
         metrics.pages(runner.groups().iter().map(|group| group.n_pages as usize).sum());
@@ -82,7 +82,7 @@ impl Worker {
             queue,
             counts,
             metrics,
-            pace: Pace::default(),
+            pace: Pace::new(prompt_tile),
             limits,
             manager,
             sampler: Sampler::new(),

@@ -30,6 +30,11 @@ fn request(prompt: Vec<u32>, n: usize) -> Request {
     Request { max_tokens: Some(n), sampling, ignore_eos: true, logprobs: Some(3), ..Request::new(prompt) }
 }
 
+/// As [`request`], each token the likeliest, which a device chooses itself.
+fn drawn(prompt: Vec<u32>, n: usize) -> Request {
+    Request { sampling: SamplingParams::greedy(), logprobs: None, ..request(prompt, n) }
+}
+
 /// Tokens, log-probabilities and all, and how many of the prompt the cache held.
 type Reply = (Vec<(u32, Option<TokenLogprob>)>, usize);
 
@@ -72,15 +77,15 @@ fn a_second_turn_is_computed_as_if_it_were_the_first(open: Open, names: &[&str])
     }
 }
 
+/// Ten replies of about 60 tokens, some of which begin alike, so that they find each other's pages.
+fn ten(request: fn(Vec<u32>, usize) -> Request) -> Vec<Request> {
+    (0..10).map(|i| request(testing::tiny_tokens(10 + 5 * i, (i / 3) as u64), 60 + i)).collect()
+}
+
 fn who_is_preempted_says_the_same(open: Open) {
-    for name in ["llama", "gemma3"] {
-        let requests: Vec<_> = (0..10)
-            .map(|i| {
-                // Some begin alike, so that they find each other's pages.
-                let prompt = testing::tiny_tokens(10 + 5 * i, (i / 3) as u64);
-                request(prompt, 60 + i)
-            })
-            .collect();
+    let kinds: [fn(Vec<u32>, usize) -> Request; 2] = [request, drawn];
+    for (name, request) in ["llama", "gemma3"].into_iter().flat_map(|name| kinds.map(|kind| (name, kind))) {
+        let requests = ten(request);
         let expected: Vec<_> = requests.iter().map(|request| alone(open, name, request).0).collect();
         // Room for two full contexts, and for more short ones: some lose their pages.
         let engine = engine(open, name, 2, true);
@@ -94,6 +99,39 @@ fn who_is_preempted_says_the_same(open: Open) {
     }
 }
 
+/// Who leaves while the device works on his next token disturbs nobody, and his pages come back.
+fn who_leaves_changes_nothing(open: Open) {
+    let requests = ten(drawn);
+    let expected: Vec<_> = requests.iter().map(|request| alone(open, "llama", request).0).collect();
+    let engine = engine(open, "llama", 2, true);
+    for round in 0..3 {
+        let mut running: Vec<_> =
+            requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+        let mut leaving = running.split_off(5 + round);
+        let heard = leaving.iter_mut().filter_map(Generation::next).count();
+        assert_eq!(heard, 5 - round);
+        drop(leaving);
+        for (generation, expected) in running.into_iter().zip(&expected) {
+            assert!(&read(generation).0 == expected, "round {round}");
+        }
+    }
+    // One full context after the other: not a page is lost.
+    for seed in 0..4 {
+        let whole = drawn(testing::tiny_tokens(100, 50 + seed), 27);
+        assert!(read(engine.submit(whole.clone()).unwrap()).0 == alone(open, "llama", &whole).0);
+    }
+}
+
+/// Replies to one request share its prompt's pages; the first is the one that a single request gets.
+fn replies_share_their_prompt(open: Open) {
+    let request = request(testing::tiny_tokens(70, 3), 40);
+    let engine = engine(open, "llama", 4, true);
+    let replies: Vec<_> = engine.submit_choices(request.clone(), 3).unwrap().into_iter().map(read).collect();
+    assert!(replies[0].0 == alone(open, "llama", &request).0);
+    assert!(replies[1].0 != replies[0].0 && replies[2].0 != replies[1].0);
+    assert_eq!(replies.iter().map(|reply| reply.1).collect::<Vec<_>>(), [0, 64, 64]);
+}
+
 mod cpu {
     use super::common::cpu;
 
@@ -105,6 +143,16 @@ mod cpu {
     #[test]
     fn who_is_preempted_says_the_same() {
         super::who_is_preempted_says_the_same(cpu);
+    }
+
+    #[test]
+    fn who_leaves_changes_nothing() {
+        super::who_leaves_changes_nothing(cpu);
+    }
+
+    #[test]
+    fn replies_share_their_prompt() {
+        super::replies_share_their_prompt(cpu);
     }
 }
 
@@ -121,5 +169,17 @@ mod cuda {
     #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
     fn who_is_preempted_says_the_same() {
         super::who_is_preempted_says_the_same(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn who_leaves_changes_nothing() {
+        super::who_leaves_changes_nothing(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn replies_share_their_prompt() {
+        super::replies_share_their_prompt(cuda);
     }
 }

@@ -114,6 +114,10 @@ impl ModelRunner for LoadedModel {
         self.backend.overlaps()
     }
 
+    fn prompt_tile(&self) -> usize {
+        self.backend.prompt_tile()
+    }
+
     fn can_draw(&self, draw: &Draw) -> bool {
         // What a device chooses is the likeliest token.
         self.backend.overlaps() && draw.temperature == 0.0

@@ -102,6 +102,11 @@ pub trait ModelRunner: Send {
         if step.hidden { self.forward_hidden(&step.batch) } else { self.forward(&step.batch) }
     }
 
+    /// Rows of a prompt that take a step beside replies hardly longer than one does.
+    fn prompt_tile(&self) -> usize {
+        8
+    }
+
     /// Waits for the oldest step that was submitted. Returns the token chosen for each
     /// output that asked for one; a runner that chooses none may return an empty list.
     /// [`logits`](Self::logits) are then those of the outputs that asked for none, and

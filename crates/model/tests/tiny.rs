@@ -99,6 +99,28 @@ fn is_the_same_in_company(backend: fn() -> Box<dyn Backend>) {
     }
 }
 
+/// A sequence that goes on from copies of another's pages gives the same bits, whatever becomes of
+/// the pages that were copied.
+fn is_the_same_from_copied_pages(backend: fn() -> Box<dyn Backend>) {
+    let tokens = testing::tiny_tokens(N_TOKENS, SEED);
+    let other = testing::tiny_tokens(N_TOKENS, SEED + 1);
+    let (prompt, reply) = tokens.split_at(30);
+    for name in tiny_names(backend) {
+        let mut model = tiny(name, backend(), &OPTIONS);
+        let mut first = Sequence::new(&model, 0, 2);
+        run(&mut model, &mut first, prompt, Role::Prompt);
+        let mut copy = Sequence { n_context: first.n_context, ..Sequence::new(&model, 1, 2) };
+        for (group, (from, to)) in first.pages.iter().zip(&copy.pages).enumerate() {
+            let pages: Vec<_> = from.iter().copied().zip(to.iter().copied()).collect();
+            model.copy_pages(group, &pages).expect("the pages are there");
+        }
+        let expected = run(&mut model, &mut first, reply, Role::Generated);
+        first.n_context = 0;
+        run(&mut model, &mut first, &other, Role::Prompt);
+        assert!(run(&mut model, &mut copy, reply, Role::Generated) == expected, "{name}");
+    }
+}
+
 /// With one layer a position sees its window only: the window's tokens alone
 /// give the same logits, as rotary embeddings depend on distances only.
 fn sees_only_its_window(backend: fn() -> Box<dyn Backend>) {
@@ -207,6 +229,11 @@ mod reference {
     fn shares_pools() {
         super::shares_pools(reference);
     }
+
+    #[test]
+    fn is_the_same_from_copied_pages() {
+        super::is_the_same_from_copied_pages(reference);
+    }
 }
 
 mod cpu {
@@ -240,6 +267,11 @@ mod cpu {
     #[test]
     fn shares_pools() {
         super::shares_pools(cpu);
+    }
+
+    #[test]
+    fn is_the_same_from_copied_pages() {
+        super::is_the_same_from_copied_pages(cpu);
     }
 }
 
@@ -280,5 +312,11 @@ mod cuda {
     #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
     fn shares_pools() {
         super::shares_pools(cuda);
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device; run by `cargo xtask gpu`"]
+    fn is_the_same_from_copied_pages() {
+        super::is_the_same_from_copied_pages(cuda);
     }
 }

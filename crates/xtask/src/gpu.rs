@@ -18,8 +18,12 @@ const TESTS: [(&str, &[&str]); 2] = [
 /// What a test program is given.
 const ARGUMENTS: [&str; 4] = ["cuda::", "--ignored", "--nocapture", "--test-threads=1"];
 
-/// Every op and layer, each against its reference.
+/// What checks ops and layers.
 const OPS: &[&str] = &["--package=quarrel-backend", "--example=gpu_check"];
+
+/// What it checks: every op against its reference, and bits that must not depend on other rows,
+/// replies multiplied as integers and in bfloat16.
+const PARTS: [&[&str]; 4] = [&["cases"], &["invariance"], &["cases", "--bf16"], &["invariance", "--bf16"]];
 
 /// How the tests are run.
 #[derive(clap::Args)]
@@ -45,9 +49,11 @@ pub fn run(args: &Args) -> Result<()> {
         Some(nvrtc) => nvrtc.clone(),
         None => kernels::nvrtc(&root)?,
     };
-    let mut cases = workspace::cargo();
-    cases.current_dir(&root).arg("run").args(OPS).args(["--", "cases", "--nvrtc"]).arg(&nvrtc);
-    workspace::watch(&mut cases)?;
+    for part in PARTS {
+        let mut check = workspace::cargo();
+        check.current_dir(&root).arg("run").args(OPS).arg("--").args(part).arg("--nvrtc").arg(&nvrtc);
+        workspace::watch(&mut check)?;
+    }
     for (package, tests) in TESTS {
         let mut command = workspace::cargo();
         command.current_dir(&root).args(["test", "--package", package]).args(tests);
@@ -60,7 +66,9 @@ pub fn run(args: &Args) -> Result<()> {
 fn list(root: &Path) -> Result<()> {
     println!("QUARREL_TEST_NVRTC names NVRTC's file where it is not among the system's libraries.");
     for path in built(root, "build", OPS)? {
-        println!("{} cases", path.display());
+        for part in PARTS {
+            println!("{} {}", path.display(), part.join(" "));
+        }
     }
     for (package, tests) in TESTS {
         let mut options = vec!["--no-run", "--package", package];

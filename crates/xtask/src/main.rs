@@ -19,6 +19,7 @@ mod overload;
 mod pgo;
 mod quarrel;
 mod schemathesis;
+mod serve_load;
 mod serving;
 mod soak;
 mod tidy;
@@ -67,6 +68,8 @@ enum Command {
     Schemathesis(schemathesis::Args),
     /// Let many clients loose on `quarrel serve` for half an hour
     Soak(soak::Args),
+    /// Measure `quarrel serve` beside `quarrel bench`, and what a long prompt does to its replies
+    ServeLoad(serve_load::Args),
     /// Measure `quarrel serve` under load in turn with llama.cpp's server
     ServerLoad(load::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Overload(args) => overload::run(&args),
         Command::Schemathesis(args) => schemathesis::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::ServeLoad(args) => serve_load::run(&args),
         Command::ServerLoad(args) => load::run(&args),
         Command::Pgo(args) => pgo::run(&args),
     };

@@ -23,8 +23,8 @@ const MAPS: [(Format, u32); 6] = [
 
 const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
-/// Single maps and whole steps, or one of them by name; of decoding steps those of so many rows
-/// and with weights of such a format.
+/// Single maps and whole steps, or one of them by name; of decoding and mixed steps those of
+/// so many rows, of the first with weights of such a format.
 pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let word = |i: usize| words.get(i).map(String::as_str);
     let wanted = |name: &str| word(0).is_none_or(|only| only == name);
@@ -41,6 +41,10 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     }
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
         prefill(cuda, MISTRAL, n_rows).map_err(text)?;
+    }
+    let is_wanted = |n: &u32| wanted("mixed") && word(1).is_none_or(|rows| rows == n.to_string());
+    for n_rows in [8, 32, 128, 256, 512].into_iter().filter(is_wanted) {
+        mixed(cuda, MISTRAL, n_rows).map_err(text)?;
     }
     Ok(())
 }
@@ -103,6 +107,22 @@ fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// What so many rows in the middle of a long prompt add to a decoding step of 64 sequences.
+fn mixed(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
+    let mut sequences = vec![(1, 512); 64];
+    let format = Format::Q4_0;
+    let alone = step_seconds(cuda, (shape, format), shape.n_layers, &sequences)?;
+    sequences.push((n_rows, 4096));
+    let together = step_seconds(cuda, (shape, format), shape.n_layers, &sequences)?;
+    println!(
+        "mixed {} {format}: 64 rows {:.2} ms, with {n_rows} rows of a prompt at 4096 {:.2} ms",
+        shape.name,
+        alone * 1e3,
+        together * 1e3
+    );
+    Ok(())
+}
+
 /// Seconds of a whole step, `(rows, context)` of each sequence, with layers that share their
 /// weights' values, not their memory.
 fn step_seconds(
@@ -113,11 +133,13 @@ fn step_seconds(
 ) -> Result<f64, Error> {
     let mut random = Random::new(SEED);
     let mut case = CaseBuilder::new(&mut random, "step".into(), NO_BOUND);
-    let values = shape.values(case.random, format);
+    let values = shape.values(case.random, [format; 7]);
     let layers: Vec<_> = (0..n_layers).map(|_| shape.layer(&mut case, &values)).collect();
     let table = shape.table(&mut case, format);
     let logits = shape.model(&mut case, &layers, table);
-    let n_pages = sequences.iter().map(|(_, n_context)| n_context.div_ceil(PAGE_SIZE)).sum();
+    // Every sequence has the share of the longest.
+    let longest = sequences.iter().map(|(_, n_context)| n_context.div_ceil(PAGE_SIZE)).max().unwrap_or(1);
+    let n_pages = longest * sequences.len() as u32;
     let cache = shape.cache(n_layers, n_pages);
     let runs = vec![inputs(&cache, sequences)];
     let case = case.build(cache, runs, vec![logits]);

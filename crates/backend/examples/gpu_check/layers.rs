@@ -14,7 +14,7 @@ use quarrel_backend::kernels::rope_store::{Rope, RopePairs, RopeStore};
 use quarrel_backend::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use quarrel_backend::{
     Backend, BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, Cpu, CpuConfig, GroupConfig, KvFormat,
-    Role, TokenInputs, Weight, WeightId,
+    Weight, WeightId,
 };
 
 use crate::{Done, SEED, text};
@@ -71,10 +71,12 @@ impl Shape {
         [(q, n), (kv, n), (kv, n), (n, q), (ff, n), (ff, n), (n, ff)]
     }
 
-    /// Random values for one layer: a norm, and the maps.
-    pub fn values(&self, random: &mut Random, format: Format) -> (Weight, [Weight; 7]) {
+    /// Random values for one layer: a norm, and the maps in `formats`.
+    pub fn values(&self, random: &mut Random, formats: [Format; 7]) -> (Weight, [Weight; 7]) {
         let norm = norm_weight(random, self.n_embd);
-        (norm, self.sizes().map(|(rows, cols)| matrix(random, "w", format, rows, cols)))
+        let mut formats = formats.into_iter();
+        let mut format = || formats.next().expect("one for each map");
+        (norm, self.sizes().map(|(rows, cols)| matrix(random, "w", format(), rows, cols)))
     }
 
     /// A layer with these values in memory of its own.
@@ -152,14 +154,20 @@ impl Shape {
     }
 
     /// One layer with what stands around it, over `runs` of `(rows, context)` a sequence.
-    fn case(&self, format: Format, runs: &[&[(u32, u32)]]) -> Case {
+    pub fn case(&self, format: Format, runs: &[&[(u32, u32)]]) -> Case {
+        self.mixed_case([format; 7], runs)
+    }
+
+    /// As [`case`](Self::case); the table is in the last map's format.
+    pub fn mixed_case(&self, formats: [Format; 7], runs: &[&[(u32, u32)]]) -> Case {
+        let format = formats[6];
         let mut random = Random::new(SEED);
         // The errors of the layer's maps and attention, added; the head's map follows.
         let map = bounds::linear(format, self.n_embd);
         let attention = bounds::attention(self.head_dim, 64, KvFormat::F16, KvFormat::F16);
         let bound = map.times(4.0).plus(bounds::gated_linear(format, self.n_ff)).plus(attention);
         let mut case = CaseBuilder::new(&mut random, format!("{} {format}", self.name), bound);
-        let values = self.values(case.random, format);
+        let values = self.values(case.random, formats);
         let layer = self.layer(&mut case, &values);
         let table = self.table(&mut case, format);
         let logits = self.model(&mut case, &[layer], table);
@@ -186,55 +194,5 @@ pub fn compare(cuda: &mut Cuda) -> Done {
             }
         }
     }
-    Ok(())
-}
-
-/// A sequence's bits do not depend on what runs beside it.
-pub fn invariance(cuda: &mut Cuda) -> Done {
-    // Two places in the cache are dealt in each run, so that pages agree; one row beside, or many.
-    let alone: &[&[(u32, u32)]] = &[&[(7, 7), (1, 1)], &[(1, 8), (1, 1)], &[(1, 9), (1, 1)]];
-    let beside: &[&[(u32, u32)]] = &[&[(7, 7), (30, 30)], &[(1, 8), (9, 39)], &[(1, 9), (1, 40)]];
-    same_bits(cuda, SMOLLM2, alone, beside)?;
-    // With so many rows kernels have other shapes.
-    let alone: &[&[(u32, u32)]] = &[&[(20, 20), (1, 1)], &[(3, 23), (1, 1)], &[(1, 24), (1, 1)]];
-    let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
-    same_bits(cuda, MISTRAL, alone, beside)?;
-    batches(cuda)
-}
-
-fn same_bits(cuda: &mut Cuda, shape: Shape, alone: &[&[(u32, u32)]], beside: &[&[(u32, u32)]]) -> Done {
-    let run = |cuda: &mut Cuda, runs| shape.case(Format::Q4_0, runs).run_on(cuda, SEED).map_err(text);
-    let (alone, beside) = (run(cuda, alone)?, run(cuda, beside)?);
-    for ((name, alone), (_, beside)) in alone.iter().zip(&beside) {
-        // The first sequence's last row is the first of the outputs.
-        if alone[..shape.n_vocab] != beside[..shape.n_vocab] {
-            return Err(format!("{}: {name} differ with what runs beside them", shape.name));
-        }
-    }
-    println!("invariance: {}'s logits are the same bits alone and beside others", shape.name);
-    Ok(())
-}
-
-/// A row's bits do not depend on how many generated rows a step has, though the splits of
-/// many do not fit into scratch together.
-fn batches(cuda: &mut Cuda) -> Done {
-    let last = |cuda: &mut Cuda, runs: &[&[(u32, u32)]]| -> Result<Vec<f32>, String> {
-        let mut case = SMOLLM2.case(Format::Q4_0, runs);
-        for run in &mut case.runs {
-            run.tokens = TokenInputs::Ids(run.positions.iter().map(|position| position * 7 % 13).collect());
-        }
-        for run in &mut case.runs[1..] {
-            run.sequences[0].role = Role::Generated;
-        }
-        let logits = case.run_on(cuda, SEED).map_err(text)?;
-        Ok(logits.into_iter().next_back().expect("every run has logits").1)
-    };
-    // 256 rows of 16 to 18 splits: more than 4096.
-    let together = last(cuda, &[&[(2000, 2000)], &[(256, 2256)]])?;
-    let apart = last(cuda, &[&[(2000, 2000)], &[(255, 2255)], &[(1, 2256)]])?;
-    if together != apart {
-        return Err("logits differ with the number of generated rows".to_owned());
-    }
-    println!("invariance: logits are the same bits with one generated row and with 256");
     Ok(())
 }

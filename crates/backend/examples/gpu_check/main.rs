@@ -1,10 +1,11 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
 //! reference and the CPU, and times maps and whole steps.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill]] [--nvrtc PATH] [--kernels DIR]
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill | mixed [ROWS]]] [--nvrtc PATH] [--kernels DIR]
 //! [--bf16]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. Exit status 1 when anything is off.
 
 mod bench;
+mod invariance;
 mod layers;
 
 use std::process::ExitCode;
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
         report("layers", layers::compare(&mut cuda));
     }
     if wanted("invariance") {
-        report("invariance", layers::invariance(&mut cuda));
+        report("invariance", invariance::check(&mut cuda));
     }
     if wanted("bench") {
         report("bench", bench::run(&mut cuda, words.get(1..).unwrap_or_default()));

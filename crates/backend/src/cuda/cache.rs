@@ -35,6 +35,15 @@ impl KernelCache {
         }
     }
 
+    /// Forgets the image made from `parts`.
+    pub fn remove(&self, parts: &[&str]) {
+        if let Some(path) = self.path(parts)
+            && let Err(e) = fs::remove_file(&path)
+        {
+            tracing::warn!("{} cannot be removed: {e}", path.display());
+        }
+    }
+
     fn path(&self, parts: &[&str]) -> Option<PathBuf> {
         let mut hash = Sha256::new();
         for part in parts {
@@ -74,6 +83,10 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
         assert_eq!(cache.get(&["a", "b"]), None, "a damaged file is compiled again");
+
+        cache.put(&["a"], b"image");
+        cache.remove(&["a"]);
+        assert_eq!(cache.get(&["a"]), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::modules::{Module, Modules};
 use super::nvrtc;
 use crate::gpu::source::{Program, Source};
 use crate::gpu::{Activations, Runtime, Shape};
+use crate::host::best_fit;
 use crate::{Error, Memory, Result};
 
 /// One device and one stream of it.
@@ -155,9 +156,8 @@ impl Runtime for CudaRuntime {
     fn fetch(&mut self, parts: &[(&DeviceBuffer, usize, usize)]) -> Result<Fetch> {
         self.bind()?;
         let bytes: usize = parts.iter().map(|(.., bytes)| bytes).sum();
-        let fits = self.pinned.iter().position(|memory| memory.bytes >= bytes);
-        let memory = match fits {
-            Some(i) => self.pinned.swap_remove(i),
+        let memory = match best_fit(&mut self.pinned, bytes, |memory| Some(memory.bytes)) {
+            Some(memory) => memory,
             None => PinnedMemory::new(&self.context, bytes)?,
         };
         Fetch::start(&self.stream, memory, parts)

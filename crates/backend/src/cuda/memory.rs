@@ -83,13 +83,21 @@ impl PinnedMemory {
         let start = unsafe { result::malloc_host(bytes, 0) }.map_err(failed("reserving host memory"))?;
         Ok(Self { context: context.clone(), start: start.cast(), bytes })
     }
+
+    /// Frees it if the copies into it are `over`; where that cannot be known the device may
+    /// still write to it, and it stays reserved.
+    fn free_after(self, over: bool) {
+        if !over {
+            std::mem::forget(self);
+        }
+    }
 }
 
 impl Drop for PinnedMemory {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: `start` came from `malloc_host` and is freed once; copies into it are waited
-            // for before, or the whole device is given up.
+            // SAFETY: `start` came from `malloc_host` and is freed once; copies into it have ended,
+            // or it would have been forgotten.
             let _ = unsafe { result::free_host(self.start.cast()) };
         }
     }
@@ -97,20 +105,11 @@ impl Drop for PinnedMemory {
 
 /// Copies to the host that are under way.
 pub struct Fetch {
-    /// Before the memory: fields are dropped in their order.
-    done: Done,
-    memory: PinnedMemory,
+    /// The end of the copies.
+    done: CudaEvent,
+    /// Until it is given back.
+    memory: Option<PinnedMemory>,
     bytes: usize,
-}
-
-/// The end of copies, which is waited for at the latest when nobody wants them any more.
-struct Done(CudaEvent);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        // What fails here has failed before.
-        let _ = self.0.synchronize();
-    }
 }
 
 impl Fetch {
@@ -122,25 +121,50 @@ impl Fetch {
     ) -> Result<Self> {
         let bytes: usize = parts.iter().map(|(.., bytes)| bytes).sum();
         assert!(bytes <= memory.bytes, "{bytes} bytes do not fit into {}", memory.bytes);
-        let mut at = 0;
-        for &(buffer, offset, n) in parts {
-            let from = buffer.range(offset, n);
-            // SAFETY: the part lies in the memory, which lives until the event behind the copies has come.
-            let to = unsafe { std::slice::from_raw_parts_mut(memory.start.add(at), n) };
-            // SAFETY: as above; the range was checked.
-            unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) }
-                .map_err(failed("copying from the device"))?;
-            at += n;
+        let mark = |()| stream.record_event(None).map_err(failed("marking the end of copies"));
+        match enqueue(stream, &memory, parts).and_then(mark) {
+            Ok(done) => Ok(Self { done, memory: Some(memory), bytes }),
+            Err(error) => {
+                // Some copies may be under way.
+                memory.free_after(stream.synchronize().is_ok());
+                Err(error)
+            }
         }
-        let done = stream.record_event(None).map_err(failed("marking the end of copies"))?;
-        Ok(Self { done: Done(done), memory, bytes })
     }
 
     /// Waits; what was copied, and the memory, to be used again.
-    pub(super) fn wait(self) -> Result<(Vec<u8>, PinnedMemory)> {
-        self.done.0.synchronize().map_err(failed("waiting for the device"))?;
+    pub(super) fn wait(mut self) -> Result<(Vec<u8>, PinnedMemory)> {
+        self.done.synchronize().map_err(failed("waiting for the device"))?;
+        let memory = self.memory.take().expect("it is given back once");
         // SAFETY: the copies have ended, and wrote as many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(self.memory.start, self.bytes) }.to_vec();
-        Ok((bytes, self.memory))
+        let bytes = unsafe { std::slice::from_raw_parts(memory.start, self.bytes) }.to_vec();
+        Ok((bytes, memory))
     }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            memory.free_after(self.done.synchronize().is_ok());
+        }
+    }
+}
+
+/// Enqueues copies, which may be under way even where this fails.
+fn enqueue(
+    stream: &CudaStream,
+    memory: &PinnedMemory,
+    parts: &[(&DeviceBuffer, usize, usize)],
+) -> Result<()> {
+    let mut at = 0;
+    for &(buffer, offset, n) in parts {
+        let from = buffer.range(offset, n);
+        // SAFETY: the part lies in the memory, which lives until the copies have ended.
+        let to = unsafe { std::slice::from_raw_parts_mut(memory.start.add(at), n) };
+        // SAFETY: as above; the range was checked.
+        unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) }
+            .map_err(failed("copying from the device"))?;
+        at += n;
+    }
+    Ok(())
 }

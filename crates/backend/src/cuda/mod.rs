@@ -1,6 +1,7 @@
 //! NVIDIA GPUs, through the driver that is found when the program runs.
 
 mod cache;
+mod compiler;
 mod devices;
 mod driver;
 mod memory;

@@ -9,10 +9,9 @@ use std::thread::{self, JoinHandle};
 
 use cudarc::driver::{CudaContext, result, sys};
 
-use super::cache::KernelCache;
+use super::compiler::{Compiler, Image};
 use super::driver::failed;
-use super::nvrtc::{self, Nvrtc, Target};
-use crate::gpu::source::{Dialect, Program, Source};
+use crate::gpu::source::{Program, Source};
 use crate::{Error, Result};
 
 /// The modules of one device.
@@ -31,17 +30,8 @@ pub(super) struct Modules {
 /// A source's name and its definitions.
 type Key = (&'static str, String);
 
-/// A program's image.
-type Compiled = (Key, Result<Vec<u8>>);
-
-/// Makes images for one device.
-struct Compiler {
-    arch: u32,
-    cache: KernelCache,
-    nvrtc_path: Option<PathBuf>,
-    /// Loaded for the first program that is not in the cache.
-    nvrtc: Mutex<Option<Arc<Nvrtc>>>,
-}
+/// A program and its image.
+type Compiled = ((&'static Source, String), Result<Image>);
 
 /// A loaded image of one program.
 pub(super) struct Module {
@@ -81,10 +71,9 @@ impl Modules {
         nvrtc_path: Option<PathBuf>,
         kept: Option<PathBuf>,
     ) -> Self {
-        let compiler = Compiler { arch, cache: KernelCache::new(kept), nvrtc_path, nvrtc: Mutex::default() };
         Self {
             context,
-            compiler: Arc::new(compiler),
+            compiler: Arc::new(Compiler::new(arch, nvrtc_path, kept)),
             loaded: HashMap::new(),
             under_way: Vec::new(),
             pending: HashSet::new(),
@@ -117,18 +106,23 @@ impl Modules {
             return Ok(module.clone());
         }
         let (source, definitions) = program;
-        let module = Module::load(&self.context, source.name, &self.compiler.image(source, definitions)?)?;
+        let module = self.load(program, &self.compiler.image(source, definitions)?)?;
         Ok(self.loaded.entry(key).or_insert(Arc::new(module)).clone())
+    }
+
+    fn load(&self, program: Program<'_>, image: &Image) -> Result<Module> {
+        self.compiler.load(program, image, |bytes| Module::load(&self.context, program.0.name, bytes))
     }
 
     /// Waits for all that is under way; what failed is said to who asks for it.
     fn load_prepared(&mut self) {
         self.pending.clear();
-        for thread in self.under_way.drain(..) {
-            for (key, image) in thread.join().expect("compiling does not panic") {
-                match image.and_then(|image| Module::load(&self.context, key.0, &image)) {
-                    Ok(module) => drop(self.loaded.insert(key, Arc::new(module))),
-                    Err(error) => drop(self.failed.insert(key, error)),
+        for thread in std::mem::take(&mut self.under_way) {
+            for ((source, definitions), image) in thread.join().expect("compiling does not panic") {
+                let module = image.and_then(|image| self.load((source, &definitions), &image));
+                match module {
+                    Ok(module) => drop(self.loaded.insert((source.name, definitions), Arc::new(module))),
+                    Err(error) => drop(self.failed.insert((source.name, definitions), error)),
                 }
             }
         }
@@ -168,7 +162,7 @@ fn compile(
             let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let compiled = std::iter::from_fn(next).map(|(source, definitions)| {
                 let image = compiler.image(source, &definitions);
-                ((source.name, definitions), image)
+                ((source, definitions), image)
             });
             compiled.collect()
         })
@@ -176,83 +170,40 @@ fn compile(
     (0..threads).map(|_| start()).collect()
 }
 
-impl Compiler {
-    /// The compiled program, from the cache or from NVRTC.
-    fn image(&self, source: &Source, definitions: &str) -> Result<Vec<u8>> {
-        let (text, options) = (source.text(Dialect::Cuda, definitions), self.options());
-        let parts = [text.as_str(), options.as_str()];
-        if let Some(image) = self.cache.get(&parts) {
-            return Ok(image);
-        }
-        let nvrtc = self.nvrtc()?;
-        let target = nvrtc.target(self.arch)?;
-        if nvrtc::has_warpgroups(self.arch) && (!target.machine_code || nvrtc.version() < (12, 0)) {
-            let reason = format!("NVRTC {:?} does not know this device; 12.0 is the first", nvrtc.version());
-            return Err(Error::Unavailable { backend: "cuda", reason });
-        }
-        let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target)?;
-        self.cache.put(&parts, &image);
-        Ok(image)
-    }
-
-    /// What images are told apart by beside their texts. Without NVRTC's version: what another one
-    /// compiled is as good, and finding it needs no compiler.
-    fn options(&self) -> String {
-        nvrtc::options(Target { arch: self.arch, machine_code: true }).join(" ")
-    }
-
-    fn nvrtc(&self) -> Result<Arc<Nvrtc>> {
-        let mut nvrtc = self.nvrtc.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(nvrtc) = &*nvrtc {
-            return Ok(nvrtc.clone());
-        }
-        Ok(nvrtc.insert(Arc::new(Nvrtc::load(self.nvrtc_path.as_deref())?)).clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::compiler::testing;
     use super::*;
     use crate::gpu::source::{CHOOSE, RMS_NORM};
 
-    fn compiler(dir: Option<PathBuf>) -> Arc<Compiler> {
-        let nvrtc_path = Some("no/such/libnvrtc.so".into());
-        Arc::new(Compiler { arch: 90, cache: KernelCache::new(dir), nvrtc_path, nvrtc: Mutex::default() })
-    }
-
     /// The programs and their images, in any order.
-    fn compiled(compiler: &Arc<Compiler>, programs: &[Program<'_>]) -> Vec<Compiled> {
+    fn compiled(compiler: Compiler, programs: &[Program<'_>]) -> Vec<Compiled> {
         let programs = programs.iter().map(|&(source, definitions)| (source, definitions.to_owned()));
-        let threads = compile(compiler, programs.collect());
+        let threads = compile(&Arc::new(compiler), programs.collect());
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     }
 
     #[test]
     fn every_program_is_made_once_and_has_its_own_image() {
-        let dir = tempfile::tempdir().unwrap();
-        let compiler = compiler(Some(dir.path().into()));
         let names: Vec<String> = (0..40).map(|i| format!("#define N {i}\n")).collect();
         let programs: Vec<Program<'_>> = names
             .iter()
             .flat_map(|name| [&CHOOSE, &RMS_NORM].map(|source| (source, name.as_str())))
             .collect();
-        for (source, definitions) in &programs {
-            let parts = [source.text(Dialect::Cuda, definitions), compiler.options()];
-            let image = format!("{} {definitions}", source.name);
-            compiler.cache.put(&parts.each_ref().map(String::as_str), image.as_bytes());
-        }
-        let made = compiled(&compiler, &programs);
+        let made = compiled(testing::compiler((13, 0), None).0, &programs);
         assert_eq!(made.len(), programs.len());
-        for ((name, definitions), image) in &made {
-            assert_eq!(image.as_deref().unwrap(), format!("{name} {definitions}").as_bytes());
+        for ((source, definitions), image) in &made {
+            let image = String::from_utf8(image.as_ref().unwrap().bytes.clone()).unwrap();
+            assert!(image.contains(source.name) && image.contains(definitions.as_str()));
         }
-        let distinct: HashSet<_> = made.iter().map(|(key, _)| key).collect();
+        let distinct: HashSet<_> = made.iter().map(|((source, name), _)| (source.name, name)).collect();
         assert_eq!(distinct.len(), programs.len());
     }
 
     #[test]
     fn a_missing_compiler_is_an_error_of_every_program() {
-        let made = compiled(&compiler(None), &[(&CHOOSE, ""), (&RMS_NORM, "")]);
+        let compiler = Compiler::new(90, Some("no/such/libnvrtc.so".into()), None);
+        let made = compiled(compiler, &[(&CHOOSE, ""), (&RMS_NORM, "")]);
         assert_eq!(made.len(), 2);
         for (_, image) in made {
             let error = image.expect_err("there is no compiler").to_string();

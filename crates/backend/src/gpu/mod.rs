@@ -236,6 +236,12 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.runtime.has_tiles()
     }
 
+    fn prompt_tile(&self) -> usize {
+        // Matrix instructions wait for memory until there are enough tiles for the whole device
+        // (docs/performance.md, "A long prompt beside replies").
+        if self.runtime.has_tiles() { 256 } else { 8 }
+    }
+
     fn memory(&self) -> Option<Memory> {
         self.runtime.memory()
     }

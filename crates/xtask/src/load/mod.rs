@@ -3,7 +3,7 @@
 
 mod prompts;
 mod report;
-mod streams;
+pub mod streams;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use super::bar;
 use super::streams::{Disturbed, Load};
-use crate::figures::median;
+use crate::figures::{median, percentile};
 
 /// Tables, and what is missed.
 #[derive(Default)]
@@ -95,25 +95,9 @@ impl Page {
     }
 }
 
-/// The value that `percent` of them do not exceed; 0 of nothing.
-pub fn percentile(values: &[f64], percent: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_came() {
-        let values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
-        assert_eq!([50.0, 99.0, 100.0].map(|p| percentile(&values, p)), [50.0, 99.0, 100.0]);
-        assert_eq!(percentile(&[7.0], 1.0), 7.0);
-        assert_eq!(percentile(&[], 50.0), 0.0);
-    }
 
     #[test]
     fn what_misses_its_bar_is_said() {

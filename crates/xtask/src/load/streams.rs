@@ -1,6 +1,6 @@
 //! Replies read side by side, and when each of their tokens came.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,39 +9,62 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::serving::http::{Client, Events};
 
-/// The path that both servers have.
-const PATH: &str = "/v1/completions";
-
 /// How long replies run undisturbed before a long prompt arrives.
 const STEADY: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether all replies have begun.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// The text to be continued.
+    /// The text to be continued, or answered.
     pub prompt: String,
     /// Tokens of the reply.
     pub reply: u32,
+    /// How replies are sampled; 0: the likeliest tokens.
+    pub temperature: f64,
+    /// The prompt is a turn of a conversation.
+    chat: bool,
 }
 
 impl Ask {
-    /// For a reply of exactly `reply` tokens.
+    /// For a continuation of exactly `reply` tokens.
     pub fn new(prompt: String, reply: u32) -> Self {
-        Self { prompt, reply }
+        Self { prompt, reply, temperature: 0.0, chat: false }
+    }
+
+    /// For an answer of exactly `reply` tokens.
+    pub fn chat(prompt: String, reply: u32, temperature: f64) -> Self {
+        Self { prompt, reply, temperature, chat: true }
+    }
+
+    /// A path that all servers have.
+    fn path(&self) -> &'static str {
+        if self.chat { "/v1/chat/completions" } else { "/v1/completions" }
     }
 
     fn body(&self) -> Value {
-        json!({
-            "prompt": self.prompt, "max_tokens": self.reply, "temperature": 0, "ignore_eos": true,
+        let mut body = json!({
+            "max_tokens": self.reply, "temperature": self.temperature, "ignore_eos": true,
             "stream": true, "stream_options": {"include_usage": true},
-        })
+        });
+        if self.chat {
+            body["messages"] = json!([{"role": "user", "content": self.prompt}]);
+        } else {
+            body["prompt"] = json!(self.prompt);
+        }
+        body
     }
 
     fn send(&self, client: &Client) -> Result<Events> {
-        client.stream(PATH, &self.body())?.map_err(|answer| Error::Request {
-            path: PATH.to_owned(),
-            what: format!("status {}: {}", answer.status, answer.body),
-        })
+        client
+            .stream(self.path(), &self.body())?
+            .map_err(|answer| self.failure(format!("status {}: {}", answer.status, answer.body)))
+    }
+
+    fn failure(&self, what: String) -> Error {
+        Error::Request { path: self.path().to_owned(), what }
     }
 }
 
@@ -86,15 +109,23 @@ fn gaps(pieces: &[Instant]) -> Vec<f64> {
 }
 
 /// A reply that was read to its end.
-struct Reply {
-    sent: Instant,
+#[derive(Debug)]
+pub struct Reply {
+    /// When it was asked for.
+    pub sent: Instant,
     /// When each piece of text came.
-    pieces: Vec<Instant>,
-    prompt_tokens: u64,
-    generated_tokens: u64,
+    pub pieces: Vec<Instant>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens of the reply.
+    pub generated_tokens: u64,
 }
 
-fn read(client: &Client, ask: &Ask) -> Result<Reply> {
+/// Reads a reply to its end.
+///
+/// # Errors
+/// A request that fails, or a reply of another length.
+pub fn read(client: &Client, ask: &Ask) -> Result<Reply> {
     let mut reply = Reply { sent: Instant::now(), pieces: Vec::new(), prompt_tokens: 0, generated_tokens: 0 };
     for event in ask.send(client)? {
         let (at, event) = event?;
@@ -109,12 +140,13 @@ fn read(client: &Client, ask: &Ask) -> Result<Reply> {
     if reply.generated_tokens == u64::from(ask.reply) {
         return Ok(reply);
     }
-    let what = format!("{} tokens came of {}", reply.generated_tokens, ask.reply);
-    Err(Error::Request { path: PATH.to_owned(), what })
+    Err(ask.failure(format!("{} tokens came of {}", reply.generated_tokens, ask.reply)))
 }
 
 fn has_text(event: &Value) -> bool {
-    event["choices"][0]["text"].as_str().is_some_and(|text| !text.is_empty())
+    let choice = &event["choices"][0];
+    let text = choice["text"].as_str().or_else(|| choice["delta"]["content"].as_str());
+    text.is_some_and(|text| !text.is_empty())
 }
 
 /// Runs streams side by side, the requests of each one after another.
@@ -153,16 +185,19 @@ pub struct Disturbed {
 /// # Errors
 /// Any request that fails, or an end that comes before.
 pub fn disturbed(client: &Client, others: &[Ask], long: &Ask) -> Result<Disturbed> {
-    let enough = AtomicBool::new(false);
-    let enough = &enough;
+    let progress = &Progress::default();
     let (pieces, answer, sent) = thread::scope(|scope| {
         let watchers: Vec<_> =
-            others.iter().map(|ask| scope.spawn(move || watch(client, ask, enough))).collect();
-        // Their own prompts take a moment first.
-        thread::sleep(STEADY + Duration::from_secs(1));
+            others.iter().map(|ask| scope.spawn(move || watch(client, ask, progress))).collect();
+        // Their own prompts take a moment first. One that is over is an error, seen at the end.
+        let over = || watchers.iter().any(thread::ScopedJoinHandle::is_finished);
+        while progress.begun.load(Ordering::Relaxed) < others.len() && !over() {
+            thread::sleep(LOOK);
+        }
+        thread::sleep(STEADY);
         let sent = Instant::now();
         let answer = read(client, long);
-        enough.store(true, Ordering::Relaxed);
+        progress.enough.store(true, Ordering::Relaxed);
         let pieces: Vec<_> =
             watchers.into_iter().map(|w| w.join().expect("reading does not panic")).collect();
         (pieces, answer, sent)
@@ -176,7 +211,7 @@ pub fn disturbed(client: &Client, others: &[Ask], long: &Ask) -> Result<Disturbe
             let gap = (pair[1] - pair[0]).as_secs_f64();
             if pair[1] >= sent && pair[0] <= end {
                 all.during.push(gap);
-            } else if pair[1] < sent && pair[0] + STEADY > sent {
+            } else if pair[1] < sent && pair[0] + STEADY >= sent {
                 all.steady.push(gap);
             }
         }
@@ -184,17 +219,27 @@ pub fn disturbed(client: &Client, others: &[Ask], long: &Ask) -> Result<Disturbe
     Ok(all)
 }
 
+/// What replies that are watched tell each other.
+#[derive(Default)]
+struct Progress {
+    /// Replies whose first piece has come.
+    begun: AtomicUsize,
+    /// They may end.
+    enough: AtomicBool,
+}
+
 /// Reads a reply until it is enough; when its pieces came.
-fn watch(client: &Client, ask: &Ask, enough: &AtomicBool) -> Result<Vec<Instant>> {
+fn watch(client: &Client, ask: &Ask, progress: &Progress) -> Result<Vec<Instant>> {
     let mut pieces = Vec::new();
     for event in ask.send(client)? {
         let (at, event) = event?;
         if has_text(&event) {
+            progress.begun.fetch_add(usize::from(pieces.is_empty()), Ordering::Relaxed);
             pieces.push(at);
         }
-        if enough.load(Ordering::Relaxed) {
+        if progress.enough.load(Ordering::Relaxed) {
             return Ok(pieces);
         }
     }
-    Err(Error::Request { path: PATH.to_owned(), what: "a reply ended too soon".to_owned() })
+    Err(ask.failure("a reply ended too soon".to_owned()))
 }

@@ -47,11 +47,7 @@ impl Server {
         if let Some(key) = key {
             command.env("QUARREL_API_KEYS", key);
         }
-        // It says where it serves once it does.
-        Self::start(root, name, command, |log| {
-            let (_, url) = log.lines().find(|line| line.starts_with("serving "))?.rsplit_once(" at ")?;
-            Some(url.to_owned())
-        })
+        Self::start(root, name, command, our_url)
     }
 
     /// Starts any server; `url` finds out from its log where it serves, once it does.
@@ -124,6 +120,12 @@ impl Server {
     pub fn address(&self) -> &str {
         self.url.split_once("://").map_or(&self.url, |(_, address)| address)
     }
+}
+
+/// Where our own server serves, which its log says once it does.
+pub fn our_url(log: &str) -> Option<String> {
+    let (_, url) = log.lines().find(|line| line.starts_with("serving "))?.rsplit_once(" at ")?;
+    Some(url.to_owned())
 }
 
 impl Drop for Server {

@@ -1,0 +1,132 @@
+//! Bits that must not depend on what a step holds beside a row.
+
+use gguf::Format::{self, BF16, Q4_0, Q4_K, Q6_K, Q8_0};
+use quarrel_backend::cuda::Cuda;
+use quarrel_backend::{Role, StepInputs, TokenInputs};
+
+use crate::layers::{MISTRAL, SMOLLM2, Shape};
+use crate::{Done, SEED, text};
+
+/// Generated rows of a step, each number with kernels or launches of its own.
+const ROWS: [u32; 6] = [1, 8, 9, 16, 64, 65];
+
+/// Maps of more columns than a row in shared memory has, to an odd number of outputs.
+const WIDE: Shape = Shape { name: "wide", n_ff: 8704, ..SMALL };
+
+/// Maps of fewer tiles than the eight parts that columns are cut into.
+const NARROW: Shape = Shape { name: "narrow", n_embd: 192, n_ff: 224, n_heads: 3, n_kv_heads: 1, ..SMALL };
+
+const SMALL: Shape = Shape {
+    name: "small",
+    n_layers: 1,
+    n_embd: 512,
+    n_ff: 768,
+    n_heads: 8,
+    n_kv_heads: 2,
+    head_dim: 64,
+    n_vocab: 1001,
+};
+
+/// As in Q4_K_M: q, k, v, output, gate, up, down.
+const MIXED: [Format; 7] = [Q4_K, Q4_K, Q6_K, Q4_K, Q4_K, Q4_K, Q6_K];
+
+/// A sequence's bits do not depend on what runs beside it.
+pub fn check(cuda: &mut Cuda) -> Done {
+    // Two places in the cache are dealt in each run, so that pages agree; one row beside, or many.
+    let alone: &[&[(u32, u32)]] = &[&[(7, 7), (1, 1)], &[(1, 8), (1, 1)], &[(1, 9), (1, 1)]];
+    let beside: &[&[(u32, u32)]] = &[&[(7, 7), (30, 30)], &[(1, 8), (9, 39)], &[(1, 9), (1, 40)]];
+    same_bits(cuda, SMOLLM2, alone, beside)?;
+    // With so many rows kernels have other shapes.
+    let alone: &[&[(u32, u32)]] = &[&[(20, 20), (1, 1)], &[(3, 23), (1, 1)], &[(1, 24), (1, 1)]];
+    let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
+    same_bits(cuda, MISTRAL, alone, beside)?;
+    batches(cuda)?;
+    rows(cuda)
+}
+
+fn same_bits(cuda: &mut Cuda, shape: Shape, alone: &[&[(u32, u32)]], beside: &[&[(u32, u32)]]) -> Done {
+    let run = |cuda: &mut Cuda, runs| shape.case(Format::Q4_0, runs).run_on(cuda, SEED).map_err(text);
+    let (alone, beside) = (run(cuda, alone)?, run(cuda, beside)?);
+    for ((name, alone), (_, beside)) in alone.iter().zip(&beside) {
+        // The first sequence's last row is the first of the outputs.
+        if alone[..shape.n_vocab] != beside[..shape.n_vocab] {
+            return Err(format!("{}: {name} differ with what runs beside them", shape.name));
+        }
+    }
+    println!("invariance: {}'s logits are the same bits alone and beside others", shape.name);
+    Ok(())
+}
+
+/// A row's bits do not depend on how many generated rows a step has, though the splits of
+/// many do not fit into scratch together.
+fn batches(cuda: &mut Cuda) -> Done {
+    let last = |cuda: &mut Cuda, runs: &[&[(u32, u32)]]| -> Result<Vec<f32>, String> {
+        let mut case = SMOLLM2.case(Format::Q4_0, runs);
+        for run in &mut case.runs {
+            run.tokens = TokenInputs::Ids(run.positions.iter().map(|position| position * 7 % 13).collect());
+        }
+        for run in &mut case.runs[1..] {
+            run.sequences[0].role = Role::Generated;
+        }
+        let logits = case.run_on(cuda, SEED).map_err(text)?;
+        Ok(logits.into_iter().next_back().expect("every run has logits").1)
+    };
+    // 256 rows of 16 to 18 splits: more than 4096.
+    let together = last(cuda, &[&[(2000, 2000)], &[(256, 2256)]])?;
+    let apart = last(cuda, &[&[(2000, 2000)], &[(255, 2255)], &[(1, 2256)]])?;
+    if together != apart {
+        return Err("logits differ with the number of generated rows".to_owned());
+    }
+    println!("invariance: logits are the same bits with one generated row and with 256");
+    Ok(())
+}
+
+/// A row's logits are the same bits however many generated rows its step has.
+fn rows(cuda: &mut Cuda) -> Done {
+    let models = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
+    for (shape, formats) in models {
+        let mut expected: Option<Vec<f32>> = None;
+        for n_rows in ROWS {
+            let logits = in_steps_of(cuda, (shape, formats), n_rows)?;
+            let expected = expected.get_or_insert_with(|| logits.clone());
+            let differs = logits.iter().zip(&*expected).position(|(a, b)| a.to_bits() != b.to_bits());
+            if let Some(at) = differs {
+                let (name, format, row) = (shape.name, formats[6], at / shape.n_vocab);
+                return Err(format!(
+                    "{name} {format}: reply {row} differs in steps of 1 and of {n_rows} rows"
+                ));
+            }
+        }
+        println!("invariance: {} {}: the same bits in steps of {ROWS:?} rows", shape.name, formats[6]);
+    }
+    Ok(())
+}
+
+/// Logits of the last of [`ROWS`] generated rows of one sequence, so many a step, in a bucket of
+/// that size. The prompt before them fits in any.
+fn in_steps_of(
+    cuda: &mut Cuda,
+    (shape, formats): (Shape, [Format; 7]),
+    n_rows: u32,
+) -> Result<Vec<f32>, String> {
+    const PROMPT: u32 = 4;
+    let end = PROMPT + ROWS[ROWS.len() - 1];
+    let prompt = (1..=PROMPT).map(|context| (1, context));
+    let replies = (PROMPT..end).step_by(n_rows as usize).map(|from| {
+        let n = n_rows.min(end - from);
+        (n, from + n)
+    });
+    let runs: Vec<[(u32, u32); 1]> = prompt.chain(replies).map(|run| [run]).collect();
+    let runs: Vec<&[(u32, u32)]> = runs.iter().map(|run| &run[..]).collect();
+    let mut case = shape.mixed_case(formats, &runs);
+    let own = |run: &mut StepInputs, role| {
+        run.tokens = TokenInputs::Ids(run.positions.iter().map(|position| position * 7 % 13).collect());
+        run.outputs = (0..run.positions.len() as u32).collect();
+        run.sequences[0].role = role;
+    };
+    let (prompt, replies) = case.runs.split_at_mut(PROMPT as usize);
+    prompt.iter_mut().for_each(|run| own(run, Role::Prompt));
+    replies.iter_mut().for_each(|run| own(run, Role::Generated));
+    let logits = case.run_on(cuda, SEED).map_err(text)?;
+    Ok(logits.into_iter().skip(PROMPT as usize).flat_map(|(_, values)| values).collect())
+}

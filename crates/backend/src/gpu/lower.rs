@@ -68,6 +68,8 @@ pub(crate) struct Launch {
     pub batches: Option<usize>,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
+    /// The op that it is for, or the first of them.
+    pub op: usize,
 }
 
 /// What lowering asks of a device.
@@ -112,6 +114,8 @@ pub(crate) struct Lowering<'a> {
     plan: &'a Plan,
     scratch_bytes: usize,
     known_tables: Vec<(Arc<[f32]>, usize)>,
+    /// The op that is being lowered.
+    op: usize,
     /// Bytes of tables.
     pub tables: Vec<f32>,
     pub launches: Vec<Launch>,
@@ -136,11 +140,13 @@ impl<'a> Lowering<'a> {
             plan,
             scratch_bytes: 0,
             known_tables: Vec::new(),
+            op: 0,
             tables: Vec::new(),
             launches: Vec::new(),
         };
         let mut ops = step.ops();
         while let [op, rest @ ..] = ops {
+            lowering.op = step.ops().len() - ops.len();
             ops = match lowering.fused(op, rest)? {
                 Some(rest) => rest,
                 None => {
@@ -291,6 +297,7 @@ impl<'a> Lowering<'a> {
             cluster: 1,
             batches: None,
             embeds: false,
+            op: self.op,
         });
         self.launches.last_mut().expect("one was just added")
     }

@@ -14,11 +14,12 @@
 
 mod lint;
 mod runtime;
+mod signature;
 mod toolchain;
 mod translate;
 
 pub use runtime::{Emulator, MetalEmulator};
-pub use toolchain::Toolchain;
+pub use toolchain::{Compiled, Toolchain};
 pub use translate::{Mode, translate};
 
 /// The result of anything in this crate.

@@ -46,8 +46,11 @@ pub fn translate(text: &str, mode: Mode) -> Result<String> {
     Ok(out)
 }
 
-/// Names and parameters' bindings of all kernels.
-fn kernels(text: &str) -> Result<Vec<(String, Vec<String>)>> {
+/// Kernels' names, each with its parameters' bindings.
+pub(crate) type Kernels = Vec<(String, Vec<String>)>;
+
+/// All kernels of a text.
+pub(crate) fn kernels(text: &str) -> Result<Kernels> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = find_word(rest, "kernel") {

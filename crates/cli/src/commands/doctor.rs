@@ -3,18 +3,26 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, Driver};
-use backend::{Backend, Cpu, CpuConfig, metal};
+use backend::{Backend, Cpu, CpuConfig, harness, metal};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
 use crate::{device, environment, loading, output};
 
+/// Of the random numbers that a GPU is tested with.
+const SEED: u64 = 2026;
+
 /// Prints the findings.
 pub fn run(args: &DoctorArgs) -> Result<()> {
+    if args.metal {
+        let mut metal = metal::open()?;
+        output::say(&format!("{}: testing every op", metal.description()));
+        return test(metal.as_mut());
+    }
     let threads = device::default_threads();
     let cpu = Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?.description();
     let cache = environment::cache_dir()?;
@@ -57,6 +65,18 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         cache.display(),
     ))
     .map_err(Into::into)
+}
+
+/// Runs every case of every op, and says how it went.
+fn test(backend: &mut dyn Backend) -> Result<()> {
+    let report = harness::check_all(backend, SEED);
+    for failure in &report.failures {
+        output::show(&format!("FAILED {failure}\n"))?;
+    }
+    output::show(&format!("{report}\n"))?;
+    let issues = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
+    ensure!(report.is_good(), "{} is not to be used here; please tell {issues} all of this", backend.name());
+    Ok(())
 }
 
 /// What computing on GPUs takes.
@@ -139,4 +159,17 @@ fn sizes(dir: &Path) -> std::io::Result<(usize, u64)> {
 fn python_version(python: &Path) -> Option<String> {
     let out = Command::new(python).args(["-m", "pip", "--version"]).output().ok()?;
     out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use backend::gpu;
+
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_computes_nothing_does_not_pass() {
+        let error = test(&mut gpu::Gpu::new(gpu::Paper::new("metal"))).unwrap_err().to_string();
+        assert!(error.contains("metal is not to be used here"), "{error}");
+    }
 }

@@ -26,7 +26,7 @@ const MISTAKES: [Mistake; 12] = [
     // Arguments of another type.
     ("commands.rs", "setComputePipelineState(kernel.pipeline())", "setComputePipelineState(kernel)"),
     ("commands.rs", "(groups, size(shape.threads, 1))", "(groups, shape.threads)"),
-    ("buffer.rs", "NonNull::from(&mapped[first]).cast::<c_void>()", "mapped[first]"),
+    ("buffer.rs", "Some(&release),", "Some(release),"),
     ("library.rs", "setLanguageVersion(MTLLanguageVersion::Version3_0)", "setLanguageVersion(3)"),
     ("mod.rs", "isOperatingSystemAtLeastVersion(needed)", "isOperatingSystemAtLeastVersion(MACOS)"),
     ("mod.rs", "device.supportsFamily(*family)", "device.supportsFamily(\"Metal 3\")"),
@@ -80,7 +80,11 @@ fn copy_crates(root: &Path, copy: &Path) -> Result<()> {
     for part in ["Cargo.toml", "Cargo.lock", "crates/gguf", "crates/backend"] {
         copy_all(&root.join(part), &copy.join(part))?;
     }
-    Ok(())
+    // The command line, which is built by default, is not among them.
+    let manifest = copy.join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).map_err(at(&manifest))?;
+    let lines = text.lines().filter(|line| !line.starts_with("default-members"));
+    std::fs::write(&manifest, lines.collect::<Vec<_>>().join("\n")).map_err(at(&manifest))
 }
 
 fn copy_all(from: &Path, to: &Path) -> Result<()> {

@@ -57,23 +57,27 @@ impl Failures {
 mod tests {
     use super::*;
 
+    fn serial(n: u64) -> Serial {
+        (0..n).fold(Serial::default(), |serial, _| serial.next())
+    }
+
     fn noted(failures: &mut Failures, failed: u64, encoded: u64) {
-        failures.note(Serial(failed), Serial(encoded), format!("{failed} failed"));
+        failures.note(serial(failed), serial(encoded), format!("{failed} failed"));
     }
 
     #[test]
     fn the_step_that_failed_and_those_begun_meanwhile_are_told_and_no_others() {
         let mut failures = Failures::default();
-        assert_eq!(failures.told_to(Serial(3)), None);
+        assert_eq!(failures.told_to(serial(3)), None);
         noted(&mut failures, 4, 7);
-        assert_eq!(failures.told_to(Serial(3)), None, "it was there before");
-        for serial in [5, 6, 7] {
-            assert_eq!(failures.told_to(Serial(serial)), Some("4 failed"), "{serial}");
+        assert_eq!(failures.told_to(serial(3)), None, "it was there before");
+        for n in [5, 6, 7] {
+            assert_eq!(failures.told_to(serial(n)), Some("4 failed"), "{n}");
         }
-        assert_eq!(failures.told_to(Serial(8)), None, "it was begun afterwards");
+        assert_eq!(failures.told_to(serial(8)), None, "it was begun afterwards");
         noted(&mut failures, 9, 9);
-        assert_eq!(failures.told_to(Serial(9)), Some("9 failed"));
-        assert_eq!(failures.told_to(Serial(10)), None);
+        assert_eq!(failures.told_to(serial(9)), Some("9 failed"));
+        assert_eq!(failures.told_to(serial(10)), None);
     }
 
     #[test]
@@ -81,8 +85,8 @@ mod tests {
         let mut failures = Failures::default();
         // Noticed while the same step was encoded, whose last command buffer is 6.
         noted(&mut failures, 3, 4);
-        assert_eq!(failures.told_to(Serial(6)), Some("3 failed"));
-        assert_eq!(failures.told_to(Serial(7)), None);
+        assert_eq!(failures.told_to(serial(6)), Some("3 failed"));
+        assert_eq!(failures.told_to(serial(7)), None);
     }
 
     #[test]
@@ -90,9 +94,9 @@ mod tests {
         let mut failures = Failures::default();
         noted(&mut failures, 3, 5);
         noted(&mut failures, 4, 6);
-        for serial in [4, 6] {
-            assert_eq!(failures.told_to(Serial(serial)), Some("3 failed"));
+        for n in [4, 6] {
+            assert_eq!(failures.told_to(serial(n)), Some("3 failed"));
         }
-        assert_eq!(failures.told_to(Serial(7)), None);
+        assert_eq!(failures.told_to(serial(7)), None);
     }
 }

@@ -15,6 +15,8 @@ use gguf::{Bytes, Format, Mapping, ModelFile};
 use metal_emulator::{Compiled, Emulator, MetalEmulator, Toolchain};
 
 const SEED: u64 = 2026;
+/// Orders of threads that cases run in.
+const ORDERS: u64 = 3;
 /// Of a step that generates, as `docs/metal.md` says.
 const LAUNCHES_A_LAYER: usize = 7;
 
@@ -39,9 +41,14 @@ fn texts() -> Vec<(&'static str, String)> {
 
 /// A backend on the kernels, which are compiled once; tests run one after the other.
 fn emulator() -> MetalEmulator {
+    emulator_in_order(SEED)
+}
+
+/// The same with threads in another order.
+fn emulator_in_order(seed: u64) -> MetalEmulator {
     static LIBRARY: LazyLock<Compiled> =
         LazyLock::new(|| toolchain().build("kernels", &texts()).unwrap_or_else(|e| panic!("{e}")));
-    MetalEmulator::new(Emulator::load(&LIBRARY, SEED).unwrap_or_else(|e| panic!("{e}")))
+    MetalEmulator::new(Emulator::load(&LIBRARY, seed).unwrap_or_else(|e| panic!("{e}")))
 }
 
 #[test]
@@ -55,10 +62,11 @@ fn every_kernel_keeps_the_rules() {
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn every_kernel_runs_every_case() {
-    let mut metal = emulator();
-    let report = harness::check_all(&mut metal, SEED);
-    println!("{report}");
-    assert!(report.is_good(), "{}", report.failures.join("\n"));
+    for order in 0..ORDERS {
+        let report = harness::check_all(&mut emulator_in_order(SEED + order * (1 << 32)), SEED);
+        println!("{report}");
+        assert!(report.is_good(), "in order {order}: {}", report.failures.join("\n"));
+    }
 }
 
 /// Steps handed over one behind the other give what they give one after the other, also

@@ -160,9 +160,8 @@ fn it_does_so_in_every_kv_format() {
     for kv in [KvFormat::Q8_0, KvFormat::Fp8] {
         let mut both = Both::load(kv);
         both.feed(&format!("{kv:?}, the prompt"), &[(0, prompt(&OTHER, 0))]);
-        for i in 0..3 {
-            let ids = [PROMPT[i]];
-            let rows = generated(&ids, (OTHER.len() + i) as u32);
+        for (i, id) in PROMPT[..3].iter().enumerate() {
+            let rows = generated(std::slice::from_ref(id), (OTHER.len() + i) as u32);
             both.feed(&format!("{kv:?}, token {i}"), &[(0, rows)]);
         }
     }

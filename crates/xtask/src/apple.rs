@@ -36,7 +36,7 @@ const MISTAKES: [Mistake; 12] = [
         "setBytes_length_atIndex(bytes, size_of_val(args), 0)",
         "setBytes_length_atIndex(bytes, 0)",
     ),
-    ("buffer.rs", "memory.ok_or_else(out_of_memory)?", "memory"),
+    ("buffer.rs", "self.memory.contents().as_ptr().cast", "self.memory.contents().cast"),
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];
 

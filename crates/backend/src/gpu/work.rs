@@ -154,3 +154,48 @@ fn row_bytes(launch: &Launch, step: &Step, weights: &[&Weight]) -> u64 {
     };
     4 * floats as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use gguf::Format;
+
+    use super::*;
+    use crate::GroupConfig;
+    use crate::gpu::{Gpu, Paper};
+    use crate::harness::{ModelShape, Random, inputs};
+
+    #[test]
+    fn a_token_reads_every_weight_once_and_multiplies_by_each() {
+        const CONTEXT: u32 = 5;
+        let (shape, group) = (ModelShape::TINY, GroupConfig { n_pages: 64, page_size: 4, window: None });
+        let mut case = shape.case(&mut Random::new(1), Format::Q4_0, vec![group]);
+        case.runs = vec![inputs(&case.cache, &[(1, CONTEXT)])];
+        let paper = Paper::new("metal");
+        let notes = paper.notes();
+        case.run_on(&mut Gpu::new(paper), 1).unwrap();
+        let launches = notes.take_launches();
+        let sum = |part: fn(Work) -> u64| launches.iter().map(|launch| part(launch.shape.work)).sum::<u64>();
+
+        let all: usize = case.weights.iter().map(|weight| weight.bytes().len()).sum();
+        // The table is the head's as well: the embedding reads a row of it.
+        let row = Format::Q4_0.row_bytes(shape.n_embd).unwrap();
+        assert_eq!(sum(|work| work.weights), (all + row) as u64);
+        let products: usize = case.weights.iter().filter(|w| w.rows() > 1).map(|w| w.rows() * w.cols()).sum();
+        let seen = CONTEXT as usize * shape.n_heads * 2 * shape.head_dim * shape.n_layers;
+        assert_eq!(sum(|work| work.operations), 2 * (products + seen) as u64);
+        let vector = 2 * 2 * shape.head_dim * shape.n_kv_heads * shape.n_layers;
+        assert_eq!(
+            sum(|work| work.cache),
+            (CONTEXT as usize + 1) as u64 * vector as u64,
+            "all read, one written"
+        );
+    }
+
+    #[test]
+    fn rows_see_what_stands_before_them() {
+        let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
+        let case = ModelShape::TINY.case(&mut Random::new(1), Format::F32, vec![group]);
+        let seen = Seen::of(&inputs(&case.cache, &[(3, 10), (1, 7)]));
+        assert_eq!((seen.prompts, seen.generated), (8 + 9 + 10, 7));
+    }
+}

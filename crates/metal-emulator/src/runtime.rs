@@ -240,7 +240,9 @@ impl Runtime for Emulator {
         buffers: &[(&Buffer, usize)],
     ) -> backend::Result<()> {
         let declared = self.signatures.get(&kernel.name).map_or(&[][..], Vec::as_slice);
-        if let Some(problem) = signature::mismatch(declared, 1 + buffers.len()) {
+        // No arguments are not set, as in Metal.
+        let set = usize::from(args.is_empty())..1 + buffers.len();
+        if let Some(problem) = signature::mismatch(declared, set) {
             return Err(failed(&format!("launching `{}`", kernel.name), problem));
         }
         let mut bound = [std::ptr::null_mut(); MAX_BUFFERS];

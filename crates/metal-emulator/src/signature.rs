@@ -2,6 +2,7 @@
 //! was not set as it was before, and says nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::translate::Kernels;
 
@@ -24,12 +25,12 @@ fn buffer(binding: &str) -> Option<usize> {
     index.trim_end_matches('}').trim().parse().ok()
 }
 
-/// What is wrong with a launch that sets buffers 0 to `n_set - 1`; `None` if nothing is.
-pub fn mismatch(declared: &[usize], n_set: usize) -> Option<String> {
-    if declared.iter().copied().eq(0..n_set) {
+/// What is wrong with a launch that sets these buffers; `None` if nothing is.
+pub fn mismatch(declared: &[usize], set: Range<usize>) -> Option<String> {
+    if declared.iter().copied().eq(set.clone()) {
         return None;
     }
-    Some(format!("it declares buffers {declared:?}, and the launch sets 0 to {}", n_set - 1))
+    Some(format!("it declares buffers {declared:?}, and the launch sets {:?}", set.collect::<Vec<_>>()))
 }
 
 #[cfg(test)]
@@ -43,9 +44,17 @@ mod tests {
         let mut signatures = Signatures::new();
         add(&mut signatures, vec![("k".to_owned(), vec![binding(1), lane, binding(0)])]);
         assert_eq!(signatures["k"], [0, 1]);
-        assert_eq!(mismatch(&[0, 1], 2), None);
-        for (declared, n_set) in [(&[0, 1][..], 1), (&[0, 1], 3), (&[0, 2], 2), (&[1], 1), (&[0, 0], 2)] {
-            assert!(mismatch(declared, n_set).is_some(), "{declared:?} {n_set}");
+        assert_eq!(mismatch(&[0, 1], 0..2), None);
+        assert_eq!(mismatch(&[1], 1..2), None);
+        for (declared, set) in [
+            (&[0, 1][..], 0..1),
+            (&[0, 1], 0..3),
+            (&[0, 1], 1..2),
+            (&[0, 2], 0..2),
+            (&[1], 0..2),
+            (&[0, 0], 0..2),
+        ] {
+            assert!(mismatch(declared, set.clone()).is_some(), "{declared:?} {set:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use gguf::Format;
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
 use super::runtime::Activations;
+use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
@@ -161,12 +162,19 @@ impl<'a> Lowering<'a> {
     /// Lowers an op together with what follows it, where there is a kernel for both;
     /// the ops that are left then.
     fn fused<'o>(&mut self, op: &Op, rest: &'o [Op]) -> Result<Option<&'o [Op]>> {
-        let (Op::NormLinear(maps), [Op::SwigluLinearAdd(next), later @ ..]) = (op, rest) else {
-            return Ok(None);
-        };
-        let Some(gated) = Gated::find(self, maps, next, later) else { return Ok(None) };
-        gated.lower(self)?;
-        Ok(Some(later))
+        match (op, rest) {
+            (Op::NormLinear(maps), [Op::SwigluLinearAdd(next), later @ ..]) => {
+                let Some(gated) = Gated::find(self, maps, next, later) else { return Ok(None) };
+                gated.lower(self)?;
+                Ok(Some(later))
+            }
+            (Op::NormLinear(maps), [Op::RopeStore(next), later @ ..]) => {
+                let Some(qkv) = Qkv::find(self, maps, next) else { return Ok(None) };
+                qkv.lower(self)?;
+                Ok(Some(later))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn op(&mut self, op: &Op) -> Result<()> {

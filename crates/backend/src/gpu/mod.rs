@@ -235,7 +235,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn rounds_prompts(&self) -> bool {
-        self.runtime.has_tiles()
+        self.runtime.has_tiles() || simd::is_for(self.runtime.name())
     }
 
     fn rounds_scales(&self) -> bool {

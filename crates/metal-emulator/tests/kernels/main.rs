@@ -3,6 +3,7 @@
 
 mod mistakes;
 mod model;
+mod prompts;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -18,7 +19,7 @@ const SEED: u64 = 2026;
 /// Orders of threads that cases run in.
 const ORDERS: u64 = 3;
 /// Of a step that generates, as `docs/metal.md` says.
-const LAUNCHES_A_LAYER: usize = 7;
+const LAUNCHES_A_LAYER: usize = 6;
 
 /// The compilers that `cargo xtask kernels` names.
 fn toolchain() -> Toolchain {

@@ -58,7 +58,7 @@ FN void simd_gated(constant SimdArgs &args, device const uint *inputs, device co
                      device const uchar *weight [[buffer(4)]], device const float *bias [[buffer(5)]],    \
                      device float *out [[buffer(6)]], BUILTINS) {                                         \
         threadgroup float values[CHUNK * ROWS];                                                           \
-        const Map map = {weight, bias, out, args.maps.cols0, args.maps.has_bias != 0};                    \
+        const Map map = {weight, bias, out, args.maps.cols0, args.maps.has_bias != 0, args.maps.cols0};   \
         simd_gated<FORMAT, OUTS, ROWS>(args, inputs, gate, up, values, map, group.x, group.y, THREADS);   \
     }
 

@@ -3,8 +3,12 @@
 /// Assumed between a launch's end and the next one's beginning: nobody has measured it here.
 pub const GAP_MICROSECONDS: f64 = 3.0;
 
-/// Assumed of the peak: the kernels also unpack weights, which is not counted.
-const USABLE_FLOPS: f64 = 0.25;
+/// Assumed of the peak where a weight is unpacked, which is not counted, for a few rows only.
+const FEW_ROWS: f64 = 0.25;
+/// Assumed where it is for many, or there is none.
+const MANY_ROWS: f64 = 0.5;
+/// Operations for a byte of weights that few rows make: eight rows of four-bit weights make 28.
+const FEW_OPERATIONS: u64 = 32;
 
 /// A chip with all its GPU cores.
 #[derive(Debug)]
@@ -31,9 +35,10 @@ pub const CHIPS: &[Chip] = &[
 ];
 
 impl Chip {
-    /// TFLOPS that kernels are taken to reach.
-    pub fn usable_flops(&self) -> f64 {
-        self.tflops * USABLE_FLOPS
+    /// TFLOPS that a kernel is taken to reach.
+    pub fn usable_tflops(&self, operations: u64, weight_bytes: u64) -> f64 {
+        let few = operations <= FEW_OPERATIONS * weight_bytes;
+        self.tflops * if few { FEW_ROWS } else { MANY_ROWS }
     }
 }
 
@@ -47,8 +52,10 @@ pub fn table() -> String {
             .collect::<String>()
     );
     text += &format!(
-        "\nAssumed: {GAP_MICROSECONDS} µs between two launches, {:.0} % of the peak.\n",
-        100.0 * USABLE_FLOPS
+        "\nAssumed: {GAP_MICROSECONDS} µs between two launches; {:.0} % of the peak where a weight that was unpacked is \
+         multiplied by up to eight rows, {:.0} % where by more.\n",
+        100.0 * FEW_ROWS,
+        100.0 * MANY_ROWS
     );
     text
 }

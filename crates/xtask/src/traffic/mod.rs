@@ -76,7 +76,8 @@ impl Kernel {
     /// Microseconds on a chip of bytes, of operations, and of gaps between launches.
     fn times(&self, chip: &Chip) -> [f64; 3] {
         let bytes = self.bytes() as f64 / (chip.bandwidth * 1e3);
-        let operations = self.operations as f64 / (chip.usable_flops() * 1e6);
+        let tflops = chip.usable_tflops(self.operations, self.weights);
+        let operations = self.operations as f64 / (tflops * 1e6);
         [bytes, operations, self.launches as f64 * GAP_MICROSECONDS]
     }
 

@@ -5,12 +5,15 @@
 //! a fiber, barriers and SIMD-group operations are where fibers meet, in a
 //! shuffled order; threads that diverge, threadgroup memory that is read before
 //! it is written (NaN) or too large, and accesses past a buffer's end (a page
-//! that faults) show themselves. [`Emulator`] is a GPU runtime on top, so that
-//! whole steps run on it.
+//! that faults) show themselves. Matrices of a SIMD-group are worked on by the
+//! first lane that comes to each operation, so that nothing may depend on which
+//! lane has which element; lanes must come to the same operations. [`Emulator`]
+//! is a GPU runtime on top, so that whole steps run on it.
 //!
 //! Not covered: Metal's fast maths and denormals, memory ordering weaker than
-//! sequential, register limits, and everything of the host's side. Nothing
-//! here has been compared with a Mac.
+//! sequential, a matrix that is stored and read by lanes without a barrier
+//! between, register limits, and everything of the host's side. Nothing here has
+//! been compared with a Mac.
 
 mod lint;
 mod runtime;

@@ -2,6 +2,7 @@
 //! harness: `cargo xtask kernels` brings the compiler and runs this.
 
 mod prompts;
+mod qkv;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -268,12 +268,10 @@ float simd_shuffle_xor(float value, unsigned mask, const void *site) {
 static Matrices &own_matrices() { return group.matrices[group.current->thread.index / SIMD_WIDTH]; }
 
 Matrix *make_matrix() {
-    Fiber &me = *group.current;
-    if (me.matrices == MAX_MATRICES) {
-        fail("more matrices than the emulator has room for");
-        me.matrices = 0;
-    }
-    return &own_matrices().places[me.matrices++];
+    const unsigned place = group.current->matrices++;
+    if (place < MAX_MATRICES) return &own_matrices().places[place];
+    fail("more matrices than the emulator has room for");
+    return &own_matrices().places[MAX_MATRICES - 1];
 }
 
 void drop_matrix() { group.current->matrices--; }

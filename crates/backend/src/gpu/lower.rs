@@ -186,7 +186,7 @@ impl<'a> Lowering<'a> {
             Op::PagedAttention(op) => op.lower(self),
             Op::LinearAdd(op) => op.lower(self),
             Op::SwigluLinearAdd(op) => op.lower(self),
-            Op::MoeAdd(_) => Err(self.absent("moe_add", "any shape", "its GPU kernels are not written yet")),
+            Op::MoeAdd(op) => op.lower(self),
             Op::Head(op) => op.lower(self),
         }
     }

@@ -41,6 +41,8 @@ pub use paper::{Notes, Paper, PaperLaunch};
 pub use runtime::{Activations, Groups, Runtime, Shape};
 pub use work::Work;
 
+use gguf::Format;
+
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Completed, Step, StepInputs, Submission, TokenInputs, Weight};
@@ -235,7 +237,11 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn rounds_prompts(&self) -> bool {
-        self.runtime.has_tiles() || simd::is_for(self.runtime.name())
+        self.runtime.has_tiles()
+    }
+
+    fn rounds_prompts_with(&self, format: Format) -> bool {
+        self.rounds_prompts() || simd::rounds_prompts_with(self.runtime.name(), format)
     }
 
     fn rounds_scales(&self) -> bool {

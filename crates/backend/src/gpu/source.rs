@@ -56,6 +56,7 @@ sources! {
     EMBED = "embed";
     HEAD = "head" in "../kernels/head": cuda;
     LINEAR_ADD = "linear_add" in "../kernels/linear_add": cuda;
+    MOE_ADD = "moe_add" in "../kernels/moe_add": metal;
     NORM_LINEAR = "norm_linear" in "../kernels/norm_linear": cuda;
     MATRIX_ATTENTION = "matrix_attention" in "../kernels/paged_attention": metal;
     PAGED_ATTENTION = "paged_attention" in "../kernels/paged_attention": cuda;
@@ -90,6 +91,8 @@ const HEADERS: &[(&str, &str)] = &[
     ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("weight_parts.h", include_str!("simd/weight_parts.h")),
+    ("gated_rows.h", include_str!("simd/gated_rows.h")),
+    ("moe_add.h", include_str!("../kernels/moe_add/moe_add.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),
     ("simd_prompts.h", include_str!("simd/simd_prompts.h")),
     ("matrix_tiles.h", include_str!("simd/matrix_tiles.h")),

@@ -79,7 +79,14 @@ impl Cost {
             }
             cost.weights += bytes;
             if rows > 1 {
-                cost.row_operations += 2 * rows * weight.cols() as u64;
+                let all = 2 * rows * weight.cols() as u64;
+                cost.row_operations += match &step.ops()[launch.op] {
+                    // Weights of all experts, which many rows read, each row some.
+                    Op::MoeAdd(op) if rows > op.n_experts as u64 => {
+                        all * op.n_used as u64 / op.n_experts as u64
+                    }
+                    _ => all,
+                };
             }
         }
         if let Some(id) = launch.buffers.iter().find_map(keys_of) {

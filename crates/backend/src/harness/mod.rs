@@ -162,7 +162,8 @@ impl Case {
             found => found.map_err(|e| format!("{name}{e}"))?,
         };
         let mut bound = self.bound;
-        if backend.rounds_prompts() {
+        let rounds = |weight: &Weight| backend.rounds_prompts_with(weight.format());
+        if backend.rounds_prompts() || self.weights.iter().any(rounds) {
             bound = bound.plus(bounds::BF16_PROMPTS);
         }
         if backend.rounds_scales() {

@@ -4,6 +4,7 @@
 mod mistakes;
 mod model;
 mod prompts;
+mod qkv;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

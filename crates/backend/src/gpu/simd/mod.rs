@@ -2,8 +2,11 @@
 //! activation before them in the same launch. `simd_maps.h` has the body for generated rows and
 //! outputs; those of prompts are multiplied by matrices ([`prompts`]).
 
+mod moe;
 mod prompts;
 pub(crate) mod qkv;
+
+use gguf::Format;
 
 use crate::gpu::args::TileArgs;
 use crate::gpu::inputs::RowsOf;
@@ -59,12 +62,12 @@ impl Gated {
 
 /// Whether linear maps are done here.
 pub(crate) fn can(lowering: &Lowering<'_>) -> bool {
-    is_for(lowering.device.name)
+    lowering.device.name == BACKEND
 }
 
-/// Whether a backend of this name does them.
-pub(crate) fn is_for(backend: &str) -> bool {
-    backend == BACKEND
+/// Whether a backend of this name rounds prompts for weights of `format`, as `simd_prompts.h` says.
+pub(crate) fn rounds_prompts_with(backend: &str, format: Format) -> bool {
+    backend == BACKEND && format == Format::BF16
 }
 
 /// Multiplies rows; maps of one format share launches.

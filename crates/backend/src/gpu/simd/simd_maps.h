@@ -146,8 +146,8 @@ struct Map {
         device float *out0 [[buffer(10)]], device float *out1 [[buffer(11)]],                             \
         device float *out2 [[buffer(12)]]
 #define PICK_MAP(GROUP)                                                                                   \
-    pick_map(args.maps, Map{w0, b0, out0, args.maps.cols0, (args.maps.has_bias & 1) != 0, args.maps.cols0},                \
-             Map{w1, b1, out1, args.maps.cols1, (args.maps.has_bias & 2) != 0, args.maps.cols1},                           \
+    pick_map(args.maps, Map{w0, b0, out0, args.maps.cols0, (args.maps.has_bias & 1) != 0, args.maps.cols0},\
+             Map{w1, b1, out1, args.maps.cols1, (args.maps.has_bias & 2) != 0, args.maps.cols1},          \
              Map{w2, b2, out2, args.maps.cols2, (args.maps.has_bias & 4) != 0, args.maps.cols2}, GROUP)
 
 FN Map pick_map(constant TileArgs &args, Map first, Map second, Map third, thread uint &group) {

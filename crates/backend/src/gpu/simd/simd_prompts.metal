@@ -4,7 +4,8 @@
 #include "activate.h"
 
 #define SIMD_PROMPTS(OP, FORMAT, NAME)                                                                    \
-    kernel void OP##_##NAME(MAP_BUFFERS(SimdArgs, args), BUILTINS) {                                       \
+    [[max_total_threads_per_threadgroup(128)]]                                                            \
+    kernel void OP##_##NAME(MAP_BUFFERS(SimdArgs, args), BUILTINS) {                                      \
         threadgroup float memory[PromptMemory<FORMAT>::FLOATS];                                           \
         uint group_x = group.x;                                                                           \
         const Map map = PICK_MAP(group_x);                                                                \

@@ -2,7 +2,9 @@
 // threadgroup makes one head of some rows and rotates and stores it, so that no launch has to wait for all.
 //
 // Limited by the bytes of weights, as the maps alone are: a head's outputs are shared by eight SIMD-groups.
-// What they write to device memory the threadgroup reads again, behind a barrier of its own.
+// What they write to device memory the threadgroup reads again, behind a barrier of its own, which is all that
+// Metal orders without fences of device scope (the language's 3.2): so not attention's splits, which several
+// threadgroups make, and which the launch behind them folds.
 #include "simd_maps.h"
 
 #include "rope_store.h"
@@ -21,6 +23,7 @@ struct QkvArgs {
         device uchar *v_cache [[buffer(20)]]
 
 #define SIMD_QKV(NAME, FORMAT, OUTS, ROWS)                                                                \
+    [[max_total_threads_per_threadgroup(256)]]                                                            \
     kernel void NAME(MAP_BUFFERS(QkvArgs, all), QKV_BUFFERS, BUILTINS) {                                  \
         constant SimdArgs &args = all.maps;                                                               \
         const uint end = inputs[args.maps.shape.end_at], first_row = group.y * ROWS;                      \

@@ -7,9 +7,10 @@
 // which lane has which element of a matrix is not documented. A block has as many positions, at most 32, as
 // have their keys and values in 16 KiB, so that all formats and heads of up to 256 fit beside the scores.
 //
-// Keys and values become halves, or floats where a half cannot have them (F32 and BF16); queries, shares and
-// sums are floats. Blocks begin at multiples of their length, and one of which a row sees nothing leaves it
-// as it is, so that a row's sums depend on its position alone, not on the rows beside it.
+// Keys and values become halves, or floats where a half cannot have them (F32 and BF16); of Q8_0 those beyond
+// 65504, which no model has, become infinite. Queries, shares and sums are floats. Blocks begin at multiples
+// of their length, and one of which a row sees nothing leaves it as it is, so that a row's sums depend on its
+// position alone, not on the rows beside it.
 #ifndef QUARREL_MATRIX_ATTENTION_H
 #define QUARREL_MATRIX_ATTENTION_H
 

@@ -4,6 +4,7 @@
 #include "kv_pairs.h"
 
 #define MATRIX_KERNEL(NAME, K, V)                                                                         \
+    [[max_total_threads_per_threadgroup(256)]]                                                            \
     kernel void matrix_attention_##NAME(                                                                  \
         constant AttentionArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],              \
         device const float *q [[buffer(2)]], device const uchar *k_cache [[buffer(3)]],                   \

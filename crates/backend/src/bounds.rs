@@ -111,3 +111,13 @@ pub fn kv(format: KvFormat) -> Bound {
 pub fn attention(dim: usize, n_context: usize, k: KvFormat, v: KvFormat) -> Bound {
     float_sum(dim).times(8.0).plus(float_sum(n_context)).plus(kv(k)).plus(kv(v))
 }
+
+/// Logits of a model of `n_layers` whose maps have at most `cols` columns, tokens given, between
+/// two devices that round neither weights nor rows.
+///
+/// What each layer's four maps round is added up, and the head's, though most of the residual
+/// stream carries past them. What is cached is rounded anew in each layer, but independently,
+/// and each layer adds its share only, so that one layer's error is the whole's.
+pub fn logits(n_layers: usize, cols: usize, k: KvFormat, v: KvFormat) -> Bound {
+    float_sum(cols).times(4.0 * n_layers as f32 + 1.0).plus(kv(k)).plus(kv(v))
+}

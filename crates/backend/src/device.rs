@@ -1,5 +1,7 @@
 //! What a device must be able to do.
 
+use gguf::Format;
+
 use crate::{BufferId, CacheConfig, Memory, Result, Step, StepInputs, Weight};
 
 /// The largest inputs a lowered step accepts.
@@ -61,6 +63,12 @@ pub trait Backend: Send {
     /// allow for ([`crate::bounds::BF16_PROMPTS`]).
     fn rounds_prompts(&self) -> bool {
         false
+    }
+
+    /// Whether it does so where weights have this format.
+    fn rounds_prompts_with(&self, format: Format) -> bool {
+        let _ = format;
+        self.rounds_prompts()
     }
 
     /// Whether scales of weights are rounded to f16, for tests to allow for

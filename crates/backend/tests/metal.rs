@@ -1,30 +1,53 @@
 //! What only a Mac can say of the Metal backend; `.github/workflows/metal.yml` runs it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use quarrel_backend::gpu::source::{Dialect, SOURCES};
-use quarrel_backend::harness::{self, Outcome};
-use quarrel_backend::metal;
+use quarrel_backend::gpu::{Gpu, Paper};
+use quarrel_backend::{harness, metal};
 
 const SEED: u64 = 2026;
 
 /// As strict as `metal/apple/library.rs` compiles.
 const OPTIONS: [&str; 6] = ["-sdk", "macosx", "metal", "-std=metal3.0", "-fno-fast-math", "-c"];
 
+/// Every source of Metal with the definitions that the harness's cases have it compiled with.
+fn programs() -> BTreeSet<(&'static str, String)> {
+    let paper = Paper::new("metal");
+    let (notes, mut paper) = (paper.notes(), Gpu::new(paper));
+    for case in harness::cases(SEED) {
+        // What has no kernel asks for none.
+        let _ = case.run_on(&mut paper, SEED);
+    }
+    notes.programs()
+}
+
+#[test]
+fn every_source_is_compiled_with_the_definitions_that_it_runs_with() {
+    let programs = programs();
+    for source in SOURCES.iter().filter(|source| source.has(Dialect::Metal)) {
+        assert!(programs.iter().any(|(name, _)| *name == source.name), "nothing asks for {}", source.name);
+    }
+    let has = |wanted: &str| programs.iter().any(|(_, definitions)| definitions.contains(wanted));
+    assert!(has("q4_0") && has("q6_K") | has("q6_k"), "formats are definitions: {programs:?}");
+}
+
 #[test]
 #[ignore = "needs Xcode's Metal compiler"]
 fn every_kernel_compiles_by_apples_compiler() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut problems = Vec::new();
-    for source in SOURCES.iter().filter(|source| source.has(Dialect::Metal)) {
-        let file = dir.join(format!("{}.metal", source.name));
-        std::fs::write(&file, source.text(Dialect::Metal, "")).unwrap();
+    for (i, (name, definitions)) in programs().iter().enumerate() {
+        let source = SOURCES.iter().find(|source| source.name == *name).expect("it was asked for");
+        let file = dir.join(format!("{name}-{i}.metal"));
+        std::fs::write(&file, source.text(Dialect::Metal, definitions)).unwrap();
         let mut compiler = Command::new("xcrun");
         let output = compiler.args(OPTIONS).arg(&file).arg("-o").arg(file.with_extension("air")).output();
         let output = output.expect("xcrun is part of Xcode");
         if !output.status.success() {
-            problems.push(format!("{}:\n{}", source.name, String::from_utf8_lossy(&output.stderr)));
+            problems.push(format!("{name}, {definitions}:\n{}", String::from_utf8_lossy(&output.stderr)));
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -35,15 +58,7 @@ fn every_kernel_compiles_by_apples_compiler() {
 fn every_case_is_within_bounds_on_this_gpu() {
     let mut gpu = metal::open().unwrap_or_else(|e| panic!("{e}"));
     println!("{}", gpu.description());
-    let (mut within, mut absent, mut failures) = (0, 0, Vec::new());
-    for case in harness::cases(SEED) {
-        match case.check(gpu.as_mut(), SEED) {
-            Ok(Outcome::Within(_)) => within += 1,
-            Ok(Outcome::Absent(_)) => absent += 1,
-            Err(e) => failures.push(e),
-        }
-    }
-    println!("{within} cases within bounds, {absent} absent, {} failed", failures.len());
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(within > 0, "no case ran");
+    let report = harness::check_all(gpu.as_mut(), SEED);
+    println!("{report}");
+    assert!(report.is_good(), "{}", report.failures.join("\n"));
 }

@@ -455,6 +455,9 @@ pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Test an Apple GPU instead: every kernel against what it should compute.
+    #[arg(long, conflicts_with = "json")]
+    pub metal: bool,
 }
 
 /// What may compute.

@@ -3,14 +3,19 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
-use backend::{Backend, Cpu, CpuConfig, Memory, metal};
+use backend::{Backend, Cpu, CpuConfig, Memory, harness, metal};
 use model::LoadOptions;
 
 use crate::args::{BackendChoice, LoadArgs, Weights};
 use crate::{environment, output};
 
 /// Rows of a step on a GPU, which is slow with few of them.
-const GPU_BATCH_TOKENS: usize = 2048;
+const CUDA_BATCH_TOKENS: usize = 2048;
+/// Fewer, since macOS ends what keeps its GPU busy for long.
+const METAL_BATCH_TOKENS: usize = 512;
+
+/// Of the random numbers that a GPU is tested with.
+const SEED: u64 = 2026;
 
 /// Where a model is to be computed.
 #[derive(Debug, Clone)]
@@ -112,6 +117,28 @@ impl Gpu {
             Self::Metal => metal::open(),
         }
     }
+
+    /// Opens one that nobody named. What has never run on such hardware must pass a test before,
+    /// and is not used without a word.
+    fn open_tested(&self) -> backend::Result<Box<dyn Backend>> {
+        let mut gpu = self.open()?;
+        if matches!(self, Self::Metal) {
+            harness::self_test(gpu.as_mut(), SEED)?;
+            output::say(&format!(
+                "the GPU passed a short test and is used ({}; `quarrel doctor --metal` tests all of it, \
+                 --backend cpu asks for the CPU)",
+                metal::NEVER_RUN
+            ));
+        }
+        Ok(gpu)
+    }
+
+    fn batch_tokens(&self) -> usize {
+        match self {
+            Self::Cuda(_) => CUDA_BATCH_TOKENS,
+            Self::Metal => METAL_BATCH_TOKENS,
+        }
+    }
 }
 
 impl Device {
@@ -124,9 +151,10 @@ impl Device {
         load: impl Fn(Box<dyn Backend>, LoadOptions) -> Result<T, model::Error>,
     ) -> Result<T> {
         if let Self::Gpu { gpu, or_cpu } = self {
-            let loaded = gpu.open().map_err(model::Error::from).and_then(|gpu| {
-                let options = sized(options, GPU_BATCH_TOKENS, gpu.memory());
-                load(gpu, options)
+            let opened = if *or_cpu { gpu.open_tested() } else { gpu.open() };
+            let loaded = opened.map_err(model::Error::from).and_then(|opened| {
+                let options = sized(options, gpu.batch_tokens(), opened.memory());
+                load(opened, options)
             });
             match loaded {
                 Err(error) if *or_cpu && is_obstacle(&error) => {
@@ -146,7 +174,7 @@ impl Device {
             Self::Cpu => sized(options, options.max_batch_tokens, Memory::now()),
             Self::Gpu { gpu, .. } => {
                 let memory = gpu.open().ok().and_then(|gpu| gpu.memory());
-                sized(options, GPU_BATCH_TOKENS, memory)
+                sized(options, gpu.batch_tokens(), memory)
             }
         }
     }

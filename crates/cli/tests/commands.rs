@@ -342,6 +342,8 @@ fn the_version_says_what_was_never_run() {
 fn metal_says_where_it_is() {
     let (code, why) = failure(&["run", "--model", &model(), "--backend", "metal", "hi"]);
     assert!(code == 1 && why.contains("metal is not available") && why.contains("macOS"), "{why}");
+    let (code, why) = failure(&["doctor", "--metal"]);
+    assert!(code == 1 && why.contains("metal is not available"), "{why}");
 }
 
 #[test]

@@ -11,14 +11,25 @@ constexpr unsigned long STACK = 64 * 1024, PAGE = 4096;
 constexpr unsigned MAX_SHARED = 64;
 
 enum class State { Ready, AtSimd, AtBarrier, Done };
+enum class Operation { Sum, Max, ShuffleXor };
 
 struct Fiber {
     void *stack_pointer;
     State state;
     const void *site;  // of the operation it waits at
     float value;       // its operand, then the result
-    bool is_max;       // whether the result is the largest, not the sum
+    Operation operation;
+    unsigned mask;           // of a shuffle
+    unsigned matrices;       // that it has made and not dropped
+    unsigned long done;      // operations on matrices
+    unsigned long history;   // of these, as a hash
     Thread thread;
+};
+
+// Matrices of a SIMD-group, and the operations that some lane of it has done.
+struct Matrices {
+    Matrix places[MAX_MATRICES];
+    unsigned long done;
 };
 
 // The threadgroup that is running.
@@ -33,6 +44,7 @@ struct {
         unsigned at;
     } shared[MAX_SHARED];
     unsigned n_shared, shared_used;
+    Matrices matrices[MAX_THREADS / SIMD_WIDTH];
     char failure[256];
 } group;
 
@@ -67,6 +79,8 @@ emulator_switch:
 )");
 extern "C" __attribute__((visibility("hidden"))) void emulator_switch(void **save, void *load);
 
+constexpr const char *DIFFERENT_MATRICES = "lanes of a SIMD-group diverged: they multiplied different matrices";
+
 void fail(const char *what) {
     if (group.failure[0]) return;
     const Size at = group.fibers[0].thread.group;
@@ -95,6 +109,8 @@ void start(Fiber &fiber, unsigned index) {
     for (int i = 0; i < 6; i++) *--top = nullptr;
     fiber.stack_pointer = top;
     fiber.state = State::Ready;
+    fiber.matrices = 0;
+    fiber.done = fiber.history = 0;
 }
 
 // Whether all fibers from `first` that still run are in `state` at one site.
@@ -111,18 +127,34 @@ bool all_at(State state, unsigned first, unsigned end) {
 }
 
 void complete_simd(unsigned first, unsigned end) {
-    float sum = 0, largest = -__builtin_inff();
+    float sum = 0, largest = -__builtin_inff(), values[SIMD_WIDTH];
     for (unsigned i = first; i < end; i++) {
+        // What a lane that has returned would give is not defined.
+        values[i - first] = __builtin_nanf("");
         if (group.fibers[i].state != State::AtSimd) continue;
+        values[i - first] = group.fibers[i].value;
         sum += group.fibers[i].value;
         largest = __builtin_fmaxf(largest, group.fibers[i].value);
     }
     for (unsigned i = first; i < end; i++) {
         Fiber &fiber = group.fibers[i];
         if (fiber.state != State::AtSimd) continue;
-        fiber.value = fiber.is_max ? largest : sum;
+        switch (fiber.operation) {
+            case Operation::Sum: fiber.value = sum; break;
+            case Operation::Max: fiber.value = largest; break;
+            case Operation::ShuffleXor: fiber.value = values[((i - first) ^ fiber.mask) % SIMD_WIDTH]; break;
+        }
         fiber.state = State::Ready;
     }
+}
+
+// Whether all lanes of every SIMD-group have done the same to the same matrices.
+bool matrices_agree() {
+    for (unsigned i = 0; i < group.n_threads; i++) {
+        const Fiber &fiber = group.fibers[i], &first = group.fibers[i / SIMD_WIDTH * SIMD_WIDTH];
+        if (fiber.done != first.done || fiber.history != first.history) return false;
+    }
+    return true;
 }
 
 // Completes the operations at which all have arrived; false when there is none.
@@ -135,6 +167,7 @@ bool complete() {
         any = true;
     }
     if (!any && all_at(State::AtBarrier, 0, group.n_threads)) {
+        if (!matrices_agree()) fail(DIFFERENT_MATRICES);
         for (unsigned i = 0; i < group.n_threads; i++) group.fibers[i].state = State::Ready;
         any = true;
     }
@@ -173,6 +206,7 @@ void run_group(const Kernel &kernel, const Launch &launch, Size position, unsign
     unsigned short order[MAX_THREADS];
     for (unsigned i = 0; i < group.n_threads; i++) {
         group.fibers[i].thread = Thread{i, &launch, position};
+        group.matrices[i / SIMD_WIDTH].done = 0;
         start(group.fibers[i], i);
         order[i] = (unsigned short)i;
     }
@@ -190,6 +224,7 @@ void run_group(const Kernel &kernel, const Launch &launch, Size position, unsign
         running = done < group.n_threads;
         if (running && !complete()) report_divergence();
     }
+    if (!matrices_agree()) fail(DIFFERENT_MATRICES);
 }
 
 bool make_stacks() {
@@ -214,17 +249,42 @@ void add_kernel(Kernel *kernel) {
     kernels = kernel;
 }
 
-static float simd_operation(float value, bool is_max, const void *site) {
+static float simd_operation(float value, Operation operation, unsigned mask, const void *site) {
     Fiber &me = *group.current;
     me.value = value;
-    me.is_max = is_max;
+    me.operation = operation;
+    me.mask = mask;
     me.site = site;
     yield(State::AtSimd);
     return me.value;
 }
 
-float simd_sum(float value, const void *site) { return simd_operation(value, false, site); }
-float simd_max(float value, const void *site) { return simd_operation(value, true, site); }
+float simd_sum(float value, const void *site) { return simd_operation(value, Operation::Sum, 0, site); }
+float simd_max(float value, const void *site) { return simd_operation(value, Operation::Max, 0, site); }
+float simd_shuffle_xor(float value, unsigned mask, const void *site) {
+    return simd_operation(value, Operation::ShuffleXor, mask, site);
+}
+
+static Matrices &own_matrices() { return group.matrices[group.current->thread.index / SIMD_WIDTH]; }
+
+Matrix *make_matrix() {
+    const unsigned place = group.current->matrices++;
+    if (place < MAX_MATRICES) return &own_matrices().places[place];
+    fail("more matrices than the emulator has room for");
+    return &own_matrices().places[MAX_MATRICES - 1];
+}
+
+void drop_matrix() { group.current->matrices--; }
+
+bool is_first_at_matrices(unsigned long operands, const void *site) {
+    Fiber &me = *group.current;
+    Matrices &ours = own_matrices();
+    me.history = (me.history ^ operands ^ (unsigned long)site) * 0x9e3779b97f4a7c15ul;
+    me.history ^= me.history >> 29;
+    if (me.done++ < ours.done) return false;
+    ours.done++;
+    return true;
+}
 
 void barrier(const void *site) {
     group.current->site = site;

@@ -59,7 +59,23 @@ void add_kernel(Kernel *kernel);
 float simd_sum(float value, const void *site) __attribute__((convergent));
 // The largest of all lanes' values.
 float simd_max(float value, const void *site) __attribute__((convergent));
+// The value of the lane whose number differs in the bits of `mask`.
+float simd_shuffle_xor(float value, unsigned mask, const void *site) __attribute__((convergent));
 void barrier(const void *site) __attribute__((convergent));
+
+// A matrix of 8x8 that the lanes of a SIMD-group hold together. Which lane has which element is nobody's
+// business, so they are in one place, and the first lane that comes to an operation does all of it: any order
+// of lanes is one that the hardware may have, and lanes meet at barriers only.
+struct Matrix {
+    float elements[64];
+};
+constexpr unsigned MAX_MATRICES = 128;
+// The place of the matrix that this lane makes, and the end of the one that it made last.
+Matrix *make_matrix();
+void drop_matrix();
+// Whether this lane is the first at an operation; lanes must come to the same ones with the same `operands`.
+bool is_first_at_matrices(unsigned long operands, const void *site);
+
 // Memory shared by the threadgroup: the same for equal keys, NaN until written.
 void *shared(const void *key, unsigned bytes);
 

@@ -5,9 +5,18 @@
 #include "msl_types.h"
 
 typedef _Float16 half;
+// Its bits: kernels make and read them themselves.
+struct bfloat {
+    ushort bits;
+};
 
 struct uint3 {
     uint x, y, z;
+};
+struct ulong2 {
+    ulong x, y;
+    explicit ulong2(ulong both) : x(both), y(both) {}
+    ulong2(ulong x, ulong y) : x(x), y(y) {}
 };
 struct alignas(16) float4 {
     float x, y, z, w;
@@ -52,6 +61,9 @@ __attribute__((noinline, convergent)) static float simd_sum(float value) {
 __attribute__((noinline, convergent)) static float simd_max(float value) {
     return emulator::simd_max(value, __builtin_return_address(0));
 }
+__attribute__((noinline, convergent)) static float simd_shuffle_xor(float value, ushort mask) {
+    return emulator::simd_shuffle_xor(value, mask, __builtin_return_address(0));
+}
 // All lanes wait for each other, as for a result.
 __attribute__((noinline, convergent)) static void simdgroup_barrier(mem_flags) {
     emulator::simd_sum(0, __builtin_return_address(0));
@@ -61,6 +73,8 @@ __attribute__((noinline, convergent)) static void threadgroup_barrier(mem_flags)
 }
 
 }  // namespace metal
+
+#include "msl_matrix.h"
 
 namespace emulator {
 

@@ -4,21 +4,30 @@
 //! compiles ([`Toolchain`]) against a small runtime (`cpp/`): each GPU thread is
 //! a fiber, barriers and SIMD-group operations are where fibers meet, in a
 //! shuffled order; threads that diverge, threadgroup memory that is read before
-//! it is written (NaN) or too large, and accesses past a buffer's end (a page
-//! that faults) show themselves. [`Emulator`] is a GPU runtime on top, so that
-//! whole steps run on it.
+//! it is written (NaN) or too large, accesses past a buffer's end (a page that
+//! faults) or an array's, and loads that are not aligned (traps) show themselves.
+//! Matrices of a SIMD-group are worked on by the first lane that comes to each
+//! operation, so that nothing may depend on which lane has which element; lanes
+//! must come to the same operations. [`Emulator`] is a GPU runtime on top, so
+//! that whole steps run on it; launches are held against what kernels declare.
+//! `tests/kernels/mistakes.rs` plants mistakes, each of which is caught.
 //!
-//! Not covered: Metal's fast maths and denormals, memory ordering weaker than
-//! sequential, register limits, and everything of the host's side. Nothing
+//! Not covered: threads of different threadgroups that race, as one threadgroup
+//! runs after the other; two threads that add to the same place, as neither is
+//! interrupted; a matrix that is stored and read by lanes without a barrier
+//! between; memory before a buffer's beginning; past a threadgroup variable's end
+//! by way of a pointer; Metal's fast maths and denormals, memory ordering weaker
+//! than sequential, register limits, and everything of the host's side. Nothing
 //! here has been compared with a Mac.
 
 mod lint;
 mod runtime;
+mod signature;
 mod toolchain;
 mod translate;
 
 pub use runtime::{Emulator, MetalEmulator};
-pub use toolchain::Toolchain;
+pub use toolchain::{Compiled, Toolchain};
 pub use translate::{Mode, translate};
 
 /// The result of anything in this crate.

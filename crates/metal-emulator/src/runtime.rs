@@ -1,7 +1,7 @@
 //! The emulator as a GPU runtime.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
-use std::path::Path;
 use std::sync::Arc;
 
 use backend::Error;
@@ -9,6 +9,9 @@ use backend::gpu::source::Source;
 use backend::gpu::{Gpu, Runtime, Shape};
 use gguf::Bytes;
 use libloading::Library;
+
+use crate::signature::{self, Signatures};
+use crate::toolchain::Compiled;
 
 /// A backend that runs the Metal kernels on the CPU.
 pub type MetalEmulator = Gpu<Emulator>;
@@ -49,8 +52,11 @@ struct Functions {
 /// Compiled kernels, and memory they run on.
 pub struct Emulator {
     functions: Arc<Functions>,
+    signatures: Signatures,
     seed: u64,
     launches: usize,
+    /// Memory for arguments by their size, so that what lies behind them faults.
+    arguments: HashMap<usize, Buffer>,
 }
 
 /// Memory that faults right behind its end, or that of a mapped file.
@@ -94,9 +100,9 @@ impl Emulator {
     ///
     /// # Errors
     /// [`crate::Error::Load`].
-    pub fn load(library: &Path, seed: u64) -> crate::Result<Self> {
+    pub fn load(compiled: &Compiled, seed: u64) -> crate::Result<Self> {
         // SAFETY: the library's constructors only register kernels.
-        let library = unsafe { Library::new(library) }?;
+        let library = unsafe { Library::new(&compiled.library) }?;
         // SAFETY: these are the signatures of `emulator.cpp`.
         let functions = unsafe {
             Functions {
@@ -107,7 +113,30 @@ impl Emulator {
                 _library: library,
             }
         };
-        Ok(Self { functions: Arc::new(functions), seed, launches: 0 })
+        Ok(Self {
+            functions: Arc::new(functions),
+            signatures: compiled.signatures.clone(),
+            seed,
+            launches: 0,
+            arguments: HashMap::new(),
+        })
+    }
+
+    /// The address of a launch's arguments, null for none.
+    fn arguments(&mut self, args: &[u32]) -> backend::Result<*mut u8> {
+        let bytes = size_of_val(args);
+        if bytes == 0 {
+            return Ok(std::ptr::null_mut());
+        }
+        if !self.arguments.contains_key(&bytes) {
+            let buffer = self.allocate("arguments", bytes)?;
+            self.arguments.insert(bytes, buffer);
+        }
+        let buffer = &self.arguments[&bytes];
+        let to = buffer.range(0, bytes);
+        // SAFETY: it is as long, and launches have ended when they return.
+        unsafe { to.cast::<u32>().copy_from_nonoverlapping(args.as_ptr(), args.len()) };
+        Ok(to)
     }
 
     /// Kernels that ran so far.
@@ -210,8 +239,14 @@ impl Runtime for Emulator {
         args: &[u32],
         buffers: &[(&Buffer, usize)],
     ) -> backend::Result<()> {
+        let declared = self.signatures.get(&kernel.name).map_or(&[][..], Vec::as_slice);
+        // No arguments are not set, as in Metal.
+        let set = usize::from(args.is_empty())..1 + buffers.len();
+        if let Some(problem) = signature::mismatch(declared, set) {
+            return Err(failed(&format!("launching `{}`", kernel.name), problem));
+        }
         let mut bound = [std::ptr::null_mut(); MAX_BUFFERS];
-        bound[0] = args.as_ptr().cast_mut().cast();
+        bound[0] = self.arguments(args)?.cast();
         for (to, (buffer, offset)) in bound[1..].iter_mut().zip(buffers) {
             *to = buffer.range(*offset, 0).cast();
         }

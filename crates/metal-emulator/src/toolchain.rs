@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::translate::{Mode, translate};
+use crate::signature::{self, Signatures};
+use crate::translate::{self, Mode, translate};
 use crate::{Error, Result};
 
 /// Where the runtime's C++ lies.
@@ -21,13 +22,21 @@ pub struct Toolchain {
     pub dir: PathBuf,
 }
 
+/// Compiled kernels.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// The library.
+    pub(crate) library: PathBuf,
+    pub(crate) signatures: Signatures,
+}
+
 impl Toolchain {
     /// Checks the types and address spaces of one Metal text.
     ///
     /// # Errors
     /// [`Error::Source`], [`Error::Compile`] with messages that name lines of the kernel.
     pub fn check(&self, name: &str, text: &str) -> Result<()> {
-        let file = self.translated(name, text, Mode::Check)?;
+        let file = self.translated(name, text, Mode::Check)?.0;
         let flags = [
             "-x",
             "clcpp",
@@ -51,17 +60,20 @@ impl Toolchain {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub fn build(&self, name: &str, texts: &[(&str, String)]) -> Result<PathBuf> {
+    pub fn build(&self, name: &str, texts: &[(&str, String)]) -> Result<Compiled> {
         let mut files = vec![PathBuf::from(CPP).join("emulator.cpp")];
+        let mut signatures = Signatures::new();
         for (name, text) in texts {
-            files.push(self.translated(name, text, Mode::Run)?);
+            let (file, kernels) = self.translated(name, text, Mode::Run)?;
+            files.push(file);
+            signature::add(&mut signatures, kernels);
         }
         let objects = self.compile(&files)?;
         let library = self.dir.join(format!("{name}.so"));
         let mut command = command(&self.linker);
         command.args(["-shared", "-nostdlib++", "-fno-sanitize=undefined"]);
         Self::run(name, command.args(objects).arg("-lm").arg("-o").arg(&library))?;
-        Ok(library)
+        Ok(Compiled { library, signatures })
     }
 
     /// Compiles C++ files, as many at a time as there are processors.
@@ -89,6 +101,8 @@ impl Toolchain {
         let flags = [
             "-std=c++17",
             "-O2",
+            // Zig's clang writes debug information unless told otherwise, which takes a third of the time.
+            "-g0",
             "-fPIC",
             "-fno-exceptions",
             "-fno-rtti",
@@ -96,6 +110,9 @@ impl Toolchain {
             "-Xclang",
             "-ffloat16-excess-precision=none",
             "-fno-sanitize=undefined",
+            // Traps: a load that is not aligned as its type wants, an index past an array's end.
+            "-fsanitize=alignment,bounds",
+            "-fsanitize-trap=alignment,bounds",
             "-Wno-unused",
             "-I",
             CPP,
@@ -106,8 +123,8 @@ impl Toolchain {
         Ok(object)
     }
 
-    /// Preprocesses and translates; the path of the C++.
-    fn translated(&self, name: &str, text: &str, mode: Mode) -> Result<PathBuf> {
+    /// Preprocesses and translates; the path of the C++, and the kernels in it.
+    fn translated(&self, name: &str, text: &str, mode: Mode) -> Result<(PathBuf, translate::Kernels)> {
         std::fs::create_dir_all(&self.dir).map_err(io(&self.dir))?;
         // Metal's own header is the prelude that the translation includes.
         let text = text.replace("#include <metal_stdlib>", "");
@@ -121,7 +138,7 @@ impl Toolchain {
         let suffix = if mode == Mode::Check { "check.clcpp" } else { "cpp" };
         let file = self.dir.join(format!("{}.{suffix}", name));
         std::fs::write(&file, translate(&text, mode)?).map_err(io(&file))?;
-        Ok(file)
+        Ok((file, translate::kernels(&text)?))
     }
 
     fn run(what: &str, command: &mut Command) -> Result<()> {

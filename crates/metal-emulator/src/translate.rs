@@ -46,8 +46,11 @@ pub fn translate(text: &str, mode: Mode) -> Result<String> {
     Ok(out)
 }
 
-/// Names and parameters' bindings of all kernels.
-fn kernels(text: &str) -> Result<Vec<(String, Vec<String>)>> {
+/// Kernels' names, each with its parameters' bindings.
+pub(crate) type Kernels = Vec<(String, Vec<String>)>;
+
+/// All kernels of a text.
+pub(crate) fn kernels(text: &str) -> Result<Kernels> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = find_word(rest, "kernel") {
@@ -110,12 +113,15 @@ fn share_variables(text: &str) -> String {
     out + rest
 }
 
-/// `float x[32]` as a reference to shared memory.
+/// `float x[32]` as a reference to shared memory; nothing for a pointer or reference to it.
 fn shared_variable(declaration: &str) -> Option<String> {
     let (before, dimensions) = match declaration.find('[') {
         Some(at) => declaration.split_at(at),
         None => (declaration, ""),
     };
+    if before.contains(['*', '&', '=']) {
+        return None;
+    }
     let (ty, name) = before.trim().rsplit_once(char::is_whitespace)?;
     Some(format!("threadgroup {ty} (&{name}){dimensions} = THREADGROUP_VARIABLE({ty}{dimensions});"))
 }
@@ -180,8 +186,9 @@ mod tests {
             ),
             "{text}"
         );
-        let pointer = "void f(threadgroup float *x) {}";
-        assert!(translate(pointer, Mode::Run).unwrap().contains(pointer));
+        for pointer in ["void f(threadgroup float *x) {}", "{ threadgroup float *x = &y[0]; }"] {
+            assert!(translate(pointer, Mode::Run).unwrap().contains(pointer));
+        }
         assert!(!translate(KERNEL, Mode::Check).unwrap().contains("REGISTER"), "nothing runs");
     }
 

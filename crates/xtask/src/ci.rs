@@ -19,23 +19,13 @@ pub fn run() -> Result<()> {
     cargo(&["xtask", "clients"])?;
     cargo(&["xtask", "schemathesis", "--seconds", "60"])?;
     cargo(&["xtask", "browser", "--install", "--stand-in-only"])?;
-    apple()?;
+    cargo(&["xtask", "apple"])?;
+    cargo(&["xtask", "traffic", "--check"])?;
     cargo(&["xtask", "kernels"])?;
     if cfg!(not(target_arch = "aarch64")) {
         cargo(&["xtask", "arm", "--quick", "--install"])?;
     }
     licences()
-}
-
-/// Type-checks and lints what must build for a Mac; crates that build C stay out.
-fn apple() -> Result<()> {
-    step("rustup", &["target", "add", "aarch64-apple-darwin"])?;
-    let packages =
-        ["gguf", "backend", "model", "tokenizer", "engine"].map(|name| format!("--package=quarrel-{name}"));
-    let mut args = vec!["clippy", "--locked", "--target", "aarch64-apple-darwin"];
-    args.extend(packages.iter().map(String::as_str));
-    args.extend(["--", "-D", "warnings"]);
-    cargo(&args)
 }
 
 /// Checks licences and sources with cargo-deny, installing it where it is missing.

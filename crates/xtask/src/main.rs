@@ -1,5 +1,6 @@
 //! Repository chores. `cargo xtask --help` lists them; one module each.
 
+mod apple;
 mod arm;
 mod browser;
 mod ci;
@@ -23,6 +24,7 @@ mod serve_load;
 mod serving;
 mod soak;
 mod tidy;
+mod traffic;
 mod workspace;
 
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ enum Command {
     Tidy,
     /// Compile every GPU kernel, and run Metal's on the emulator; needs no GPU
     Kernels,
+    /// Check and lint what must build for a Mac, and that mistakes in it are found; needs no Mac
+    Apple,
     /// Run the CPU backend's tests for 64-bit ARM, emulated by QEMU
     Arm(arm::Args),
     /// Test the chat page in a browser
@@ -74,6 +78,8 @@ enum Command {
     ServerLoad(load::Args),
     /// Build `quarrel` with the profile of a typical load, and print what that gains
     Pgo(pgo::Args),
+    /// Write docs/metal-traffic.md: what Metal's kernels move and compute, on paper
+    Traffic(traffic::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +88,7 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),
+        Command::Apple => apple::run_all(),
         Command::Arm(args) => arm::run(&args),
         Command::Browser(args) => browser::run(&args),
         Command::Clients(args) => clients::run(&args),
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
         Command::ServeLoad(args) => serve_load::run(&args),
         Command::ServerLoad(args) => load::run(&args),
         Command::Pgo(args) => pgo::run(&args),
+        Command::Traffic(args) => traffic::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

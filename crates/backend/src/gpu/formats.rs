@@ -59,23 +59,26 @@ pub(crate) fn kv_type(format: KvFormat) -> &'static str {
     }
 }
 
-/// What a GPU with matrix instructions has kernels for: weights in tiles besides.
+/// Why CUDA has no mixture of experts.
+pub(crate) const MOE_ABSENT: &str = "its CUDA kernels are not written yet";
+
+/// What CUDA has kernels for: weights in tiles besides, but no mixture of experts.
 pub fn support_with_tiles(op: &'static str, stored: Stored) -> Support {
     match stored {
-        Stored::Weight(format) if op != "moe_add" && Packing::of(format).is_some() => Support::Yes,
+        _ if op == "moe_add" => absent(MOE_ABSENT),
+        Stored::Weight(format) if Packing::of(format).is_some() => Support::Yes,
         Stored::Weight(_) | Stored::Kv(_) => support(op, stored),
     }
 }
 
-/// What every GPU backend has kernels for.
-pub fn support(op: &'static str, stored: Stored) -> Support {
-    match (op, stored) {
-        ("moe_add", _) => absent("its GPU kernels are not written yet"),
-        (_, Stored::Weight(format)) => match kernel_name(format) {
+/// What Metal has kernels for.
+pub fn support(_op: &'static str, stored: Stored) -> Support {
+    match stored {
+        Stored::Weight(format) => match kernel_name(format) {
             Ok(_) => Support::Yes,
             Err(reason) => absent(reason),
         },
-        (_, Stored::Kv(_)) => Support::Yes,
+        Stored::Kv(_) => Support::Yes,
     }
 }
 

@@ -9,6 +9,7 @@ use gguf::Format;
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
 use super::runtime::Activations;
+use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use crate::plan::ALIGNMENT;
@@ -68,6 +69,8 @@ pub(crate) struct Launch {
     pub batches: Option<usize>,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
+    /// The op that it is for, or the first of them.
+    pub op: usize,
 }
 
 /// What lowering asks of a device.
@@ -112,6 +115,8 @@ pub(crate) struct Lowering<'a> {
     plan: &'a Plan,
     scratch_bytes: usize,
     known_tables: Vec<(Arc<[f32]>, usize)>,
+    /// The op that is being lowered.
+    op: usize,
     /// Bytes of tables.
     pub tables: Vec<f32>,
     pub launches: Vec<Launch>,
@@ -136,11 +141,13 @@ impl<'a> Lowering<'a> {
             plan,
             scratch_bytes: 0,
             known_tables: Vec::new(),
+            op: 0,
             tables: Vec::new(),
             launches: Vec::new(),
         };
         let mut ops = step.ops();
         while let [op, rest @ ..] = ops {
+            lowering.op = step.ops().len() - ops.len();
             ops = match lowering.fused(op, rest)? {
                 Some(rest) => rest,
                 None => {
@@ -155,12 +162,19 @@ impl<'a> Lowering<'a> {
     /// Lowers an op together with what follows it, where there is a kernel for both;
     /// the ops that are left then.
     fn fused<'o>(&mut self, op: &Op, rest: &'o [Op]) -> Result<Option<&'o [Op]>> {
-        let (Op::NormLinear(maps), [Op::SwigluLinearAdd(next), later @ ..]) = (op, rest) else {
-            return Ok(None);
-        };
-        let Some(gated) = Gated::find(self, maps, next, later) else { return Ok(None) };
-        gated.lower(self)?;
-        Ok(Some(later))
+        match (op, rest) {
+            (Op::NormLinear(maps), [Op::SwigluLinearAdd(next), later @ ..]) => {
+                let Some(gated) = Gated::find(self, maps, next, later) else { return Ok(None) };
+                gated.lower(self)?;
+                Ok(Some(later))
+            }
+            (Op::NormLinear(maps), [Op::RopeStore(next), later @ ..]) => {
+                let Some(qkv) = Qkv::find(self, maps, next) else { return Ok(None) };
+                qkv.lower(self)?;
+                Ok(Some(later))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn op(&mut self, op: &Op) -> Result<()> {
@@ -172,7 +186,7 @@ impl<'a> Lowering<'a> {
             Op::PagedAttention(op) => op.lower(self),
             Op::LinearAdd(op) => op.lower(self),
             Op::SwigluLinearAdd(op) => op.lower(self),
-            Op::MoeAdd(_) => Err(self.absent("moe_add", "any shape", "its GPU kernels are not written yet")),
+            Op::MoeAdd(op) => op.lower(self),
             Op::Head(op) => op.lower(self),
         }
     }
@@ -291,6 +305,7 @@ impl<'a> Lowering<'a> {
             cluster: 1,
             batches: None,
             embeds: false,
+            op: self.op,
         });
         self.launches.last_mut().expect("one was just added")
     }

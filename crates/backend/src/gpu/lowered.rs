@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::inputs::{Layout, RowOrder};
 use super::lower::{Argument, Grid, Launch};
 use super::runtime::{Groups, Runtime, Shape};
+use super::work::{Cost, Seen};
 use crate::host::Limits;
 use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
 
@@ -18,7 +19,7 @@ pub(super) struct Lowered<R: Runtime> {
     pub plan: Plan,
     pub limits: Limits,
     pub layout: Layout,
-    pub launches: Vec<(Launch, R::Kernel)>,
+    pub launches: Vec<(Launch, R::Kernel, Cost)>,
     pub tables: R::Buffer,
     pub bucket: Bucket,
     /// The launches of a step of generated rows alone, once it has run.
@@ -32,6 +33,8 @@ pub(super) struct Lowered<R: Runtime> {
 
 /// What launches read and write.
 pub(super) struct StepMemory<'a, R: Runtime> {
+    /// How much of the cache.
+    pub seen: Seen,
     pub weights: &'a HashMap<Argument, R::Buffer>,
     pub layers: &'a [(R::Buffer, R::Buffer)],
     pub arena: &'a R::Buffer,
@@ -57,13 +60,14 @@ impl<R: Runtime> Lowered<R> {
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
     ) -> Result<()> {
-        let together =
-            |(a, _): &(Launch, _), (b, _): &(Launch, _)| a.batches.is_some() && a.batches == b.batches;
+        let together = |(a, ..): &(Launch, _, _), (b, ..): &(Launch, _, _)| {
+            a.batches.is_some() && a.batches == b.batches
+        };
         for launches in self.launches.chunk_by(together) {
             let n_batches = launches[0].0.batches.map_or(1, |group| self.batches[group]);
             for batch in 0..n_batches {
-                for (launch, kernel) in launches {
-                    self.launch_one(runtime, memory, (launch, kernel, batch), rows, embeddings)?;
+                for launch in launches {
+                    self.launch_one(runtime, memory, (launch, batch), rows, embeddings)?;
                 }
             }
         }
@@ -75,7 +79,7 @@ impl<R: Runtime> Lowered<R> {
         &self,
         runtime: &mut R,
         memory: &StepMemory<'_, R>,
-        (launch, kernel, batch): (&Launch, &R::Kernel, usize),
+        ((launch, kernel, cost), batch): (&(Launch, R::Kernel, Cost), usize),
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
     ) -> Result<()> {
@@ -99,8 +103,9 @@ impl<R: Runtime> Lowered<R> {
         if groups.1 == 0 {
             return Ok(());
         }
-        let Launch { shared, early, cluster, .. } = *launch;
-        let shape = Shape { groups, threads: launch.grid.threads, shared, early, cluster };
+        let Launch { shared, early, cluster, grid, .. } = *launch;
+        let work = cost.work(grid.rows.count(rows), groups.1, grid.rows.seen(memory.seen));
+        let shape = Shape { groups, threads: grid.threads, shared, early, cluster, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)
     }
 }

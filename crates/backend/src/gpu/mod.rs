@@ -26,16 +26,22 @@ pub(crate) mod items;
 pub(crate) mod linear;
 pub(crate) mod lower;
 mod lowered;
+mod paper;
 mod runtime;
 pub(crate) mod simd;
 pub mod source;
 mod submit;
 pub(crate) mod tiles;
+mod work;
 
 use std::collections::{HashMap, VecDeque};
 
 pub use formats::{support, support_with_tiles};
+pub use paper::{Notes, Paper, PaperLaunch};
 pub use runtime::{Activations, Groups, Runtime, Shape};
+pub use work::Work;
+
+use gguf::Format;
 
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
@@ -45,6 +51,7 @@ use lower::{Argument, Device, Launch, Lowering};
 use lowered::{Lowered, StepMemory};
 use submit::Submitted;
 use tiles::packing::{self, Packing};
+use work::{Cost, Seen};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
 
@@ -196,6 +203,7 @@ impl<R: Runtime> Gpu<R> {
             return runtime.replay(graph);
         }
         let memory = StepMemory {
+            seen: Seen::of(inputs),
             weights: device_weights,
             layers,
             arena: &arena.as_ref().expect("lowering reserved it").0,
@@ -230,6 +238,10 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn rounds_prompts(&self) -> bool {
         self.runtime.has_tiles()
+    }
+
+    fn rounds_prompts_with(&self, format: Format) -> bool {
+        self.rounds_prompts() || simd::rounds_prompts_with(self.runtime.name(), format)
     }
 
     fn rounds_scales(&self) -> bool {
@@ -307,7 +319,8 @@ impl<R: Runtime> Backend for Gpu<R> {
         let with_kernel = launches.into_iter().map(|launch| {
             let kernel =
                 self.runtime.kernel(launch.source, &launch.definitions, &launch.entry, launch.shared)?;
-            Ok((launch, kernel))
+            let cost = Cost::of(&launch, step, &self.weights, &self.cache);
+            Ok((launch, kernel, cost))
         });
         let launches = with_kernel.collect::<Result<_>>()?;
         let device_tables = self.runtime.allocate("tables", tables.len() * 4)?;

@@ -4,6 +4,7 @@
 use gguf::Bytes;
 
 use super::source::{Program, Source};
+use super::work::Work;
 use crate::{Memory, Result};
 
 /// Threadgroups (CUDA: blocks) of a launch, `(x, y)`.
@@ -24,6 +25,8 @@ pub struct Shape {
     /// Threadgroups in a row that run together and read each other's threadgroup memory; more
     /// than one only where there are warpgroups.
     pub cluster: u32,
+    /// What it takes, estimated.
+    pub work: Work,
 }
 
 /// What generated rows are multiplied as where weights are in tiles.

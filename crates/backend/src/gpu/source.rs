@@ -56,14 +56,18 @@ sources! {
     EMBED = "embed";
     HEAD = "head" in "../kernels/head": cuda;
     LINEAR_ADD = "linear_add" in "../kernels/linear_add": cuda;
+    MOE_ADD = "moe_add" in "../kernels/moe_add": metal;
     NORM_LINEAR = "norm_linear" in "../kernels/norm_linear": cuda;
-    PAGED_ATTENTION = "paged_attention";
+    MATRIX_ATTENTION = "matrix_attention" in "../kernels/paged_attention": metal;
+    PAGED_ATTENTION = "paged_attention" in "../kernels/paged_attention": cuda;
     DECODE_ATTENTION = "decode_attention" in "../kernels/paged_attention": cuda;
     PROMPT_ATTENTION = "prompt_attention" in "../kernels/paged_attention": cuda;
     RMS_NORM = "rms_norm";
     ROPE_STORE = "rope_store";
     SIMD_GATED = "simd_gated" in "simd": metal;
     SIMD_MAPS = "simd_maps" in "simd": metal;
+    SIMD_PROMPTS = "simd_prompts" in "simd": metal;
+    SIMD_QKV = "simd_qkv" in "simd": metal;
     SPLIT_ATTENTION = "split_attention" in "../kernels/paged_attention": metal;
     SWIGLU_LINEAR_ADD = "swiglu_linear_add" in "../kernels/swiglu_linear_add": cuda;
     ACTIVATIONS = "activations" in "tiles": cuda;
@@ -87,7 +91,11 @@ const HEADERS: &[(&str, &str)] = &[
     ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("weight_parts.h", include_str!("simd/weight_parts.h")),
+    ("gated_rows.h", include_str!("simd/gated_rows.h")),
+    ("moe_add.h", include_str!("../kernels/moe_add/moe_add.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),
+    ("simd_prompts.h", include_str!("simd/simd_prompts.h")),
+    ("matrix_tiles.h", include_str!("simd/matrix_tiles.h")),
     ("activations.h", include_str!("tiles/activations.h")),
     ("copies.h", include_str!("tiles/copies.h")),
     ("choose.h", include_str!("include/choose.h")),
@@ -112,6 +120,8 @@ const HEADERS: &[(&str, &str)] = &[
     ("head.h", include_str!("../kernels/head/head.h")),
     ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),
     ("norm_linear.h", include_str!("../kernels/norm_linear/norm_linear.h")),
+    ("cache_fours.h", include_str!("../kernels/paged_attention/cache_fours.h")),
+    ("matrix_attention.h", include_str!("../kernels/paged_attention/matrix_attention.h")),
     ("cache_tiles.h", include_str!("../kernels/paged_attention/cache_tiles.h")),
     ("decode_attention.h", include_str!("../kernels/paged_attention/decode_attention.h")),
     ("merge_attention.h", include_str!("../kernels/paged_attention/merge_attention.h")),

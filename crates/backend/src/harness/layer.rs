@@ -131,17 +131,18 @@ pub(super) fn two_groups() -> Vec<GroupConfig> {
     [None, Some(10)].map(|window| GroupConfig { n_pages: 16, page_size: 8, window }).into()
 }
 
-/// A tiny model of each format that its row length allows, full and windowed
-/// layers in turn, run in chunks and with several sequences.
+/// A tiny model of each format that its row length allows.
 pub(super) fn cases(random: &mut Random) -> Vec<Case> {
     let formats = formats().filter(|format| format.block_len() <= 32);
-    let case = |format| {
-        let mut case = ModelShape::TINY.case(random, format, two_groups());
-        // Always two sequences, so that pages are dealt alike: the second is
-        // one token until it starts over.
-        let runs = [[(11, 11), (1, 1)], [(5, 16), (1, 1)], [(1, 17), (7, 7)], [(1, 18), (1, 8)]];
-        case.runs = runs.iter().map(|sequences| inputs(&case.cache, sequences)).collect();
-        case
-    };
-    formats.map(case).collect()
+    formats.map(|format| case(random, format)).collect()
+}
+
+/// A tiny model, full and windowed layers in turn, run in chunks and with several sequences.
+pub(super) fn case(random: &mut Random, format: Format) -> Case {
+    let mut case = ModelShape::TINY.case(random, format, two_groups());
+    // Always two sequences, so that pages are dealt alike: the second is
+    // one token until it starts over.
+    let runs = [[(11, 11), (1, 1)], [(5, 16), (1, 1)], [(1, 17), (7, 7)], [(1, 18), (1, 8)]];
+    case.runs = runs.iter().map(|sequences| inputs(&case.cache, sequences)).collect();
+    case
 }

@@ -1,6 +1,6 @@
 //! Runs every op's cases on a backend and on the reference, and compares.
 //!
-//! For tests and tools; nothing that serves a model needs it. Every case is a
+//! For tests and tools, and for devices that are tested before they are used. Every case is a
 //! small step over random weights and buffers, made from a seed that a failure
 //! names.
 
@@ -8,11 +8,13 @@ mod build;
 mod cuda;
 mod layer;
 mod random;
+mod report;
 
 pub use build::{bias, formats, inputs, matrix, norm_weight, odd_cols, one_layer};
 pub use cuda::cuda;
 pub use layer::ModelShape;
 pub use random::Random;
+pub use report::{Report, check_all, self_test};
 
 use crate::bounds::{self, Bound};
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, Op, Reference, Result, Rows, Step};
@@ -160,7 +162,8 @@ impl Case {
             found => found.map_err(|e| format!("{name}{e}"))?,
         };
         let mut bound = self.bound;
-        if backend.rounds_prompts() {
+        let rounds = |weight: &Weight| backend.rounds_prompts_with(weight.format());
+        if backend.rounds_prompts() || self.weights.iter().any(rounds) {
             bound = bound.plus(bounds::BF16_PROMPTS);
         }
         if backend.rounds_scales() {
@@ -190,7 +193,10 @@ pub enum Outcome {
 }
 
 /// Deviations relative to the root mean square of `expected`.
-fn deviation(expected: &[f32], found: &[f32]) -> Result<Bound, String> {
+///
+/// # Errors
+/// Text for people: lengths that differ, a root mean square that is no scale.
+pub fn deviation(expected: &[f32], found: &[f32]) -> Result<Bound, String> {
     if expected.len() != found.len() || expected.is_empty() {
         return Err(format!("has {} elements instead of {}", found.len(), expected.len()));
     }

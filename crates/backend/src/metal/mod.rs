@@ -3,10 +3,13 @@
 //! Type-checked for a Mac on Linux, where the kernels run through an emulator;
 //! nothing here has ever run on Apple hardware ([`NEVER_RUN`]).
 
-// The one place that tells systems apart.
+// Here alone systems are told apart.
 #[cfg_attr(target_os = "macos", path = "apple/mod.rs")]
 #[cfg_attr(not(target_os = "macos"), path = "elsewhere.rs")]
 mod system;
+
+#[cfg(any(target_os = "macos", test))]
+mod failures;
 
 use crate::{Backend, Result};
 

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, Driver};
+use backend::harness::{self, Report};
 use backend::{Backend, Cpu, CpuConfig, metal};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -13,8 +14,22 @@ use serde_json::{Value, json};
 use crate::args::DoctorArgs;
 use crate::{device, environment, loading, output};
 
+/// Of the random numbers that a GPU is tested with.
+const SEED: u64 = 2026;
+
+/// Where to say what is wrong.
+const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
+
 /// Prints the findings.
 pub fn run(args: &DoctorArgs) -> Result<()> {
+    if args.metal {
+        let mut metal = metal::open()?;
+        output::say(&format!("{}: testing every op", metal.description()));
+        let report = harness::check_all(metal.as_mut(), SEED);
+        output::show(&verdict(&report))?;
+        ensure!(report.is_good(), "this GPU is not to be used; please tell {ISSUES} all of this");
+        return Ok(());
+    }
     let threads = device::default_threads();
     let cpu = Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?.description();
     let cache = environment::cache_dir()?;
@@ -57,6 +72,12 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         cache.display(),
     ))
     .map_err(Into::into)
+}
+
+/// What failed, a line each, and how many did not.
+fn verdict(report: &Report) -> String {
+    let failures: String = report.failures.iter().map(|failure| format!("FAILED {failure}\n")).collect();
+    format!("{failures}{report}\n")
 }
 
 /// What computing on GPUs takes.
@@ -139,4 +160,16 @@ fn sizes(dir: &Path) -> std::io::Result<(usize, u64)> {
 fn python_version(python: &Path) -> Option<String> {
     let out = Command::new(python).args(["-m", "pip", "--version"]).output().ok()?;
     out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_named() {
+        let report = Report { within: 2, absent: 1, failures: vec!["head F32 is off".to_owned()] };
+        let text = "FAILED head F32 is off\n2 cases within bounds, 1 absent, 1 failed\n";
+        assert_eq!((verdict(&report).as_str(), report.is_good()), (text, false));
+    }
 }

@@ -1,40 +1,6 @@
 // The gated activation with the linear map that follows: a threadgroup's SIMD-groups share what the
 // activation makes of some columns, and go on to the next together.
-#include "simd_maps.h"
-
-#include "activate.h"
-
-template <uint ROWS> struct GatedX {
-    device const float *gate;
-    device const float *up;
-    // `act(gate) * up` of a chunk's columns, row by row.
-    float threadgroup *values;
-    uint rows[ROWS];
-    uint cols;
-    uint gelu_tanh;
-    Threads t;
-
-    float one(uint r, uint col) {
-        const ulong at = ulong(rows[r]) * cols + col;
-        return activate(gate[at], gelu_tanh) * up[at];
-    }
-    void stage(uint chunk) {
-        // What is there has been read.
-        group_barrier();
-        for (uint i = t.index; i < CHUNK; i += t.count) {
-            const uint col = chunk * CHUNK + i;
-            if (col >= cols) break;
-            for (uint r = 0; r < ROWS; r++) values[r * CHUNK + i] = one(r, col);
-        }
-        group_barrier();
-    }
-    void load(uint r, uint col, thread float *to) {
-        const threadgroup float *from = values + r * CHUNK + col % CHUNK;
-        UNROLL
-        for (uint i = 0; i < 8; i++) to[i] = from[i];
-    }
-    float factor(uint, uint, float) { return 1; }
-};
+#include "gated_rows.h"
 
 template <typename Format, uint OUTS, uint ROWS>
 FN void simd_gated(constant SimdArgs &args, device const uint *inputs, device const float *gate,
@@ -58,7 +24,7 @@ FN void simd_gated(constant SimdArgs &args, device const uint *inputs, device co
                      device const uchar *weight [[buffer(4)]], device const float *bias [[buffer(5)]],    \
                      device float *out [[buffer(6)]], BUILTINS) {                                         \
         threadgroup float values[CHUNK * ROWS];                                                           \
-        const Map map = {weight, bias, out, args.maps.cols0, args.maps.has_bias != 0};                    \
+        const Map map = {weight, bias, out, args.maps.cols0, args.maps.has_bias != 0, args.maps.cols0};   \
         simd_gated<FORMAT, OUTS, ROWS>(args, inputs, gate, up, values, map, group.x, group.y, THREADS);   \
     }
 

@@ -132,7 +132,35 @@ struct Map {
     device float *out;
     uint cols;
     bool has_bias;
+    uint end;  // behind the last output that is made here
 };
+
+// The buffers of a launch of up to three maps, and the one whose outputs a threadgroup makes; `GROUP` becomes
+// its place among the map's.
+#define MAP_BUFFERS(ARGS, NAME)                                                                           \
+    constant ARGS &NAME [[buffer(0)]], device const uint *inputs [[buffer(1)]],                           \
+        device const float *x [[buffer(2)]], device const float *norm [[buffer(3)]],                      \
+        device const uchar *w0 [[buffer(4)]], device const uchar *w1 [[buffer(5)]],                       \
+        device const uchar *w2 [[buffer(6)]], device const float *b0 [[buffer(7)]],                       \
+        device const float *b1 [[buffer(8)]], device const float *b2 [[buffer(9)]],                       \
+        device float *out0 [[buffer(10)]], device float *out1 [[buffer(11)]],                             \
+        device float *out2 [[buffer(12)]]
+#define PICK_MAP(GROUP)                                                                                   \
+    pick_map(args.maps, Map{w0, b0, out0, args.maps.cols0, (args.maps.has_bias & 1) != 0, args.maps.cols0},\
+             Map{w1, b1, out1, args.maps.cols1, (args.maps.has_bias & 2) != 0, args.maps.cols1},          \
+             Map{w2, b2, out2, args.maps.cols2, (args.maps.has_bias & 4) != 0, args.maps.cols2}, GROUP)
+
+FN Map pick_map(constant TileArgs &args, Map first, Map second, Map third, thread uint &group) {
+    if (group >= args.block2) {
+        group -= args.block2;
+        return third;
+    }
+    if (group >= args.block1) {
+        group -= args.block1;
+        return second;
+    }
+    return first;
+}
 
 // `out = cap(scale * (sum + bias))`, or that added to it.
 FN void write_sum(constant SimdArgs &args, Map map, uint row, uint o, float sum) {
@@ -154,7 +182,7 @@ FN void map_rows(constant SimdArgs &args, Map map, thread X &x, uint first_out, 
     uint outs[OUTS];
     float sums[OUTS][ROWS];
     for (uint o = 0; o < OUTS; o++) {
-        outs[o] = min(first_out + o, map.cols - 1);
+        outs[o] = min(first_out + o, map.end - 1);
         for (uint r = 0; r < ROWS; r++) sums[o][r] = 0;
     }
     const uint cols = args.maps.shape.cols;
@@ -166,10 +194,28 @@ FN void map_rows(constant SimdArgs &args, Map map, thread X &x, uint first_out, 
         UNROLL
         for (uint o = 0; o < OUTS; o++) {
             const float sum = simd_sum(sums[o][r]);
-            const bool wanted = first_out + o < map.cols && first_row + r < n_rows;
+            const bool wanted = first_out + o < map.end && first_row + r < n_rows;
             if (lane == 0 && wanted) write_sum(args, map, first_row + r, outs[o], factor * sum);
         }
     }
+}
+
+// The same of rows that are as they are or go through a norm, from `first_row` on.
+template <typename Format, uint OUTS, uint ROWS>
+FN void map_plain_rows(constant SimdArgs &args, device const uint *inputs, device const float *x,
+                       device const float *norm, Map map, uint first_out, uint first_row, uint lane) {
+    const uint n_rows = inputs[args.maps.shape.end_at], cols = args.maps.shape.cols;
+    if (first_out >= map.end || first_row >= n_rows) return;
+    PlainX<ROWS> rows;
+    rows.norm = norm;
+    rows.has_norm = args.maps.shape.has_norm != 0;
+    for (uint r = 0; r < ROWS; r++) {
+        // Rows beyond the last repeat it, unwritten.
+        const uint row = min(first_row + r, n_rows - 1), gather = args.maps.shape.gather_at;
+        rows.rows[r] = x + ulong(gather ? inputs[gather + row] : row) * cols;
+        rows.squares[r] = 0;
+    }
+    map_rows<Format, OUTS, ROWS>(args, map, rows, first_out, first_row, n_rows, lane);
 }
 
 #endif

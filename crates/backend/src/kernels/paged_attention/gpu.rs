@@ -1,5 +1,6 @@
-//! `paged_attention` on GPUs: kernels for one shape with matrix instructions where there are
-//! any, on Metal generated rows split over the context, else one threadgroup a row and query head.
+//! `paged_attention` on GPUs: kernels for one shape with matrix instructions where CUDA has
+//! any, else one threadgroup a row and query head; on Metal generated rows split over the context,
+//! and prompts by matrices.
 
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
@@ -8,7 +9,9 @@ use crate::gpu::inputs::{Layout, N_PROMPT_ITEMS_AT, RowsOf};
 use crate::gpu::items;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::simd;
-use crate::gpu::source::{DECODE_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION, SPLIT_ATTENTION};
+use crate::gpu::source::{
+    DECODE_ATTENTION, MATRIX_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION, SPLIT_ATTENTION,
+};
 use crate::{CacheLayerConfig, KV_GROUP, KvFormat, Result, Rows};
 
 /// `ATTENTION_SIMDGROUPS` of the general kernel, 32 threads each.
@@ -18,6 +21,10 @@ const MAX_DIM: usize = 256;
 /// Threads and the most threadgroups of `split_attention`, on Metal.
 const SPLIT_THREADS: u32 = 128;
 const SPLIT_GROUPS: u32 = 2048;
+/// Threads and threadgroups a prompt's item of `matrix_attention`, on Metal; its heads are laid out for a multiple.
+const MATRIX_THREADS: u32 = 256;
+const MATRIX_PIECES: usize = 2;
+const MATRIX_DIM: u32 = 32;
 /// Threads of `decode_attention` and `merge_attention`.
 const DECODE_THREADS: u32 = 128;
 const MERGE_THREADS: u32 = 256;
@@ -65,13 +72,14 @@ impl PagedAttention {
         }
         if simd::can(lowering) {
             self.launch_splits(lowering, args)?;
-            return self.launch_rows(lowering, args, RowsOf::Prompts);
+            return self.launch_matrices(lowering, args);
         }
-        self.launch_rows(lowering, args, RowsOf::All(Rows::Tokens))
+        self.launch_rows(lowering, args)
     }
 
     /// Rows one by one, by a kernel for any shape.
-    fn launch_rows(&self, lowering: &mut Lowering<'_>, args: AttentionArgs, rows: RowsOf) -> Result<()> {
+    fn launch_rows(&self, lowering: &mut Lowering<'_>, args: AttentionArgs) -> Result<()> {
+        let rows = RowsOf::All(Rows::Tokens);
         let grid = Grid { x: args.n_heads, rows, rows_each: 1, threads: THREADS };
         let (name, definitions) = pair(lowering.cache(self.cache).0);
         let buffers = self.buffers(lowering);
@@ -98,6 +106,21 @@ impl PagedAttention {
         let buffers = [Argument::Batch(layer.group), scratch, out];
         let launch = lowering.launch(&SPLIT_ATTENTION, "merge_splits", grid, args, &buffers);
         (launch.batches, launch.definitions) = (Some(layer.group), definitions);
+        Ok(())
+    }
+
+    /// Rows of prompts on Metal.
+    fn launch_matrices(&self, lowering: &mut Lowering<'_>, args: AttentionArgs) -> Result<()> {
+        let pieces = MATRIX_PIECES * items::most_prompt_items(lowering.bucket);
+        let x = lowering.u32(pieces * self.n_heads)?;
+        let rows_each = lowering.u32(lowering.bucket.tokens)?;
+        let grid = Grid { x, rows: RowsOf::Prompts, rows_each, threads: MATRIX_THREADS };
+        let (name, definitions) = pair(lowering.cache(self.cache).0);
+        let dim = args.k_dim.max(args.v_dim).next_multiple_of(MATRIX_DIM);
+        let buffers = self.buffers(lowering);
+        let launch =
+            lowering.launch(&MATRIX_ATTENTION, format!("matrix_attention_{name}"), grid, args, &buffers);
+        launch.definitions = definitions + &format!("#define ATTENTION_DIM {dim}\n");
         Ok(())
     }
 

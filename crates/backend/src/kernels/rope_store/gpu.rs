@@ -12,10 +12,31 @@ const HEADS_EACH: usize = 8;
 
 impl RopeStore {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        self.launch(lowering, RowsOf::All(Rows::Tokens), "rope_store")
+    }
+
+    /// The rows of prompts alone, on Metal.
+    pub(crate) fn launch_prompts(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        self.launch(lowering, RowsOf::Prompts, "rope_store_prompts")
+    }
+
+    fn launch(&self, lowering: &mut Lowering<'_>, rows: RowsOf, entry: &str) -> Result<()> {
+        let (layer, _) = lowering.cache(self.cache);
+        let grid = Grid {
+            x: lowering.u32((self.n_heads + 2 * layer.n_kv_heads).div_ceil(HEADS_EACH))?,
+            rows,
+            rows_each: 1,
+            threads: 32 * HEADS_EACH as u32,
+        };
+        let (args, buffers) = (self.args(lowering)?, self.buffers(lowering));
+        lowering.launch(&ROPE_STORE, entry, grid, args, &buffers).early = true;
+        Ok(())
+    }
+
+    pub(crate) fn args(&self, lowering: &Lowering<'_>) -> Result<RopeStoreArgs> {
         let (layer, group) = lowering.cache(self.cache);
         let (slots_at, _) = lowering.layout.groups[layer.group];
-        let (q, k, v) = (lowering.buffer(self.q), lowering.buffer(self.k), lowering.buffer(self.v));
-        let args = RopeStoreArgs {
+        Ok(RopeStoreArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
             positions_at: lowering.layout.positions,
             slots_at,
@@ -32,20 +53,17 @@ impl RopeStore {
             q_eps: self.qk_norm.map_or(0.0, |norms| norms.q.eps),
             k_eps: self.qk_norm.map_or(0.0, |norms| norms.k.eps),
             magnitude: self.rope.as_ref().map_or(1.0, |rope| rope.magnitude),
-        };
+        })
+    }
+
+    /// q, k, v, their norms' weights, frequencies, the cache.
+    pub(crate) fn buffers(&self, lowering: &mut Lowering<'_>) -> [Argument; 8] {
+        let [q, k, v] = [self.q, self.k, self.v].map(|id| lowering.buffer(id));
         // Where there is no norm or no rotation its table is never read; any buffer stands for it.
         let norms = self.qk_norm.map(|norms| [norms.q, norms.k].map(|norm| Argument::Weight(norm.weight)));
         let [q_norm, k_norm] = norms.unwrap_or([Argument::Inputs; 2]);
         let inv_freq = self.rope.as_ref().map_or(Argument::Inputs, |rope| lowering.table(&rope.inv_freq));
         let (keys, values) = (Argument::Keys(self.cache), Argument::Values(self.cache));
-        let grid = Grid {
-            x: lowering.u32((self.n_heads + 2 * layer.n_kv_heads).div_ceil(HEADS_EACH))?,
-            rows: RowsOf::All(Rows::Tokens),
-            rows_each: 1,
-            threads: 32 * HEADS_EACH as u32,
-        };
-        let buffers = [q, k, v, q_norm, k_norm, inv_freq, keys, values];
-        lowering.launch(&ROPE_STORE, "rope_store", grid, args, &buffers).early = true;
-        Ok(())
+        [q, k, v, q_norm, k_norm, inv_freq, keys, values]
     }
 }

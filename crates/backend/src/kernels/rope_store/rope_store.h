@@ -40,15 +40,11 @@ FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE co
     }
 }
 
-// One of a row's heads: query heads come first, then key heads, then value heads. `group_x`, `row` is
-// the threadgroup's place in the grid.
-FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
-                        DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
-                        DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint group_x,
-                        uint row, Threads t) {
-    const uint lane = t.lane;
-    uint head = group_x * (t.count / 32) + t.simdgroup;
-    if (row >= inputs[args.n_rows_at] || head >= args.n_heads + 2 * args.n_kv_heads) return;
+// One of a row's heads, by one SIMD-group: query heads come first, then key heads, then value heads.
+FN void rope_store_one(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
+                       DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
+                       DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint head,
+                       uint row, uint lane) {
     const float position = float(inputs[args.positions_at + row]);
     if (head < args.n_heads) {
         DEVICE float *x = q + (ulong(row) * args.n_heads + head) * args.k_dim;
@@ -81,4 +77,14 @@ FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs,
         return;
     }
     for (uint i = lane; i < args.v_dim; i += 32) store_kv(args.v_format, vector, i, x[i]);
+}
+
+// The heads of a threadgroup, whose place in the grid is `group_x`, `row`.
+FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
+                        DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
+                        DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint group_x,
+                        uint row, Threads t) {
+    const uint head = group_x * (t.count / 32) + t.simdgroup;
+    if (row >= inputs[args.n_rows_at] || head >= args.n_heads + 2 * args.n_kv_heads) return;
+    rope_store_one(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, head, row, t.lane);
 }

@@ -1,10 +1,19 @@
 // QK-norm, rotary embedding, K and V to their pages: one SIMD-group a head.
 #include "rope_store.h"
 
-kernel void rope_store(constant RopeStoreArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
-                       device float *q [[buffer(2)]], device float *k [[buffer(3)]],
-                       device const float *v [[buffer(4)]], device const float *q_norm [[buffer(5)]],
-                       device const float *k_norm [[buffer(6)]], device const float *inv_freq [[buffer(7)]],
-                       device uchar *k_cache [[buffer(8)]], device uchar *v_cache [[buffer(9)]], BUILTINS) {
-    rope_store_head(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, group.x, group.y, THREADS);
-}
+// Where the inputs have the number of generated rows, which come first.
+#define GENERATED_AT 2
+
+// All rows, or those of prompts.
+#define ROPE_STORE(NAME, FIRST)                                                                           \
+    kernel void NAME(constant RopeStoreArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]], \
+                     device float *q [[buffer(2)]], device float *k [[buffer(3)]],                        \
+                     device const float *v [[buffer(4)]], device const float *q_norm [[buffer(5)]],       \
+                     device const float *k_norm [[buffer(6)]], device const float *inv_freq [[buffer(7)]],\
+                     device uchar *k_cache [[buffer(8)]], device uchar *v_cache [[buffer(9)]], BUILTINS) {\
+        rope_store_head(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, group.x,       \
+                        FIRST + group.y, THREADS);                                                        \
+    }
+
+ROPE_STORE(rope_store, 0)
+ROPE_STORE(rope_store_prompts, inputs[GENERATED_AT])

@@ -1,4 +1,5 @@
-//! `swiglu_linear_add` on GPUs: the activation to scratch, then `linear_add`; one launch on Metal.
+//! `swiglu_linear_add` on GPUs: the activation to scratch, then `linear_add`; one launch for
+//! generated rows on Metal.
 
 use super::{Activation, SwigluLinearAdd};
 use crate::Result;
@@ -28,7 +29,7 @@ impl SwigluLinearAdd {
                 scale,
                 0,
                 residual,
-                &|lowering, maps, _| simd::launch_gated(lowering, &gated, maps),
+                &|lowering, maps, skip| simd::launch_gated(lowering, &gated, maps, skip),
             );
         }
         let (scratch, skip) = lowering.scratch(0, desc.rows, desc.cols)?;

@@ -10,8 +10,8 @@ use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLBuffer, MTLDevice, MTLResourceOptions};
 
-use super::commands::Serial;
 use super::{Device, failed};
+use crate::metal::failures::Serial;
 use crate::{Error, Result};
 
 /// What no-copy buffers must start and end at; a mapping does.
@@ -40,17 +40,21 @@ impl MetalBuffer {
             let reason = format!("one buffer has at most {most} bytes on this device");
             return Err(failed(&format!("allocating {bytes} bytes for {what}"), reason));
         }
+        let total = device.recommendedMaxWorkingSetSize();
+        let available = total.saturating_sub(device.currentAllocatedSize() as u64);
+        let out_of_memory = || Error::OutOfMemory {
+            what: what.to_owned(),
+            needed: bytes as u64,
+            available,
+            total,
+            advice: "use a smaller model or format, or a shorter context".to_owned(),
+        };
+        // More than that the framework gives too, and pages it in and out while kernels run.
+        if bytes as u64 > available {
+            return Err(out_of_memory());
+        }
         let memory = device.newBufferWithLength_options(bytes, MTLResourceOptions::StorageModeShared);
-        let memory = memory.ok_or_else(|| {
-            let total = device.recommendedMaxWorkingSetSize();
-            Error::OutOfMemory {
-                what: what.to_owned(),
-                needed: bytes as u64,
-                available: total.saturating_sub(device.currentAllocatedSize() as u64),
-                total,
-                advice: "use a smaller model or format, or a shorter context".to_owned(),
-            }
-        })?;
+        let memory = memory.ok_or_else(out_of_memory)?;
         // SAFETY: it has so many bytes, and nobody else knows of it yet.
         unsafe { memory.contents().cast::<u8>().write_bytes(0, bytes) };
         Ok(Self { memory, start: 0, bytes, last_use: Cell::default() })
@@ -116,15 +120,21 @@ impl MetalBuffer {
         self.memory.contents().as_ptr().cast::<u8>().wrapping_add(place)
     }
 
-    /// Writes, while no command uses it.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
+    /// Writes.
+    ///
+    /// # Safety
+    /// No command that was encoded and has not ended uses it.
+    pub unsafe fn write(&self, offset: usize, bytes: &[u8]) {
         let to = self.address(self.place(offset, bytes.len()));
-        // SAFETY: the range was checked; no command and no other thread uses it.
+        // SAFETY: the range was checked; no command uses it, as the caller says, and no other thread.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
-    /// Reads, while no command writes to it.
-    pub fn read(&self, offset: usize, bytes: &mut [u8]) {
+    /// Reads.
+    ///
+    /// # Safety
+    /// No command that was encoded and has not ended writes to it.
+    pub unsafe fn read(&self, offset: usize, bytes: &mut [u8]) {
         let from = self.address(self.place(offset, bytes.len()));
         // SAFETY: as in `write`.
         unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };

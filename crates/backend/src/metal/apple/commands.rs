@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use objc2::rc::{Retained, autoreleasepool};
+use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{
     MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandEncoder, MTLCommandQueue,
@@ -20,15 +20,17 @@ use super::failed;
 use super::library::Kernel;
 use crate::Result;
 use crate::gpu::Shape;
+use crate::metal::failures::{Failures, Serial};
 
 /// Launches after which the device is given what was encoded, so that it does not wait for the rest.
 const LAUNCHES: usize = 64;
+/// Estimated operations after which it is, so that no command buffer runs so long that macOS ends it:
+/// a fifth of a second at a tenth of an M1's peak.
+const OPERATIONS: u64 = 50_000_000_000;
+/// Places for buffers, the arguments' among them.
+const MAX_BUFFERS: usize = 31;
 /// What places and lengths of the device's copies are multiples of.
 pub const COPY_ALIGNMENT: usize = 4;
-
-/// Numbers command buffers as they are committed; none has 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Serial(u64);
 
 type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
 
@@ -42,8 +44,7 @@ pub struct Commands {
     /// Committed and not known to have ended, the oldest first.
     in_flight: VecDeque<Retained<CommandBuffer>>,
     open: Option<Open>,
-    /// What the first command buffer that failed said; nothing after it can be trusted.
-    failure: Option<String>,
+    failures: Failures,
 }
 
 // SAFETY: Metal's objects are counted atomically; command buffers and encoders may be used from any
@@ -56,6 +57,7 @@ struct Open {
     encoder: Encoder,
     buffer: Retained<CommandBuffer>,
     launches: usize,
+    operations: u64,
 }
 
 /// What is being encoded into it.
@@ -81,24 +83,24 @@ impl Commands {
     pub fn new(queue: Retained<ProtocolObject<dyn MTLCommandQueue>>) -> Self {
         Self {
             queue,
-            committed: Serial(0),
-            done: Serial(0),
+            committed: Serial::default(),
+            done: Serial::default(),
             in_flight: VecDeque::new(),
             open: None,
-            failure: None,
+            failures: Failures::default(),
         }
     }
 
     /// The command buffer that is being encoded, or will be next.
     fn next(&self) -> Serial {
-        Serial(self.committed.0 + 1)
+        self.committed.next()
     }
 
     fn open(&mut self) -> Result<&mut Open> {
         if self.open.is_none() {
-            let buffer = autoreleasepool(|_| self.queue.commandBuffer());
+            let buffer = self.queue.commandBuffer();
             let buffer = buffer.ok_or_else(|| failed("encoding", "the queue gives no command buffer"))?;
-            self.open = Some(Open { encoder: Encoder::Nothing, buffer, launches: 0 });
+            self.open = Some(Open { encoder: Encoder::Nothing, buffer, launches: 0, operations: 0 });
         }
         Ok(self.open.as_mut().expect("it is open now"))
     }
@@ -111,48 +113,54 @@ impl Commands {
         args: &[u32],
         buffers: &[(&MetalBuffer, usize)],
     ) -> Result<()> {
-        kernel.check(shape.threads)?;
+        kernel.check(shape)?;
+        if buffers.len() >= MAX_BUFFERS {
+            return Err(failed(
+                "encoding",
+                format!("{} buffers are more than a kernel can have", buffers.len()),
+            ));
+        }
         let serial = self.next();
         let open = self.open()?;
         let encoder = open.launches()?;
         encoder.setComputePipelineState(kernel.pipeline());
         if !args.is_empty() {
             let bytes = NonNull::from(args).cast::<c_void>();
-            // SAFETY: the pointer is to as many bytes, which are copied; every kernel has a buffer 0.
+            // SAFETY: the pointer is to as many bytes, which are copied, and 0 is a place for a buffer.
             unsafe { encoder.setBytes_length_atIndex(bytes, size_of_val(args), 0) };
         }
         for (i, &(buffer, offset)) in buffers.iter().enumerate() {
             let place = buffer.place(offset, 0);
-            // SAFETY: the place was checked, and kernels have as many buffers. That they stay inside of
-            // them is what lowering and the checks of a run's inputs see to.
+            // SAFETY: both places were checked. That kernels have as many buffers and stay inside of them
+            // is what lowering and the checks of a run's inputs see to, and what the emulator tests.
             unsafe { encoder.setBuffer_offset_atIndex(Some(buffer.used_by(serial)), place, i + 1) };
-        }
-        if shape.shared > 0 {
-            // SAFETY: the one place for it, within the limit that `kernel` checked.
-            unsafe { encoder.setThreadgroupMemoryLength_atIndex(shape.shared as usize, 0) };
         }
         let size =
             |width: u32, height: u32| MTLSize { width: width as usize, height: height as usize, depth: 1 };
         let groups = size(shape.groups.0, shape.groups.1);
         encoder.dispatchThreadgroups_threadsPerThreadgroup(groups, size(shape.threads, 1));
         open.launches += 1;
-        if open.launches >= LAUNCHES {
+        open.operations = open.operations.saturating_add(shape.work.operations);
+        if open.launches >= LAUNCHES || open.operations >= OPERATIONS {
             self.commit();
         }
         Ok(())
     }
 
-    /// Encodes a copy between places that were checked, all multiples of [`COPY_ALIGNMENT`].
+    /// Encodes a copy; in the framework's buffers all numbers are multiples of [`COPY_ALIGNMENT`].
     pub fn copy(
         &mut self,
         (from, from_at): (&MetalBuffer, usize),
         (to, to_at): (&MetalBuffer, usize),
         bytes: usize,
     ) -> Result<()> {
+        let (from_at, to_at) = (from.place(from_at, bytes), to.place(to_at, bytes));
+        let is_aligned = [from_at, to_at, bytes].iter().all(|n| n.is_multiple_of(COPY_ALIGNMENT));
+        assert!(is_aligned, "the device copies whole words only");
         let serial = self.next();
         let encoder = self.open()?.copies()?;
         let (from, to) = (from.used_by(serial), to.used_by(serial));
-        // SAFETY: both ranges lie in their buffers, which the command buffer keeps.
+        // SAFETY: both ranges were checked and lie in their buffers, which the command buffer keeps.
         unsafe {
             encoder
                 .copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(from, from_at, to, to_at, bytes);
@@ -185,14 +193,14 @@ impl Commands {
     /// Waits for all up to `serial`, which was committed.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] when one of them failed, or one before.
+    /// [`crate::Error::Device`] when one of them failed ([`Failures`]).
     pub fn wait(&mut self, serial: Serial) -> Result<()> {
         while serial > self.done && !self.in_flight.is_empty() {
             self.retire();
         }
-        match &self.failure {
+        match self.failures.told_to(serial) {
             None => Ok(()),
-            Some(reason) => Err(failed("running kernels", reason.as_str())),
+            Some(reason) => Err(failed("running kernels", reason)),
         }
     }
 
@@ -209,10 +217,12 @@ impl Commands {
     fn retire(&mut self) {
         let Some(buffer) = self.in_flight.pop_front() else { return };
         buffer.waitUntilCompleted();
-        self.done.0 += 1;
-        if buffer.status() == MTLCommandBufferStatus::Error && self.failure.is_none() {
-            let error = autoreleasepool(|_| buffer.error().map(|e| e.localizedDescription().to_string()));
-            self.failure = Some(error.unwrap_or_else(|| "the device does not say why".to_owned()));
+        self.done = self.done.next();
+        if buffer.status() == MTLCommandBufferStatus::Error {
+            let error = buffer.error().map(|e| format!("{} (code {})", e.localizedDescription(), e.code()));
+            let reason = error.unwrap_or_else(|| "the device does not say why".to_owned());
+            let encoded = if self.open.is_some() { self.next() } else { self.committed };
+            self.failures.note(self.done, encoded, reason);
         }
     }
 }
@@ -225,7 +235,7 @@ impl Open {
         }
         // One ends before another begins.
         self.encoder = Encoder::Nothing;
-        let encoder = autoreleasepool(|_| self.buffer.computeCommandEncoder());
+        let encoder = self.buffer.computeCommandEncoder();
         let encoder = encoder.ok_or_else(|| failed("encoding", "there is no encoder for launches"))?;
         self.encoder = Encoder::Launches(encoder.clone());
         Ok(encoder)
@@ -237,7 +247,7 @@ impl Open {
             return Ok(encoder.clone());
         }
         self.encoder = Encoder::Nothing;
-        let encoder = autoreleasepool(|_| self.buffer.blitCommandEncoder());
+        let encoder = self.buffer.blitCommandEncoder();
         let encoder = encoder.ok_or_else(|| failed("encoding", "there is no encoder for copies"))?;
         self.encoder = Encoder::Copies(encoder.clone());
         Ok(encoder)

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use objc2::rc::{Retained, autoreleasepool};
+use objc2::rc::Retained;
 use objc2::runtime::{NSObjectProtocol, ProtocolObject};
 use objc2::sel;
 use objc2_foundation::NSString;
@@ -17,6 +17,7 @@ use objc2_metal::{
 
 use super::{Device, failed, refused};
 use crate::Result;
+use crate::gpu::Shape;
 use crate::gpu::source::{Dialect, Source};
 
 /// Lanes that the kernels count on.
@@ -54,7 +55,7 @@ impl Kernels {
             return Ok(Kernel { pipeline: pipeline.clone(), name: entry.to_owned() });
         }
         let library = self.library(device, source, definitions)?;
-        let pipeline = autoreleasepool(|_| pipeline(device, &library, entry))?;
+        let pipeline = pipeline(device, &library, entry)?;
         self.pipelines.insert(key, pipeline.clone());
         Ok(Kernel { pipeline, name: entry.to_owned() })
     }
@@ -71,9 +72,8 @@ impl Kernels {
         }
         let text = NSString::from_str(&source.text(Dialect::Metal, definitions));
         let what = format!("compiling {}.metal", source.name);
-        let library = autoreleasepool(|_| {
-            device.newLibraryWithSource_options_error(&text, Some(&options())).map_err(refused(&what))
-        })?;
+        let library = device.newLibraryWithSource_options_error(&text, Some(&options()));
+        let library = library.map_err(refused(&what))?;
         self.libraries.insert(key, library.clone());
         Ok(library)
     }
@@ -99,13 +99,17 @@ fn pipeline(device: &Device, library: &Library, entry: &str) -> Result<Retained<
     let function = library.newFunctionWithName(&NSString::from_str(entry)).ok_or_else(finding)?;
     let what = format!("preparing `{entry}`");
     let pipeline = device.newComputePipelineStateWithFunction_error(&function).map_err(refused(&what))?;
-    match pipeline.threadExecutionWidth() {
-        SIMD_WIDTH => Ok(pipeline),
-        width => Err(failed(
-            &what,
-            format!("SIMD-groups have {width} lanes here, and kernels are for {SIMD_WIDTH}"),
-        )),
+    let (width, memory) = (pipeline.threadExecutionWidth(), pipeline.staticThreadgroupMemoryLength());
+    if width != SIMD_WIDTH {
+        let reason = format!("SIMD-groups have {width} lanes here, and kernels are for {SIMD_WIDTH}");
+        return Err(failed(&what, reason));
     }
+    let most = device.maxThreadgroupMemoryLength();
+    if memory > most {
+        let reason = format!("it takes {memory} bytes of threadgroup memory, and this device has {most}");
+        return Err(failed(&what, reason));
+    }
+    Ok(pipeline)
 }
 
 impl Kernel {
@@ -114,22 +118,19 @@ impl Kernel {
         &self.pipeline
     }
 
-    /// Bytes that it declares.
-    pub fn threadgroup_memory(&self) -> u64 {
-        self.pipeline.staticThreadgroupMemoryLength() as u64
-    }
-
-    /// An error where it takes too many registers for so many threads.
+    /// An error where it cannot be launched so.
     ///
     /// # Errors
-    /// [`crate::Error::Device`].
-    pub fn check(&self, threads: u32) -> Result<()> {
+    /// [`crate::Error::Device`] for more threads than its registers allow, or what Metal has not.
+    pub fn check(&self, shape: Shape) -> Result<()> {
         let most = self.pipeline.maxTotalThreadsPerThreadgroup();
-        if threads as usize <= most {
+        let reason = if shape.threads as usize > most {
+            format!("it can have {most} threads a threadgroup on this device, and is given {}", shape.threads)
+        } else if shape.shared > 0 || shape.cluster > 1 {
+            "kernels here declare their threadgroup memory, which no other threadgroup reads".to_owned()
+        } else {
             return Ok(());
-        }
-        let reason =
-            format!("it can have {most} threads a threadgroup on this device, and is given {threads}");
+        };
         Err(failed(&format!("launching `{}`", self.name), reason))
     }
 }

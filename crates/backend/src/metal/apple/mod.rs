@@ -9,16 +9,17 @@ mod buffer;
 mod commands;
 mod library;
 
-use objc2::rc::Retained;
+use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
-use objc2_foundation::NSError;
+use objc2_foundation::{NSError, NSOperatingSystemVersion, NSProcessInfo};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 
 use crate::gpu::source::Source;
 use crate::gpu::{Gpu, Runtime, Shape};
+use crate::metal::failures::Serial;
 use crate::{Backend, Error, Memory, Result};
 use buffer::MetalBuffer;
-use commands::{Commands, Serial};
+use commands::Commands;
 use library::{Kernel, Kernels};
 
 /// As its name says.
@@ -31,12 +32,15 @@ unsafe extern "C" {}
 
 type Device = ProtocolObject<dyn MTLDevice>;
 
+/// The first with Metal 3.
+const MACOS: isize = 13;
+
 /// Opens the system's GPU.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
 pub fn open() -> Result<Box<dyn Backend>> {
-    Ok(Box::new(Gpu::new(MetalRuntime::open()?)))
+    Ok(Box::new(Gpu::new(autoreleasepool(|_| MetalRuntime::open())?)))
 }
 
 /// The GPU and one queue of it.
@@ -58,11 +62,17 @@ struct Fetch {
 impl MetalRuntime {
     fn open() -> Result<Self> {
         let unavailable = |reason: &str| Error::Unavailable { backend: "metal", reason: reason.to_owned() };
+        let system = NSProcessInfo::processInfo();
+        let needed = NSOperatingSystemVersion { majorVersion: MACOS, minorVersion: 0, patchVersion: 0 };
+        if !system.isOperatingSystemAtLeastVersion(needed) {
+            let found = system.operatingSystemVersionString();
+            return Err(unavailable(&format!("it needs macOS {MACOS} or later, and this is {found}")));
+        }
         let device = MTLCreateSystemDefaultDevice().ok_or_else(|| unavailable("there is no Metal device"))?;
         // M1 and later: the first with sums over a SIMD-group.
-        if !device.supportsFamily(MTLGPUFamily::Apple7) {
-            let reason = format!("the kernels need an M1 or later, and this is {}", device.name());
-            return Err(unavailable(&reason));
+        let families = [(MTLGPUFamily::Metal3, "Metal 3"), (MTLGPUFamily::Apple7, "an M1 or later")];
+        if let Some((_, needed)) = families.iter().find(|(family, _)| !device.supportsFamily(*family)) {
+            return Err(unavailable(&format!("the kernels need {needed}, and this is {}", device.name())));
         }
         let queue = device.newCommandQueue().ok_or_else(|| unavailable("it gives no command queue"))?;
         Ok(Self { device, commands: Commands::new(queue), kernels: Kernels::default(), staging: Vec::new() })
@@ -78,6 +88,21 @@ impl MetalRuntime {
         }
     }
 
+    /// Writes to a buffer at once, or has its new contents copied behind the commands that use it.
+    fn write(&mut self, to: &MetalBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
+        if self.commands.is_done(to.last_use()) {
+            // SAFETY: all commands that use it have ended.
+            unsafe { to.write(offset, bytes) };
+            return Ok(());
+        }
+        let memory = self.staging(bytes.len())?;
+        // SAFETY: no command uses what `staging` gives.
+        unsafe { memory.write(0, bytes) };
+        self.copy((&memory, 0), (to, offset), bytes.len())?;
+        self.staging.push(memory);
+        Ok(())
+    }
+
     /// Enqueues a copy of `bytes` from one place to another.
     fn copy(
         &mut self,
@@ -85,21 +110,35 @@ impl MetalRuntime {
         (to, to_at): (&MetalBuffer, usize),
         bytes: usize,
     ) -> Result<()> {
-        let (from_at, to_at) = (from.place(from_at, bytes), to.place(to_at, bytes));
         if bytes == 0 {
             return Ok(());
         }
-        if [from_at, to_at, bytes].iter().all(|n| n.is_multiple_of(commands::COPY_ALIGNMENT)) {
+        let places = [from.place(from_at, bytes), to.place(to_at, bytes)];
+        if places.iter().chain([&bytes]).all(|n| n.is_multiple_of(commands::COPY_ALIGNMENT)) {
             return self.commands.copy((from, from_at), (to, to_at), bytes);
         }
         // The device copies whole words only.
         self.commands.finish()?;
         // SAFETY: both ranges were checked, and no command is left that uses them.
-        unsafe { from.address(from_at).copy_to(to.address(to_at), bytes) };
+        unsafe { from.address(places[0]).copy_to(to.address(places[1]), bytes) };
         Ok(())
+    }
+
+    /// Enqueues copies to memory of their own.
+    fn gather(&mut self, parts: &[(&MetalBuffer, usize, usize)]) -> Result<Fetch> {
+        let bytes = parts.iter().map(|(.., bytes)| bytes).sum();
+        let memory = self.staging(bytes)?;
+        let mut at = 0;
+        for &(from, offset, n) in parts {
+            self.copy((from, offset), (&memory, at), n)?;
+            at += n;
+        }
+        Ok(Fetch { done: self.commands.commit(), memory, bytes })
     }
 }
 
+/// Every call has a pool of its own for what the framework hands out on the way: the threads that
+/// call have none.
 impl Runtime for MetalRuntime {
     type Buffer = MetalBuffer;
     type Kernel = Kernel;
@@ -112,67 +151,60 @@ impl Runtime for MetalRuntime {
     }
 
     fn description(&self) -> String {
-        let memory = self.device.recommendedMaxWorkingSetSize() >> 30;
-        format!("metal: {}, {memory} GiB for the GPU (never tested on Apple hardware)", self.device.name())
+        autoreleasepool(|_| {
+            let memory = self.device.recommendedMaxWorkingSetSize() >> 30;
+            let name = self.device.name();
+            format!("metal: {name}, {memory} GiB for the GPU (never tested on Apple hardware)")
+        })
     }
 
     fn shared_limit(&self) -> u32 {
-        u32::try_from(self.device.maxThreadgroupMemoryLength()).unwrap_or(u32::MAX)
+        autoreleasepool(|_| u32::try_from(self.device.maxThreadgroupMemoryLength()).unwrap_or(u32::MAX))
     }
 
     fn memory(&self) -> Option<Memory> {
-        let total = self.device.recommendedMaxWorkingSetSize();
-        let available = total.saturating_sub(self.device.currentAllocatedSize() as u64);
-        Some(Memory { available, total })
+        autoreleasepool(|_| {
+            let total = self.device.recommendedMaxWorkingSetSize();
+            let available = total.saturating_sub(self.device.currentAllocatedSize() as u64);
+            Some(Memory { available, total })
+        })
     }
 
     fn allocate(&mut self, what: &str, bytes: usize) -> Result<MetalBuffer> {
-        MetalBuffer::new(&self.device, what, bytes.max(1))
+        autoreleasepool(|_| MetalBuffer::new(&self.device, what, bytes.max(1)))
     }
 
     fn import(&mut self, bytes: &gguf::Bytes) -> Option<MetalBuffer> {
-        MetalBuffer::lent(&self.device, bytes)
+        autoreleasepool(|_| MetalBuffer::lent(&self.device, bytes))
     }
 
     fn upload(&mut self, to: &MetalBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
-        if self.commands.is_done(to.last_use()) {
-            to.write(offset, bytes);
-            return Ok(());
-        }
-        let memory = self.staging(bytes.len())?;
-        memory.write(0, bytes);
-        self.copy((&memory, 0), (to, offset), bytes.len())?;
-        self.staging.push(memory);
-        Ok(())
+        autoreleasepool(|_| self.write(to, offset, bytes))
     }
 
     fn download(&mut self, from: &MetalBuffer, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        self.commands.finish()?;
-        from.read(offset, bytes);
+        autoreleasepool(|_| self.commands.finish())?;
+        // SAFETY: no command is left.
+        unsafe { from.read(offset, bytes) };
         Ok(())
     }
 
     fn fetch(&mut self, parts: &[(&MetalBuffer, usize, usize)]) -> Result<Fetch> {
-        let bytes = parts.iter().map(|(.., bytes)| bytes).sum();
-        let memory = self.staging(bytes)?;
-        let mut at = 0;
-        for &(from, offset, n) in parts {
-            self.copy((from, offset), (&memory, at), n)?;
-            at += n;
-        }
-        Ok(Fetch { done: self.commands.commit(), memory, bytes })
+        autoreleasepool(|_| self.gather(parts))
     }
 
     fn fetched(&mut self, fetch: Fetch) -> Result<Vec<u8>> {
-        self.commands.wait(fetch.done)?;
-        let mut bytes = vec![0; fetch.bytes];
-        fetch.memory.read(0, &mut bytes);
-        self.staging.push(fetch.memory);
-        Ok(bytes)
+        let Fetch { done, memory, bytes: n } = fetch;
+        let waited = autoreleasepool(|_| self.commands.wait(done));
+        let mut bytes = vec![0; n];
+        // SAFETY: the commands that copy to it have ended, also where they failed.
+        unsafe { memory.read(0, &mut bytes) };
+        self.staging.push(memory);
+        waited.map(|()| bytes)
     }
 
     fn copy_within(&mut self, buffer: &MetalBuffer, from: usize, to: usize, bytes: usize) -> Result<()> {
-        self.copy((buffer, from), (buffer, to), bytes)
+        autoreleasepool(|_| self.copy((buffer, from), (buffer, to), bytes))
     }
 
     fn kernel(
@@ -180,16 +212,9 @@ impl Runtime for MetalRuntime {
         source: &'static Source,
         definitions: &str,
         entry: &str,
-        shared: u32,
+        _shared: u32,
     ) -> Result<Kernel> {
-        let limit = self.shared_limit();
-        let kernel = self.kernels.get(&self.device, source, definitions, entry)?;
-        let memory = kernel.threadgroup_memory() + u64::from(shared);
-        if memory <= u64::from(limit) {
-            return Ok(kernel);
-        }
-        let reason = format!("it takes {memory} bytes of threadgroup memory, and this device has {limit}");
-        Err(failed(&format!("preparing `{entry}`"), reason))
+        autoreleasepool(|_| self.kernels.get(&self.device, source, definitions, entry))
     }
 
     fn launch(
@@ -199,7 +224,7 @@ impl Runtime for MetalRuntime {
         args: &[u32],
         buffers: &[(&MetalBuffer, usize)],
     ) -> Result<()> {
-        self.commands.launch(kernel, shape, args, buffers)
+        autoreleasepool(|_| self.commands.launch(kernel, shape, args, buffers))
     }
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Self::Graph>> {

@@ -1,0 +1,138 @@
+//! A runtime that computes nothing and writes down what it was asked for: which programs a step
+//! needs, and what its launches take.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use gguf::Bytes;
+
+use super::runtime::{Runtime, Shape};
+use super::source::{Program, Source};
+use crate::{Memory, Result};
+
+/// A runtime in the name of a backend.
+#[derive(Debug)]
+pub struct Paper {
+    name: &'static str,
+    notes: Notes,
+}
+
+/// What a [`Paper`] wrote down; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Notes(Arc<Mutex<Written>>);
+
+#[derive(Debug, Default)]
+struct Written {
+    programs: BTreeSet<(&'static str, String)>,
+    launches: Vec<PaperLaunch>,
+}
+
+/// A launch that would have been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaperLaunch {
+    /// The kernel.
+    pub entry: String,
+    /// How it is launched, and what it takes.
+    pub shape: Shape,
+}
+
+impl Paper {
+    /// What lowers as for the backend `name`, one without tiles.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, notes: Notes::default() }
+    }
+
+    /// What it writes down.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+}
+
+impl Notes {
+    /// Every source that a kernel was asked of, with the definitions that it was to be compiled with.
+    pub fn programs(&self) -> BTreeSet<(&'static str, String)> {
+        self.written().programs.clone()
+    }
+
+    /// The launches since they were taken last.
+    pub fn take_launches(&self) -> Vec<PaperLaunch> {
+        std::mem::take(&mut self.written().launches)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().expect("nobody panics while writing")
+    }
+}
+
+impl Runtime for Paper {
+    type Buffer = ();
+    type Kernel = String;
+    type Graph = Infallible;
+    type Fetch = usize;
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn description(&self) -> String {
+        format!("{} on paper: nothing is computed", self.name)
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
+
+    fn allocate(&mut self, _what: &str, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn import(&mut self, _bytes: &Bytes) -> Option<()> {
+        Some(())
+    }
+
+    fn upload(&mut self, (): &(), _offset: usize, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Zeros.
+    fn download(&mut self, (): &(), _offset: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn fetch(&mut self, parts: &[(&(), usize, usize)]) -> Result<usize> {
+        Ok(parts.iter().map(|(.., bytes)| bytes).sum())
+    }
+
+    fn fetched(&mut self, bytes: usize) -> Result<Vec<u8>> {
+        Ok(vec![0; bytes])
+    }
+
+    fn copy_within(&mut self, (): &(), _from: usize, _to: usize, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn prepare(&mut self, programs: &[Program<'_>]) {
+        let programs = programs.iter().map(|(source, definitions)| (source.name, (*definitions).to_owned()));
+        self.notes.written().programs.extend(programs);
+    }
+
+    fn kernel(&mut self, _: &'static Source, _: &str, entry: &str, _: u32) -> Result<String> {
+        Ok(entry.to_owned())
+    }
+
+    fn launch(&mut self, kernel: &String, shape: Shape, _: &[u32], _: &[(&(), usize)]) -> Result<()> {
+        self.notes.written().launches.push(PaperLaunch { entry: kernel.clone(), shape });
+        Ok(())
+    }
+
+    fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Infallible>> {
+        launches(self)?;
+        Ok(None)
+    }
+
+    fn replay(&mut self, graph: &Infallible) -> Result<()> {
+        match *graph {}
+    }
+}

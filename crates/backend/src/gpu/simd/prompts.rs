@@ -1,0 +1,45 @@
+//! Linear maps of prompt rows, by matrices of 8x8: `simd_prompts.h` has their body.
+
+use super::{Gated, SimdArgs, args, buffers, format_name};
+use crate::gpu::inputs::RowsOf;
+use crate::gpu::lower::{Argument, Grid, Lowering};
+use crate::gpu::source::{self, SIMD_PROMPTS};
+use crate::gpu::tiles::convert::Input;
+use crate::gpu::tiles::linear::Maps;
+use crate::{Result, Rows};
+
+/// Rows and outputs of a threadgroup, and its threads.
+const TILE: u32 = 64;
+const THREADS: u32 = 128;
+/// Threads of a threadgroup that activates.
+const ACTIVATE_THREADS: u32 = 256;
+
+/// Multiplies rows by up to three maps of one format.
+pub(super) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>) -> Result<()> {
+    let rows = RowsOf::Prompts;
+    let args = args(lowering, input, maps, rows, TILE)?;
+    let grid = Grid { x: args.maps.n_blocks, rows, rows_each: TILE, threads: THREADS };
+    let format = format_name(lowering, maps)?;
+    lowering.launch_for(&SIMD_PROMPTS, (format, ""), grid, args, &buffers(input, maps));
+    Ok(())
+}
+
+/// Multiplies what a gated activation makes, which goes to scratch behind `skip` bytes.
+pub(super) fn launch_gated(
+    lowering: &mut Lowering<'_>,
+    gated: &Gated,
+    maps: &Maps<'_>,
+    skip: usize,
+) -> Result<()> {
+    let rows = RowsOf::Prompts;
+    let cols = lowering.weight(maps.maps[0].weight).cols();
+    let (x, _) = lowering.scratch(skip, Rows::Tokens, cols)?;
+    let input = Input { x, cols, norm: None, gather: false };
+    let args = SimdArgs { gelu_tanh: gated.gelu_tanh(), ..args(lowering, &input, maps, rows, TILE)? };
+    let groups = args.maps.shape.cols.div_ceil(ACTIVATE_THREADS);
+    let grid = Grid { x: groups, rows, rows_each: 1, threads: ACTIVATE_THREADS };
+    let definitions = source::weight_format(format_name(lowering, maps)?);
+    let buffers: [Argument; 3] = [gated.gate, gated.up, x];
+    lowering.launch(&SIMD_PROMPTS, "activate_prompts", grid, args, &buffers).definitions = definitions;
+    launch(lowering, &input, maps)
+}

@@ -1,0 +1,78 @@
+//! How a device stands the harness's cases, for those who must trust it.
+
+use gguf::Format;
+
+use super::{Case, Outcome, Random, cases, layer};
+use crate::{Backend, Error, Result};
+
+/// How many cases went how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Within their bounds.
+    pub within: usize,
+    /// The backend says in writing that it has no such kernel.
+    pub absent: usize,
+    /// What each of the others got wrong.
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// Whether something ran and nothing failed.
+    pub fn is_good(&self) -> bool {
+        self.within > 0 && self.failures.is_empty()
+    }
+
+    fn add(&mut self, case: &Case, backend: &mut dyn Backend, seed: u64) {
+        match case.check(backend, seed) {
+            Ok(Outcome::Within(_)) => self.within += 1,
+            Ok(Outcome::Absent(_)) => self.absent += 1,
+            Err(problem) => self.failures.push(problem),
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { within, absent, failures } = self;
+        write!(f, "{within} cases within bounds, {absent} absent, {} failed", failures.len())
+    }
+}
+
+/// Every case of every op, and whole layers.
+pub fn check_all(backend: &mut dyn Backend, seed: u64) -> Report {
+    let mut report = Report::default();
+    for case in &cases(seed) {
+        report.add(case, backend, seed);
+    }
+    report
+}
+
+/// Whole tiny models in three formats: every op once, in less than a second.
+///
+/// # Errors
+/// [`Error::Unavailable`] with what was wrong.
+pub fn self_test(backend: &mut dyn Backend, seed: u64) -> Result<()> {
+    let (mut random, mut report) = (Random::new(seed), Report::default());
+    for format in [Format::F16, Format::Q4_0, Format::Q8_0] {
+        report.add(&layer::case(&mut random, format), backend, seed);
+    }
+    if report.is_good() && report.absent == 0 {
+        return Ok(());
+    }
+    let reason = format!("it did not pass its test ({report})");
+    Err(Error::Unavailable { backend: backend.name(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Gpu, Paper};
+    use crate::{Cpu, CpuConfig};
+
+    #[test]
+    fn what_computes_passes_and_what_does_not_fails() {
+        self_test(&mut Cpu::new(CpuConfig::default()).unwrap(), 1).unwrap();
+        let error = self_test(&mut Gpu::new(Paper::new("metal")), 1).unwrap_err().to_string();
+        assert!(error.contains("0 cases within bounds, 0 absent, 3 failed"), "{error}");
+    }
+}

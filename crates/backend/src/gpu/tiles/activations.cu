@@ -1,5 +1,5 @@
 // Activations for the kernels over tiles, with and without a norm before.
-#include "activations.h"
+#include "row.h"
 
 #define CONVERSION(NAME, CONVERT, OUT, SIZE)                                                              \
     extern "C" __global__ void NAME(const TileShape args, const uint *inputs, const float *x, OUT *out) { \

@@ -189,20 +189,4 @@ FN void for_elements(const float *x, const float *norm, float scale, uint cols, 
     }
 }
 
-// Converts a row, or a part of one as it is, or a whole one normalised by `norm`.
-// Results count from the first row.
-template <typename Convert>
-FN void convert_row(const TileShape &args, const uint *inputs, const float *x, const float *norm, float *partial,
-                    const Convert &convert) {
-    allow_next();
-    wait_for_inputs();
-    const uint row = inputs[args.first_at] + blockIdx.y;
-    if (row >= inputs[args.end_at]) return;
-    x += ulong(args.gather_at ? inputs[args.gather_at + row] : row) * args.cols;
-    const float scale = norm ? norm_scale(x, args.cols, args.eps, partial) : 1;
-    // Without a norm several blocks share a row.
-    for_elements(x, norm, scale, args.cols, 64 * args.n_tiles, blockIdx.x * blockDim.x + threadIdx.x,
-                 gridDim.x * blockDim.x, [&](uint i, float4 v) { convert(blockIdx.y, i, v); });
-}
-
 #endif

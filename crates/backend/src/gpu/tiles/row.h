@@ -62,6 +62,25 @@ template <uint QUADS> struct RowNorm {
     }
 };
 
+// Converts a row, or a part of one as it is, or a whole one normalised by `norm`.
+// Results count from the first row.
+template <typename Convert>
+FN void convert_row(const TileShape &args, const uint *inputs, const float *x, const float *norm, float *partial,
+                    const Convert &convert) {
+    const uint row = inputs[args.first_at] + blockIdx.y;
+    const bool exists = row < inputs[args.end_at];
+    RowNorm<LOADS> weights;
+    weights.load(norm, args.cols);
+    allow_next();
+    wait_for_inputs();
+    if (!exists) return;
+    x += ulong(args.gather_at ? inputs[args.gather_at + row] : row) * args.cols;
+    const auto put = [&](uint i, float4 v) { convert(blockIdx.y, i, v); };
+    if (norm) return weights.apply(x, norm, args.cols, 64 * args.n_tiles, args.eps, partial, put);
+    // Several blocks share a row.
+    for_elements(x, norm, 1, args.cols, 64 * args.n_tiles, blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x, put);
+}
+
 #if __CUDA_ARCH__ >= 900
 FN ulong *copy_barrier() {
     __shared__ ulong barrier;

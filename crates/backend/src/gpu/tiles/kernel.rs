@@ -18,8 +18,8 @@ const SUMS_BYTES: u32 = 4 * 8 * 20;
 const SINGLE_SUMS_BYTES: u32 = 4 * 16;
 /// What a kernel declares itself, and the driver takes.
 const RESERVED: u32 = 1168;
-/// Blocks of a processor beyond which more do not help.
-const MOST_BLOCKS: u32 = 4;
+/// Threads of a processor for which its registers suffice.
+const MOST_THREADS: u32 = 1024;
 
 /// Which of the kernels over tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,8 @@ impl Kernel {
             return n_blocks.saturating_mul(self.cluster());
         }
         // Two teams keep a processor busy.
-        let most = if self.rows_each == 8 && self.threads > TEAM_THREADS { 1 } else { MOST_BLOCKS };
+        let is_enough = self.rows_each == 8 && self.threads > TEAM_THREADS;
+        let most = if is_enough { 1 } else { (MOST_THREADS / self.threads).max(1) };
         let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, most);
         n_blocks.min(device.units.saturating_mul(side_by_side))
     }

@@ -4,8 +4,9 @@
 //! would hold the replies up for longer in all.
 //!
 //! Long prompts and replies share the time of a step: prompts get as long as
-//! the replies need, longer where there are more of them than replies. So
-//! running replies become half as fast while a long prompt comes.
+//! the replies need, longer where there are more of them than replies, but never
+//! fewer rows than are worth a step. So running replies become half as fast while
+//! a long prompt comes, or slower where so many rows take longer than they.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ const LOOK_EVERY: usize = 16;
 /// What steps took lately, in seconds.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Fewest rows of prompts, which the runner takes as long for as for one: a row becomes the
-    /// dearer the fewer there are, and with no least number they would become ever fewer.
+    /// Fewest rows of prompts, which the runner takes hardly longer for than for one: a row becomes
+    /// the dearer the fewer there are, and with no least number they would become ever fewer.
     least: usize,
     /// A step of replies alone.
     replies: Option<f64>,
@@ -56,7 +57,7 @@ impl Pace {
             return 0;
         }
         let share = (prompts as f64 / replies.max(1) as f64).max(1.0);
-        // A backend that takes no time gives infinity, which the cast saturates.
+        // What takes no time gives infinity, or NaN: the cast makes them the most and nothing.
         ((alone * share / row) as usize).max(self.least).min(most)
     }
 }

@@ -27,7 +27,7 @@ const MISTAKES: [Mistake; 12] = [
     ("commands.rs", "setComputePipelineState(kernel.pipeline())", "setComputePipelineState(kernel)"),
     ("commands.rs", "(groups, size(shape.threads, 1))", "(groups, shape.threads)"),
     ("buffer.rs", "Some(&release),", "Some(release),"),
-    ("library.rs", "setLanguageVersion(MTLLanguageVersion::Version3_0)", "setLanguageVersion(3)"),
+    ("library.rs", "setMathMode(MTLMathMode::Safe)", "setMathMode(2)"),
     ("mod.rs", "isOperatingSystemAtLeastVersion(needed)", "isOperatingSystemAtLeastVersion(MACOS)"),
     ("mod.rs", "device.supportsFamily(*family)", "device.supportsFamily(\"Metal 3\")"),
     // An argument too few, a result taken for what it is not.

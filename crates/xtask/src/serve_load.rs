@@ -269,7 +269,9 @@ impl Page {
             figure(&disturbed.during, 50.0),
             disturbed.first_token,
         ));
-        if ratio > bar::LONG_PROMPT {
+        if disturbed.steady.is_empty() || disturbed.during.is_empty() {
+            self.missed.push("no piece came before the long prompt or beside it".to_owned());
+        } else if ratio > bar::LONG_PROMPT {
             self.missed
                 .push(format!("p99 {ratio:.2} times longer beside a long prompt, not {}", bar::LONG_PROMPT));
         }

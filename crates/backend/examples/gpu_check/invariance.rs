@@ -10,7 +10,7 @@ use crate::{Done, SEED, text};
 /// Generated rows of a step, each number with kernels or launches of its own.
 const ROWS: [u32; 6] = [1, 8, 9, 16, 64, 65];
 
-/// Maps of more columns than a row in shared memory has, to an odd number of outputs.
+/// Maps of many columns, of which eight rows fill most of shared memory, to an odd number of outputs.
 const WIDE: Shape = Shape { name: "wide", n_ff: 8704, ..SMALL };
 
 /// Maps of fewer tiles than the eight parts that columns are cut into.

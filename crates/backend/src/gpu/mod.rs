@@ -249,9 +249,9 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn prompt_tile(&self) -> usize {
-        // Matrix instructions wait for memory until there are enough tiles for the whole device
-        // (docs/performance.md, "A long prompt beside replies").
-        if self.runtime.has_tiles() { 256 } else { 8 }
+        // Matrix instructions wait for memory until there are enough tiles for the whole device:
+        // 256 rows for 132 processors (docs/performance.md, "A long prompt beside replies").
+        if self.runtime.has_tiles() { (2 * self.runtime.units() as usize / 64 * 64).max(64) } else { 8 }
     }
 
     fn memory(&self) -> Option<Memory> {

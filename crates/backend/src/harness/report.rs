@@ -47,7 +47,7 @@ pub fn check_all(backend: &mut dyn Backend, seed: u64) -> Report {
     report
 }
 
-/// Whole tiny models in three formats: every op once, in less than a second.
+/// Whole tiny models in three formats: the ops that most models have.
 ///
 /// # Errors
 /// [`Error::Unavailable`] with what was wrong.

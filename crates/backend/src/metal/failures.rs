@@ -40,13 +40,18 @@ impl Failures {
         }
     }
 
-    /// Why what ended with `serial` cannot be trusted; `None` if it can.
+    /// Why what ended with `serial` cannot be trusted; `None` if it can. All up to `encoded` have
+    /// been begun.
     ///
     /// The first to ask behind the failed one is told in any case: its work may have begun before.
-    pub fn told_to(&mut self, serial: Serial) -> Option<&str> {
+    /// So are those that were begun before anybody was told.
+    pub fn told_to(&mut self, serial: Serial, encoded: Serial) -> Option<&str> {
         let failure = self.last.as_mut()?;
         if serial < failure.failed || (serial > failure.encoded && failure.is_told) {
             return None;
+        }
+        if !failure.is_told {
+            failure.encoded = failure.encoded.max(encoded);
         }
         failure.is_told = true;
         Some(&failure.reason)
@@ -68,16 +73,16 @@ mod tests {
     #[test]
     fn the_step_that_failed_and_those_begun_meanwhile_are_told_and_no_others() {
         let mut failures = Failures::default();
-        assert_eq!(failures.told_to(serial(3)), None);
+        assert_eq!(failures.told_to(serial(3), serial(3)), None);
         noted(&mut failures, 4, 7);
-        assert_eq!(failures.told_to(serial(3)), None, "it was there before");
+        assert_eq!(failures.told_to(serial(3), serial(3)), None, "it was there before");
         for n in [5, 6, 7] {
-            assert_eq!(failures.told_to(serial(n)), Some("4 failed"), "{n}");
+            assert_eq!(failures.told_to(serial(n), serial(n)), Some("4 failed"), "{n}");
         }
-        assert_eq!(failures.told_to(serial(8)), None, "it was begun afterwards");
+        assert_eq!(failures.told_to(serial(8), serial(8)), None, "it was begun afterwards");
         noted(&mut failures, 9, 9);
-        assert_eq!(failures.told_to(serial(9)), Some("9 failed"));
-        assert_eq!(failures.told_to(serial(10)), None);
+        assert_eq!(failures.told_to(serial(9), serial(9)), Some("9 failed"));
+        assert_eq!(failures.told_to(serial(10), serial(10)), None);
     }
 
     #[test]
@@ -85,8 +90,18 @@ mod tests {
         let mut failures = Failures::default();
         // Noticed while the same step was encoded, whose last command buffer is 6.
         noted(&mut failures, 3, 4);
-        assert_eq!(failures.told_to(serial(6)), Some("3 failed"));
-        assert_eq!(failures.told_to(serial(7)), None);
+        assert_eq!(failures.told_to(serial(6), serial(6)), Some("3 failed"));
+        assert_eq!(failures.told_to(serial(7), serial(7)), None);
+    }
+
+    #[test]
+    fn a_step_begun_before_anybody_was_told_is_told() {
+        let mut failures = Failures::default();
+        // Noticed while the next step's first command buffer was encoded; its last is 9.
+        noted(&mut failures, 3, 5);
+        assert_eq!(failures.told_to(serial(4), serial(9)), Some("3 failed"));
+        assert_eq!(failures.told_to(serial(9), serial(9)), Some("3 failed"));
+        assert_eq!(failures.told_to(serial(10), serial(10)), None);
     }
 
     #[test]
@@ -95,8 +110,8 @@ mod tests {
         noted(&mut failures, 3, 5);
         noted(&mut failures, 4, 6);
         for n in [4, 6] {
-            assert_eq!(failures.told_to(serial(n)), Some("3 failed"));
+            assert_eq!(failures.told_to(serial(n), serial(n)), Some("3 failed"));
         }
-        assert_eq!(failures.told_to(serial(7)), None);
+        assert_eq!(failures.told_to(serial(7), serial(7)), None);
     }
 }

@@ -60,8 +60,10 @@ impl Both {
             max_outputs: 16,
             ..LoadOptions::default()
         };
-        // Of those that round nothing the fastest that every machine has.
-        let config = CpuConfig { threads: None, isa: Some(Isa::Avx2), weights: WeightLayout::Mapped };
+        // Of those that round nothing the fastest that this machine has.
+        let rounds_nothing = |isa: &Isa| ["scalar", "avx2", "neon"].contains(&isa.name());
+        let isa = Isa::available().filter(rounds_nothing).last();
+        let config = CpuConfig { threads: None, isa, weights: WeightLayout::Mapped };
         let cpu = Cpu::new(config).expect("every machine has a CPU");
         Self {
             metal: ::model::load(file, Box::new(emulator), &options).expect("the model loads"),

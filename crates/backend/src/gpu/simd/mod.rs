@@ -65,7 +65,7 @@ pub(crate) fn can(lowering: &Lowering<'_>) -> bool {
     lowering.device.name == BACKEND
 }
 
-/// Whether a backend of this name rounds prompts for weights of `format`, as `simd_prompts.h` says.
+/// Whether a backend of this name may round prompts for weights of `format`, as `simd_prompts.h` says.
 pub(crate) fn rounds_prompts_with(backend: &str, format: Format) -> bool {
     backend == BACKEND && format == Format::BF16
 }

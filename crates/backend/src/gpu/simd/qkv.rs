@@ -85,7 +85,8 @@ impl<'a> Qkv<'a> {
         }
         args.set_groups(groups);
         let grid = Grid { x: args.maps.n_blocks, rows, rows_each, threads: THREADS };
-        let buffers = [buffers(input, maps), self.store.buffers(lowering).to_vec()].concat();
+        // The maps' own are those of q, k and v.
+        let buffers = [buffers(input, maps), self.store.buffers(lowering)[3..].to_vec()].concat();
         let args = QkvArgs { maps: args, rope: self.store.args(lowering)?, first_heads };
         let format = format_name(lowering, maps)?;
         lowering.launch_for(&SIMD_QKV, (format, &format!("_{rows_each}")), grid, args, &buffers);

@@ -1,13 +1,14 @@
 // Linear maps of prompt rows on Metal, by matrices of 8x8.
 //
 // Limited by operations from about a dozen rows of Q4_0 on, and forty of F16 (an M1's public figures, 68 GB/s
-// and 2.6 TFLOPS): a weight is read and unpacked once for 64 rows, an activation read once for 64 outputs, so that a tile of 64 rows, 64 outputs and 32 columns has 131,072
-// multiplications for 128 threads to unpack 16 weights and load 16 activations each. A SIMD-group makes
+// and 2.6 TFLOPS): a weight is read and unpacked once for 64 rows, an activation read once for 64 outputs, so
+// that a tile of 64 rows, 64 outputs and 32 columns has 131,072 multiplications for 128 threads to unpack 16
+// weights and load 16 activations each. A SIMD-group makes
 // 32 rows of 32 outputs: it loads 8 matrices for 16 products, and its sums are 32 registers a lane. Tiles
 // take 12 KiB of threadgroup memory (16 KiB of plain floats), so that several threadgroups run side by side
 // and one multiplies while another unpacks. Shorter prompts leave out products of matrices without rows.
 //
-// Weights become halves, within 2^-12 of themselves; activations, which may be beyond a half's range
+// Weights become halves, within 2^-11 of themselves, or 2^-25 where they are below 2^-14; activations, which may be beyond a half's range
 // (65504), stay floats. So do both where weights are floats. BF16 is multiplied as it is, and activations
 // rounded to it, where the compiler has it (Metal 3.1), else as floats. A weight beyond 65504 becomes
 // infinite: in formats with scales these are halves themselves, and models have no such weights.

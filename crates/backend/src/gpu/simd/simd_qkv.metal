@@ -1,7 +1,8 @@
 // Queries, keys and values of generated rows in one launch, from the norm before their maps to the cache: a
 // threadgroup makes one head of some rows and rotates and stores it, so that no launch has to wait for all.
 //
-// Limited by the bytes of weights, as the maps alone are: a head's outputs are shared by eight SIMD-groups.
+// Limited by the bytes of weights where there are as many heads as cores keep busy; of small models there are fewer.
+// A head's outputs are shared by eight SIMD-groups.
 // What they write to device memory the threadgroup reads again, behind a barrier of its own, which is all that
 // Metal orders without fences of device scope (the language's 3.2): so not attention's splits, which several
 // threadgroups make, and which the launch behind them folds.
@@ -17,10 +18,9 @@ struct QkvArgs {
 };
 
 #define QKV_BUFFERS                                                                                       \
-    device float *q [[buffer(13)]], device float *k [[buffer(14)]], device const float *v [[buffer(15)]], \
-        device const float *q_norm [[buffer(16)]], device const float *k_norm [[buffer(17)]],             \
-        device const float *inv_freq [[buffer(18)]], device uchar *k_cache [[buffer(19)]],                \
-        device uchar *v_cache [[buffer(20)]]
+    device const float *q_norm [[buffer(13)]], device const float *k_norm [[buffer(14)]],                 \
+        device const float *inv_freq [[buffer(15)]], device uchar *k_cache [[buffer(16)]],                \
+        device uchar *v_cache [[buffer(17)]]
 
 #define SIMD_QKV(NAME, FORMAT, OUTS, ROWS)                                                                \
     [[max_total_threads_per_threadgroup(256)]]                                                            \
@@ -41,8 +41,10 @@ struct QkvArgs {
         }                                                                                                 \
         threadgroup_barrier(mem_flags::mem_device);                                                       \
         for (uint row = first_row + simdgroup; row < min(first_row + ROWS, end); row += n_simdgroups) {   \
-            rope_store_one(all.rope, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, head,   \
-                           row, lane);                                                                    \
+            /* The map's results stand for whichever of q, k and v they are: by another argument they    \
+               would be memory that the compiler may take for different. */                              \
+            rope_store_one(all.rope, inputs, map.out, map.out, map.out, q_norm, k_norm, inv_freq, k_cache, \
+                           v_cache, head, row, lane);                                                     \
         }                                                                                                 \
     }
 

@@ -5,7 +5,7 @@
     extern "C" __global__ void NAME(const TileShape args, const uint *inputs, const float *x, OUT *out) { \
         convert_row(args, inputs, x, 0, 0, CONVERT{out, args.SIZE});                                      \
     }                                                                                                     \
-    extern "C" __global__ void norm_##NAME(const TileShape args, const uint *inputs, const float *x,      \
+    extern "C" __global__ void __launch_bounds__(1024) norm_##NAME(const TileShape args, const uint *inputs, const float *x,      \
                                            const float *norm, OUT *out) {                                 \
         __shared__ float partial[MAX_SIMDGROUPS];                                                         \
         convert_row(args, inputs, x, norm, partial, CONVERT{out, args.SIZE});                             \

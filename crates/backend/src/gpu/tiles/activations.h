@@ -1,4 +1,4 @@
-// Rows of activations as the kernels over tiles take them; one threadgroup a row.
+// Rows of activations as the kernels over tiles take them; one threadgroup a row that is normalised.
 //
 // Generated rows meet weights of integers as 8-bit integers (`Quantise`), and
 // those of bfloat16 as three bfloat16 that add up to the float (`Split<3>`); or

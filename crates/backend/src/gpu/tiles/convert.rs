@@ -68,6 +68,15 @@ impl Form {
     }
 }
 
+/// Rows that have been converted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Converted {
+    pub form: Form,
+    /// Whether they lie one by one, as a kernel for a single row takes them.
+    pub is_single: bool,
+    pub x: Argument,
+}
+
 /// Rows to multiply, f32.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input {

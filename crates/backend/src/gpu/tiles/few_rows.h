@@ -3,7 +3,7 @@
 // Some single rows it converts itself, which saves a launch.
 //
 // What needs nothing of other kernels is done before waiting for them: what comes then is what a
-// step's time is made of. Of eight rows a block has two teams, which share the rows in its memory.
+// step's time is made of. Of eight rows a block has two teams where memory allows it, which share the rows there.
 #ifndef QUARREL_FEW_ROWS_H
 #define QUARREL_FEW_ROWS_H
 

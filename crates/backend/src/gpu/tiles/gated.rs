@@ -1,6 +1,6 @@
 //! Gate, up and activation in one launch for each role, where nobody else reads gate and up.
 
-use super::convert::{Form, Input};
+use super::convert::{Converted, Form, Input};
 use super::kernel::{Kernel, Kind, MapShape};
 use super::linear::{self, Maps};
 use super::packing::{Packing, TILE_COLS};
@@ -124,7 +124,8 @@ impl<'a> Gated<'a> {
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
         self.multiply(lowering, rows, (kernel, form), &buffers)?;
         let next = Input { x: out, cols, norm: None, gather: false };
-        down.launch_rows(lowering, &next, rows, end, form.map(|form| (form, out)))
+        let is_single = kernel.converts() && form != Some(Form::Prompt);
+        down.launch_rows(lowering, &next, rows, end, form.map(|form| Converted { form, is_single, x: out }))
     }
 
     /// The form in which the kernel leaves what the next map takes; `None` for floats.

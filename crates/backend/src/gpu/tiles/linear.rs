@@ -1,6 +1,6 @@
 //! Launches of linear maps over tiles.
 
-use super::convert::{Form, Input};
+use super::convert::{Converted, Form, Input};
 use super::kernel::{Kernel, Kind, MapShape};
 use super::packing::{Packing, TILE_COLS};
 use super::prompts;
@@ -56,14 +56,14 @@ impl Maps<'_> {
         roles.try_for_each(|&rows| self.launch_rows(lowering, input, rows, skip, None))
     }
 
-    /// The same for some of the rows; `converted` is in which form they are where, if they are converted already.
+    /// The same for some of the rows; `converted` says where they are if they are converted already.
     pub fn launch_rows(
         &self,
         lowering: &mut Lowering<'_>,
         input: &Input,
         rows: RowsOf,
         skip: usize,
-        converted: Option<(Form, Argument)>,
+        converted: Option<Converted>,
     ) -> Result<()> {
         for form in [Form::Quantised, Form::Split, Form::Rounded, Form::Prompt] {
             let of_form = |map: &&Map| Form::of(&lowering.device, packing(lowering, map), rows) == form;
@@ -75,11 +75,13 @@ impl Maps<'_> {
                 let kernel = kernel(lowering, input, rows, maps)?;
                 let form = kernel.form(lowering, packing(lowering, first));
                 let x = match converted {
-                    Some((known, x)) if known == form => vec![x],
+                    Some(known) if known.form == form && known.is_single == kernel.converts() => {
+                        vec![known.x]
+                    }
                     _ if kernel.converts() => input.plain().to_vec(),
                     _ => {
                         let (x, _) = input.convert(lowering, rows, form, skip)?;
-                        converted = Some((form, x));
+                        converted = Some(Converted { form, is_single: false, x });
                         vec![x]
                     }
                 };

@@ -24,8 +24,8 @@ use crate::metal::failures::{Failures, Serial};
 
 /// Launches after which the device is given what was encoded, so that it does not wait for the rest.
 const LAUNCHES: usize = 64;
-/// Estimated operations after which it is, so that no command buffer runs so long that macOS ends it:
-/// a fifth of a second at a tenth of an M1's peak.
+/// Estimated operations after which it is, so that fewer command buffers run so long that macOS ends
+/// them: a fifth of a second at a tenth of an M1's peak. A single launch may have more.
 const OPERATIONS: u64 = 50_000_000_000;
 /// Places for buffers, the arguments' among them.
 const MAX_BUFFERS: usize = 31;
@@ -198,7 +198,8 @@ impl Commands {
         while serial > self.done && !self.in_flight.is_empty() {
             self.retire();
         }
-        match self.failures.told_to(serial) {
+        let begun = self.begun();
+        match self.failures.told_to(serial, begun) {
             None => Ok(()),
             Some(reason) => Err(failed("running kernels", reason)),
         }
@@ -213,6 +214,11 @@ impl Commands {
         self.wait(last)
     }
 
+    /// The last command buffer that was begun.
+    fn begun(&self) -> Serial {
+        if self.open.is_some() { self.next() } else { self.committed }
+    }
+
     /// Waits for the oldest command buffer, and notes how it ended.
     fn retire(&mut self) {
         let Some(buffer) = self.in_flight.pop_front() else { return };
@@ -221,8 +227,8 @@ impl Commands {
         if buffer.status() == MTLCommandBufferStatus::Error {
             let error = buffer.error().map(|e| format!("{} (code {})", e.localizedDescription(), e.code()));
             let reason = error.unwrap_or_else(|| "the device does not say why".to_owned());
-            let encoded = if self.open.is_some() { self.next() } else { self.committed };
-            self.failures.note(self.done, encoded, reason);
+            let begun = self.begun();
+            self.failures.note(self.done, begun, reason);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use objc2::rc::Retained;
 use objc2::runtime::{NSObjectProtocol, ProtocolObject};
 use objc2::sel;
-use objc2_foundation::NSString;
+use objc2_foundation::{NSOperatingSystemVersion, NSProcessInfo, NSString};
 use objc2_metal::{
     MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary,
     MTLMathFloatingPointFunctions, MTLMathMode,
@@ -83,7 +83,14 @@ impl Kernels {
 /// (`dialect.h` says so too, where the options have no word for it).
 fn options() -> Retained<MTLCompileOptions> {
     let options = MTLCompileOptions::new();
-    options.setLanguageVersion(MTLLanguageVersion::Version3_0);
+    // From 3.1 on there is bfloat.
+    let with_bfloat = NSOperatingSystemVersion { majorVersion: 14, minorVersion: 0, patchVersion: 0 };
+    let has_bfloat = NSProcessInfo::processInfo().isOperatingSystemAtLeastVersion(with_bfloat);
+    options.setLanguageVersion(if has_bfloat {
+        MTLLanguageVersion::Version3_1
+    } else {
+        MTLLanguageVersion::Version3_0
+    });
     if options.respondsToSelector(sel!(setMathMode:)) {
         options.setMathMode(MTLMathMode::Safe);
         options.setMathFloatingPointFunctions(MTLMathFloatingPointFunctions::Precise);

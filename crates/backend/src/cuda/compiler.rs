@@ -61,15 +61,18 @@ impl Compiler {
 
     /// The compiled program, from the cache or compiled now.
     pub fn image(&self, source: &Source, definitions: &str) -> Result<Image> {
-        let compile = self.compile()?;
-        let (text, options) = (source.text(Dialect::Cuda, definitions), self.options(&*compile));
-        let parts = [text.as_str(), options.as_str()];
-        if let Some(bytes) = self.cache.get(&parts) {
+        let text = source.text(Dialect::Cuda, definitions);
+        if let Some(bytes) = self.cache.get(&[&text, &self.options()?]) {
             return Ok(Image { bytes, kept: true });
         }
-        let bytes = compile.compile(&format!("{}.cu", source.name), &text, self.arch)?;
-        self.cache.put(&parts, &bytes);
-        Ok(Image { bytes, kept: false })
+        Ok(Image { bytes: self.make(source, &text)?, kept: false })
+    }
+
+    /// Compiles and keeps a source's text.
+    fn make(&self, source: &Source, text: &str) -> Result<Vec<u8>> {
+        let bytes = self.compile()?.compile(&format!("{}.cu", source.name), text, self.arch)?;
+        self.cache.put(&[text, &self.options()?], &bytes);
+        Ok(bytes)
     }
 
     /// What `load` makes of a program's image. One from the disk that it refuses, as a driver
@@ -85,21 +88,17 @@ impl Compiler {
             done => return done,
         };
         tracing::warn!("a kept image of kernels/{} is compiled again: {error}", source.name);
-        let compile = self.compile()?;
-        let (text, options) = (source.text(Dialect::Cuda, definitions), self.options(&*compile));
-        let parts = [text.as_str(), options.as_str()];
-        self.cache.remove(&parts);
+        let text = source.text(Dialect::Cuda, definitions);
+        self.cache.remove(&[&text, &self.options()?]);
         // Not by way of the cache: a directory that cannot be written still has the old one.
-        let bytes = compile.compile(&format!("{}.cu", source.name), &text, self.arch)?;
-        self.cache.put(&parts, &bytes);
-        load(&bytes)
+        load(&self.make(source, &text)?)
     }
 
     /// What images are told apart by beside their texts.
-    fn options(&self, compile: &dyn Compile) -> String {
-        let (major, minor) = compile.version();
+    fn options(&self) -> Result<String> {
+        let (major, minor) = self.compile()?.version();
         let options = nvrtc::options(Target { arch: self.arch, machine_code: true }).join(" ");
-        format!("NVRTC {major}.{minor} {options}")
+        Ok(format!("NVRTC {major}.{minor} {options}"))
     }
 
     fn compile(&self) -> Result<Arc<dyn Compile>> {

@@ -140,7 +140,8 @@ impl<'a> Gated<'a> {
         // One row lies in memory otherwise than several.
         let is_alike = (rows_each == 1) == (kernel.rows_each == 1);
         let fits = match form {
-            // Pairs of bands must not leave some threadgroups with much more to do than single ones would.
+            // Pairs of bands must not leave some threadgroups with over a fifth more to do than single ones
+            // would, or with more than one pair.
             Form::Quantised => {
                 let (bands, paired) = (n_bands.div_ceil(groups), 2 * n_bands.div_ceil(2).div_ceil(groups));
                 is_alike && (paired <= 2 || 5 * paired <= 6 * bands)

@@ -1,7 +1,7 @@
 //! Memory that has been used and waits to be used again.
 
 /// Takes the smallest of `spare` that `bytes` fit into; `size` is `None` for what is still in use.
-pub fn best_fit<T>(spare: &mut Vec<T>, bytes: usize, size: impl Fn(&T) -> Option<usize>) -> Option<T> {
+pub fn best_fit<T>(spare: &mut Vec<T>, bytes: usize, mut size: impl FnMut(&T) -> Option<usize>) -> Option<T> {
     let sizes = spare.iter().enumerate().filter_map(|(i, memory)| Some((size(memory)?, i)));
     let (_, best) = sizes.filter(|&(size, _)| size >= bytes).min()?;
     Some(spare.swap_remove(best))

@@ -16,6 +16,7 @@ use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 
 use crate::gpu::source::Source;
 use crate::gpu::{Gpu, Runtime, Shape};
+use crate::host::best_fit;
 use crate::metal::failures::Serial;
 use crate::{Backend, Error, Memory, Result};
 use buffer::MetalBuffer;
@@ -81,9 +82,9 @@ impl MetalRuntime {
     /// `bytes` of memory that no command uses.
     fn staging(&mut self, bytes: usize) -> Result<MetalBuffer> {
         let Self { staging, commands, .. } = self;
-        let free = |memory: &MetalBuffer| memory.bytes() >= bytes && commands.is_done(memory.last_use());
-        match staging.iter().position(free) {
-            Some(i) => Ok(staging.swap_remove(i)),
+        let free = |memory: &MetalBuffer| commands.is_done(memory.last_use()).then(|| memory.bytes());
+        match best_fit(staging, bytes, free) {
+            Some(memory) => Ok(memory),
             None => MetalBuffer::new(&self.device, "copies", bytes.max(1).next_power_of_two()),
         }
     }

@@ -40,6 +40,44 @@ pub fn nvrtc(root: &Path) -> Result<PathBuf> {
     Ok(find_nvrtc(&environment(&root.join("target/fixtures"))?)?.into())
 }
 
+/// Zig's Python package: a clang, and what it needs to compile C for other systems.
+pub struct Zig {
+    python: PathBuf,
+    /// Headers, and what the C library of each system has.
+    library: PathBuf,
+}
+
+impl Zig {
+    /// Fetched if it is not here.
+    ///
+    /// # Errors
+    /// A package that cannot be fetched.
+    pub fn find(root: &Path) -> Result<Self> {
+        let python = environment(&root.join("target/fixtures"))?;
+        let find = "import ziglang; print(list(ziglang.__path__)[0] + '/lib')";
+        let found = run("finding zig", Command::new(&python).args(["-c", find]))?;
+        Ok(Self { python, library: String::from_utf8_lossy(&found.stdout).trim().into() })
+    }
+
+    /// The symbols of macOS's C library.
+    pub fn c_library(&self) -> PathBuf {
+        self.library.join("libc/darwin/libSystem.tbd")
+    }
+
+    /// The command of a C compiler.
+    pub fn clang(&self) -> String {
+        format!("{} -m ziglang clang", self.python.display())
+    }
+
+    /// What it compiles for, and where it finds the headers of C and of macOS's C library.
+    pub fn c_flags(&self) -> String {
+        let library = self.library.display();
+        format!(
+            "--target=arm64-apple-macosx -isystem {library}/include -isystem {library}/libc/include/any-darwin-any"
+        )
+    }
+}
+
 fn find_nvrtc(python: &Path) -> Result<String> {
     let found = run("finding NVRTC", Command::new(python).args(["-c", FIND_NVRTC]))?;
     Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())

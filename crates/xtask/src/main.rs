@@ -48,8 +48,8 @@ enum Command {
     Tidy,
     /// Compile every GPU kernel, and run Metal's on the emulator; needs no GPU
     Kernels,
-    /// Check and lint what must build for a Mac, and that mistakes in it are found; needs no Mac
-    Apple,
+    /// Check, lint and link what must build for a Mac, and that mistakes in it are found; needs no Mac
+    Apple(apple::Args),
     /// Run the CPU backend's tests for 64-bit ARM, emulated by QEMU
     Arm(arm::Args),
     /// Test the chat page in a browser
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Tidy => tidy::run(),
         Command::Kernels => kernels::run_all(),
-        Command::Apple => apple::run_all(),
+        Command::Apple(args) => apple::run_all(&args),
         Command::Arm(args) => arm::run(&args),
         Command::Browser(args) => browser::run(&args),
         Command::Clients(args) => clients::run(&args),

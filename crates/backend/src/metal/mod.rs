@@ -1,6 +1,6 @@
 //! Apple GPUs, through the Metal framework that is part of macOS.
 //!
-//! Type-checked for a Mac on Linux, where the kernels run through an emulator;
+//! Type-checked and linked for a Mac on Linux, where the kernels run through an emulator;
 //! nothing here has ever run on Apple hardware ([`NEVER_RUN`]).
 
 // Here alone systems are told apart.
@@ -18,7 +18,7 @@ pub const ON_THIS_SYSTEM: bool = system::HAS_METAL;
 
 /// What a user must know.
 pub const NEVER_RUN: &str = "the Metal backend has never run on Apple hardware: its kernels were tested with an \
-                             emulator on Linux, its host code was only type-checked";
+                             emulator on Linux, its host code was only type-checked and linked";
 
 /// Opens the system's GPU.
 ///

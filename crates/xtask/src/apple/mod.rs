@@ -1,5 +1,9 @@
 //! What must build for a Mac, checked where there is none: types and lints, and that a wrong call
-//! of Apple's framework would be found.
+//! of Apple's framework would be found; and that a program is linked ([`link`]).
+
+mod link;
+mod mach_o;
+mod sdk;
 
 use std::path::Path;
 
@@ -40,11 +44,20 @@ const MISTAKES: [Mistake; 12] = [
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];
 
-/// Lints the code, then plants mistakes in a copy of it, each of which must be found.
+/// How much is to be linked.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Link all of `quarrel`, not only the backend's tests
+    #[arg(long)]
+    pub whole: bool,
+}
+
+/// Lints the code, links a program of it, then plants mistakes in a copy of it, each of which must
+/// be found.
 ///
 /// # Errors
-/// What the compiler says; a mistake that it does not find.
-pub fn run_all() -> Result<()> {
+/// What the compiler and the linker say; a mistake that they do not find.
+pub fn run_all(args: &Args) -> Result<()> {
     let root = workspace::root()?;
     run("adding a target", std::process::Command::new("rustup").args(["target", "add", TARGET]))?;
     let mut clippy = cargo();
@@ -52,12 +65,18 @@ pub fn run_all() -> Result<()> {
     clippy.args(CRATES.map(|name| format!("--package=quarrel-{name}"))).args(["--", "-D", "warnings"]);
     watch(&mut clippy)?;
     let target = workspace::target_directory(&root)?;
+    link::run(&root, &target, args.whole)?;
+    plant_all(&root, &target)
+}
+
+/// Plants every mistake at once.
+fn plant_all(root: &Path, target: &Path) -> Result<()> {
     let copy = target.join("planted");
-    copy_crates(&root, &copy)?;
+    copy_crates(root, &copy)?;
     let lines = MISTAKES.map(|mistake| plant(&copy, mistake));
     let mut check = cargo();
     check.current_dir(&copy).args(["check", "--offline", "--quiet", "--message-format", "short"]);
-    check.args(["--target", TARGET, "--package", "quarrel-backend", "--target-dir"]).arg(&target);
+    check.args(["--target", TARGET, "--package", "quarrel-backend", "--target-dir"]).arg(target);
     let output = check.output().map_err(|source| Error::Start { program: "cargo".to_owned(), source })?;
     let messages = String::from_utf8_lossy(&output.stderr);
     for (line, (file, _, mistake)) in lines.into_iter().zip(MISTAKES) {

@@ -56,7 +56,7 @@ fn every_kernel_compiles_by_apples_compiler() {
 #[test]
 #[ignore = "needs an Apple GPU"]
 fn every_case_is_within_bounds_on_this_gpu() {
-    let mut gpu = metal::open().unwrap_or_else(|e| panic!("{e}"));
+    let mut gpu = metal::open(&metal::MetalOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     println!("{}", gpu.description());
     let report = harness::check_all(gpu.as_mut(), SEED);
     println!("{report}");

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
+use backend::metal::MetalOptions;
 use backend::{Backend, Cpu, CpuConfig, Memory, harness, metal};
 use model::LoadOptions;
 
@@ -105,6 +106,11 @@ pub fn cuda_options(device: u16) -> CudaOptions {
     }
 }
 
+/// How Metal is used here.
+pub fn metal_options() -> MetalOptions {
+    MetalOptions { kernel_cache: environment::kernel_cache() }
+}
+
 /// Says why the CPU computes what a GPU might have.
 fn give_up(what: &str, error: &dyn std::error::Error) {
     output::say(&format!("{what}: {error} (--backend cpu asks for the CPU)"));
@@ -114,7 +120,7 @@ impl Gpu {
     fn open(&self) -> backend::Result<Box<dyn Backend>> {
         match self {
             Self::Cuda(options) => Ok(Box::new(Cuda::open(options)?)),
-            Self::Metal => metal::open(),
+            Self::Metal => metal::open(&metal_options()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where there is no Metal.
 
+use super::MetalOptions;
 use crate::{Backend, Error, Result};
 
 /// As its name says.
@@ -9,7 +10,7 @@ pub const HAS_METAL: bool = false;
 ///
 /// # Errors
 /// Always.
-pub fn open() -> Result<Box<dyn Backend>> {
+pub fn open(_: &MetalOptions) -> Result<Box<dyn Backend>> {
     let reason = format!("Metal is part of macOS, and this is {}", std::env::consts::OS);
     Err(Error::Unavailable { backend: "metal", reason })
 }

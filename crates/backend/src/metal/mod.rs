@@ -9,7 +9,11 @@
 mod system;
 
 #[cfg(any(target_os = "macos", test))]
+mod archives;
+#[cfg(any(target_os = "macos", test))]
 mod failures;
+
+use std::path::PathBuf;
 
 use crate::{Backend, Result};
 
@@ -20,12 +24,19 @@ pub const ON_THIS_SYSTEM: bool = system::HAS_METAL;
 pub const NEVER_RUN: &str = "the Metal backend has never run on Apple hardware: its kernels were tested with an \
                              emulator on Linux, its host code was only type-checked and linked";
 
+/// How Metal is used.
+#[derive(Debug, Clone, Default)]
+pub struct MetalOptions {
+    /// Where compiled kernels are kept; `None` keeps none.
+    pub kernel_cache: Option<PathBuf>,
+}
+
 /// Opens the system's GPU.
 ///
 /// # Errors
 /// [`crate::Error::Unavailable`] where there is none that can be used.
-pub fn open() -> Result<Box<dyn Backend>> {
-    system::open()
+pub fn open(options: &MetalOptions) -> Result<Box<dyn Backend>> {
+    system::open(options)
 }
 
 #[cfg(test)]
@@ -35,7 +46,7 @@ mod tests {
 
     #[test]
     fn another_system_says_so() {
-        match open() {
+        match open(&MetalOptions::default()) {
             Err(Error::Unavailable { backend: "metal", reason }) if !ON_THIS_SYSTEM => {
                 assert!(reason.contains(std::env::consts::OS), "{reason}");
             }

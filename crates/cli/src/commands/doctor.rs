@@ -23,7 +23,7 @@ const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 /// Prints the findings.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     if args.metal {
-        let mut metal = metal::open()?;
+        let mut metal = metal::open(&device::metal_options())?;
         output::say(&format!("{}: testing every op", metal.description()));
         let report = harness::check_all(metal.as_mut(), SEED);
         output::show(&verdict(&report))?;
@@ -35,7 +35,9 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let cache = environment::cache_dir()?;
     let entries = loading::store()?.list();
     let gpu = Gpu::find();
-    let metal = metal::open().map(|metal| metal.description()).map_err(|error| error.to_string());
+    let metal = metal::open(&device::metal_options())
+        .map(|metal| metal.description())
+        .map_err(|error| error.to_string());
     let python = python_version(&environment::python());
     if args.json {
         let mut all = json!({

@@ -22,7 +22,7 @@ const CODE: &str = "crates/backend/src/metal/apple";
 type Mistake = (&'static str, &'static str, &'static str);
 
 /// All are of a kind that the compiler reports together.
-const MISTAKES: [Mistake; 12] = [
+const MISTAKES: [Mistake; 14] = [
     // What the framework does not have.
     ("commands.rs", "buffer.commit();", "buffer.comit();"),
     ("buffer.rs", "MTLResourceOptions::StorageModeShared);", "MTLResourceOptions::StorageModeHost);"),
@@ -41,6 +41,8 @@ const MISTAKES: [Mistake; 12] = [
         "setBytes_length_atIndex(bytes, 0)",
     ),
     ("buffer.rs", "self.memory.contents().as_ptr().cast", "self.memory.contents().cast"),
+    ("library.rs", "setUrl(path.map(url).as_deref())", "setUrl(path)"),
+    ("residency.rs", "addAllocation(ProtocolObject::from_ref(memory))", "addAllocation(memory)"),
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];
 

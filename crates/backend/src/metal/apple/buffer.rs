@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use block2::RcBlock;
 use gguf::Bytes;
@@ -10,6 +11,7 @@ use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLBuffer, MTLDevice, MTLResourceOptions};
 
+use super::residency::{Residency, Resident};
 use super::{Device, failed};
 use crate::metal::failures::Serial;
 use crate::{Error, Result};
@@ -19,8 +21,13 @@ const PAGE: usize = if cfg!(target_arch = "aarch64") { 16 << 10 } else { 4 << 10
 /// The widest loads of kernels.
 const LOAD: usize = 16;
 
+/// Whose memory it is, and where it is kept mapped.
+type On<'a> = (&'a Device, Option<&'a Arc<Residency>>);
+
 /// Part of a Metal buffer.
 pub struct MetalBuffer {
+    /// Before the memory: fields are dropped in their order.
+    _resident: Option<Resident>,
     memory: Retained<ProtocolObject<dyn MTLBuffer>>,
     /// Where it begins in `memory`.
     start: usize,
@@ -34,7 +41,7 @@ unsafe impl Send for MetalBuffer {}
 
 impl MetalBuffer {
     /// `bytes` of zeroed memory.
-    pub fn new(device: &Device, what: &str, bytes: usize) -> Result<Self> {
+    pub fn new((device, residency): On<'_>, what: &str, bytes: usize) -> Result<Self> {
         let most = device.maxBufferLength();
         if bytes > most {
             let reason = format!("one buffer has at most {most} bytes on this device");
@@ -57,12 +64,12 @@ impl MetalBuffer {
         let memory = memory.ok_or_else(out_of_memory)?;
         // SAFETY: it has so many bytes, and nobody else knows of it yet.
         unsafe { memory.contents().cast::<u8>().write_bytes(0, bytes) };
-        Ok(Self { memory, start: 0, bytes, last_use: Cell::default() })
+        Ok(Self::of(memory, residency, 0, bytes))
     }
 
     /// The bytes of a mapped file where they lie, which the device only reads; `None` for other
     /// bytes, and where the device cannot.
-    pub fn lent(device: &Device, bytes: &Bytes) -> Option<Self> {
+    pub fn lent((device, residency): On<'_>, bytes: &Bytes) -> Option<Self> {
         let mapped = bytes.mapping()?.as_slice();
         let (base, at) = (mapped.as_ptr().addr(), bytes.as_ptr().addr());
         if !base.is_multiple_of(PAGE) || !at.is_multiple_of(LOAD) || bytes.is_empty() {
@@ -71,6 +78,9 @@ impl MetalBuffer {
         // Whole pages around them. The last page of a mapping is there to its end.
         let first = (at - base) / PAGE * PAGE;
         let pages = (at - base + bytes.len()).next_multiple_of(PAGE) - first;
+        if pages > device.maxBufferLength() {
+            return None;
+        }
         let pointer = NonNull::from(&mapped[first]).cast::<c_void>();
         let owner = bytes.clone();
         // Metal lets go of the block with the buffer, when no command uses it any more.
@@ -88,8 +98,17 @@ impl MetalBuffer {
                 Some(&release),
             )
         };
-        let (start, bytes) = (at - base - first, bytes.len());
-        Some(Self { memory: memory?, start, bytes, last_use: Cell::default() })
+        Some(Self::of(memory?, residency, at - base - first, bytes.len()))
+    }
+
+    fn of(
+        memory: Retained<ProtocolObject<dyn MTLBuffer>>,
+        residency: Option<&Arc<Residency>>,
+        start: usize,
+        bytes: usize,
+    ) -> Self {
+        let resident = residency.and_then(|residency| residency.add(&memory));
+        Self { _resident: resident, memory, start, bytes, last_use: Cell::default() }
     }
 
     /// Its length.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
@@ -18,6 +19,7 @@ use objc2_metal::{
 use super::buffer::MetalBuffer;
 use super::failed;
 use super::library::Kernel;
+use super::residency::Residency;
 use crate::Result;
 use crate::gpu::Shape;
 use crate::metal::failures::{Failures, Serial};
@@ -37,6 +39,7 @@ type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
 /// One command queue.
 pub struct Commands {
     queue: Retained<ProtocolObject<dyn MTLCommandQueue>>,
+    residency: Option<Arc<Residency>>,
     /// The last that was committed.
     committed: Serial,
     /// All up to this one have ended.
@@ -80,9 +83,13 @@ impl Drop for Encoder {
 
 impl Commands {
     /// Nothing is encoded yet.
-    pub fn new(queue: Retained<ProtocolObject<dyn MTLCommandQueue>>) -> Self {
+    pub fn new(
+        queue: Retained<ProtocolObject<dyn MTLCommandQueue>>,
+        residency: Option<Arc<Residency>>,
+    ) -> Self {
         Self {
             queue,
+            residency,
             committed: Serial::default(),
             done: Serial::default(),
             in_flight: VecDeque::new(),
@@ -172,6 +179,9 @@ impl Commands {
     pub fn commit(&mut self) -> Serial {
         if let Some(Open { encoder, buffer, .. }) = self.open.take() {
             drop(encoder);
+            if let Some(residency) = &self.residency {
+                residency.update();
+            }
             buffer.commit();
             self.in_flight.push_back(buffer);
             self.committed = self.next();

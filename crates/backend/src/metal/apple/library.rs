@@ -1,34 +1,38 @@
 //! Kernels, compiled from their source by the framework when they are first used.
 //!
-//! Compiled ones are not kept by Quarrel: macOS has a cache of its own for each
-//! program, and Apple advises against archives that a program writes itself
-//! (the documentation of `MTLBinaryArchive`).
+//! What it compiles for the device is kept in binary archives, so that only the first run of a
+//! system waits for that; the step before it, from source to the framework's own code, is done
+//! each time, and kept by macOS or not.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use objc2::rc::Retained;
 use objc2::runtime::{NSObjectProtocol, ProtocolObject};
 use objc2::sel;
-use objc2_foundation::{NSOperatingSystemVersion, NSProcessInfo, NSString};
+use objc2_foundation::{NSArray, NSOperatingSystemVersion, NSProcessInfo, NSString, NSURL};
 use objc2_metal::{
-    MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary,
-    MTLMathFloatingPointFunctions, MTLMathMode,
+    MTLBinaryArchive, MTLBinaryArchiveDescriptor, MTLCompileOptions, MTLComputePipelineDescriptor,
+    MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary, MTLMathFloatingPointFunctions,
+    MTLMathMode, MTLPipelineOption,
 };
 
 use super::{Device, failed, refused};
 use crate::Result;
 use crate::gpu::Shape;
 use crate::gpu::source::{Dialect, Source};
+use crate::metal::archives::Archives;
 
 /// Lanes that the kernels count on.
 const SIMD_WIDTH: usize = 32;
 
 type Library = ProtocolObject<dyn MTLLibrary>;
+type Archive = ProtocolObject<dyn MTLBinaryArchive>;
 type Pipeline = ProtocolObject<dyn MTLComputePipelineState>;
 
 /// Everything that was compiled.
-#[derive(Default)]
 pub struct Kernels {
+    archives: Archives,
     /// By source and definitions.
     libraries: HashMap<(&'static str, String), Retained<Library>>,
     /// By source, definitions and entry point.
@@ -42,6 +46,11 @@ pub struct Kernel {
 }
 
 impl Kernels {
+    /// Nothing is compiled yet but what is in `archives`.
+    pub fn new(archives: Archives) -> Self {
+        Self { archives, libraries: HashMap::new(), pipelines: HashMap::new() }
+    }
+
     /// The entry point `entry` of `source` with `definitions`.
     pub fn get(
         &mut self,
@@ -55,7 +64,10 @@ impl Kernels {
             return Ok(Kernel { pipeline: pipeline.clone(), name: entry.to_owned() });
         }
         let library = self.library(device, source, definitions)?;
-        let pipeline = pipeline(device, &library, entry)?;
+        let parts = [&source.text(Dialect::Metal, definitions), entry, &format!("{:?}", version())];
+        let pipeline = pipeline(device, &library, entry, &|descriptor| {
+            archive(device, descriptor, &self.archives, &parts)
+        })?;
         self.pipelines.insert(key, pipeline.clone());
         Ok(Kernel { pipeline, name: entry.to_owned() })
     }
@@ -83,14 +95,7 @@ impl Kernels {
 /// (`dialect.h` says so too, where the options have no word for it).
 fn options() -> Retained<MTLCompileOptions> {
     let options = MTLCompileOptions::new();
-    // From 3.1 on there is bfloat.
-    let with_bfloat = NSOperatingSystemVersion { majorVersion: 14, minorVersion: 0, patchVersion: 0 };
-    let has_bfloat = NSProcessInfo::processInfo().isOperatingSystemAtLeastVersion(with_bfloat);
-    options.setLanguageVersion(if has_bfloat {
-        MTLLanguageVersion::Version3_1
-    } else {
-        MTLLanguageVersion::Version3_0
-    });
+    options.setLanguageVersion(version());
     if options.respondsToSelector(sel!(setMathMode:)) {
         options.setMathMode(MTLMathMode::Safe);
         options.setMathFloatingPointFunctions(MTLMathFloatingPointFunctions::Precise);
@@ -101,11 +106,75 @@ fn options() -> Retained<MTLCompileOptions> {
     options
 }
 
-fn pipeline(device: &Device, library: &Library, entry: &str) -> Result<Retained<Pipeline>> {
+/// The language that kernels are compiled as: from 3.1 on there is bfloat.
+fn version() -> MTLLanguageVersion {
+    let with_bfloat = NSOperatingSystemVersion { majorVersion: 14, minorVersion: 0, patchVersion: 0 };
+    if NSProcessInfo::processInfo().isOperatingSystemAtLeastVersion(with_bfloat) {
+        MTLLanguageVersion::Version3_1
+    } else {
+        MTLLanguageVersion::Version3_0
+    }
+}
+
+/// The archive made from `parts`: the kept one, or a new one with what `descriptor` asks for.
+/// `None` where the framework cannot: then it compiles as without archives.
+fn archive(
+    device: &Device,
+    descriptor: &MTLComputePipelineDescriptor,
+    archives: &Archives,
+    parts: &[&str],
+) -> Option<Retained<Archive>> {
+    if let Some(path) = archives.find(parts) {
+        match open_archive(device, Some(&path)) {
+            Ok(archive) => return Some(archive),
+            Err(error) => tracing::warn!("a kept kernel is compiled again: {error}"),
+        }
+        archives.remove(parts);
+    }
+    let archive = open_archive(device, None).and_then(|archive| {
+        let added = archive.addComputePipelineFunctionsWithDescriptor_error(descriptor);
+        added.map_err(refused("compiling into an archive"))?;
+        Ok(archive)
+    });
+    let archive =
+        archive.inspect_err(|error| tracing::warn!("compiled kernels are not kept: {error}")).ok()?;
+    archives.keep(parts, |path| {
+        let written = archive.serializeToURL_error(&url(path));
+        written.map_err(|error| error.localizedDescription().to_string())
+    });
+    Some(archive)
+}
+
+/// An archive from a file, or an empty one.
+fn open_archive(device: &Device, path: Option<&Path>) -> Result<Retained<Archive>> {
+    let descriptor = MTLBinaryArchiveDescriptor::new();
+    descriptor.setUrl(path.map(url).as_deref());
+    device.newBinaryArchiveWithDescriptor_error(&descriptor).map_err(refused("opening a binary archive"))
+}
+
+fn url(path: &Path) -> Retained<NSURL> {
+    NSURL::fileURLWithPath(&NSString::from_str(&path.to_string_lossy()))
+}
+
+/// The pipeline of `entry`, with an archive that has it, if there is one.
+fn pipeline(
+    device: &Device,
+    library: &Library,
+    entry: &str,
+    archive: &dyn Fn(&MTLComputePipelineDescriptor) -> Option<Retained<Archive>>,
+) -> Result<Retained<Pipeline>> {
     let finding = || failed(&format!("finding kernel `{entry}`"), "it is not in its library");
     let function = library.newFunctionWithName(&NSString::from_str(entry)).ok_or_else(finding)?;
     let what = format!("preparing `{entry}`");
-    let pipeline = device.newComputePipelineStateWithFunction_error(&function).map_err(refused(&what))?;
+    let descriptor = MTLComputePipelineDescriptor::new();
+    descriptor.setComputeFunction(Some(&function));
+    if let Some(archive) = archive(&descriptor) {
+        descriptor.setBinaryArchives(Some(&NSArray::from_retained_slice(&[archive])));
+    }
+    let options = MTLPipelineOption::None;
+    let pipeline =
+        device.newComputePipelineStateWithDescriptor_options_reflection_error(&descriptor, options, None);
+    let pipeline = pipeline.map_err(refused(&what))?;
     let (width, memory) = (pipeline.threadExecutionWidth(), pipeline.staticThreadgroupMemoryLength());
     if width != SIMD_WIDTH {
         let reason = format!("SIMD-groups have {width} lanes here, and kernels are for {SIMD_WIDTH}");

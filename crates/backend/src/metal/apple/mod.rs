@@ -8,6 +8,9 @@
 mod buffer;
 mod commands;
 mod library;
+mod residency;
+
+use std::sync::Arc;
 
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
@@ -17,11 +20,14 @@ use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 use crate::gpu::source::Source;
 use crate::gpu::{Gpu, Runtime, Shape};
 use crate::host::best_fit;
+use crate::metal::MetalOptions;
+use crate::metal::archives::Archives;
 use crate::metal::failures::Serial;
 use crate::{Backend, Error, Memory, Result};
 use buffer::MetalBuffer;
 use commands::Commands;
 use library::{Kernel, Kernels};
+use residency::Residency;
 
 /// As its name says.
 pub const HAS_METAL: bool = true;
@@ -40,8 +46,8 @@ const MACOS: isize = 13;
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub fn open() -> Result<Box<dyn Backend>> {
-    Ok(Box::new(Gpu::new(autoreleasepool(|_| MetalRuntime::open())?)))
+pub fn open(options: &MetalOptions) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(Gpu::new(autoreleasepool(|_| MetalRuntime::open(options))?)))
 }
 
 /// The GPU and one queue of it.
@@ -49,6 +55,7 @@ struct MetalRuntime {
     device: Retained<Device>,
     commands: Commands,
     kernels: Kernels,
+    residency: Option<Arc<Residency>>,
     /// Memory for copies from and to the host, to be used again once they are done.
     staging: Vec<MetalBuffer>,
 }
@@ -61,7 +68,7 @@ struct Fetch {
 }
 
 impl MetalRuntime {
-    fn open() -> Result<Self> {
+    fn open(options: &MetalOptions) -> Result<Self> {
         let unavailable = |reason: &str| Error::Unavailable { backend: "metal", reason: reason.to_owned() };
         let system = NSProcessInfo::processInfo();
         let needed = NSOperatingSystemVersion { majorVersion: MACOS, minorVersion: 0, patchVersion: 0 };
@@ -76,7 +83,11 @@ impl MetalRuntime {
             return Err(unavailable(&format!("the kernels need {needed}, and this is {}", device.name())));
         }
         let queue = device.newCommandQueue().ok_or_else(|| unavailable("it gives no command queue"))?;
-        Ok(Self { device, commands: Commands::new(queue), kernels: Kernels::default(), staging: Vec::new() })
+        let build = system.operatingSystemVersionString().to_string();
+        let archives = Archives::new(options.kernel_cache.clone(), device.name().to_string(), build);
+        let residency = Residency::new(&device, &queue)?;
+        let commands = Commands::new(queue, residency.clone());
+        Ok(Self { device, commands, kernels: Kernels::new(archives), residency, staging: Vec::new() })
     }
 
     /// `bytes` of memory that no command uses.
@@ -85,8 +96,12 @@ impl MetalRuntime {
         let free = |memory: &MetalBuffer| commands.is_done(memory.last_use()).then(|| memory.bytes());
         match best_fit(staging, bytes, free) {
             Some(memory) => Ok(memory),
-            None => MetalBuffer::new(&self.device, "copies", bytes.max(1).next_power_of_two()),
+            None => self.allocate_now("copies", bytes.max(1).next_power_of_two()),
         }
+    }
+
+    fn allocate_now(&self, what: &str, bytes: usize) -> Result<MetalBuffer> {
+        MetalBuffer::new((&self.device, self.residency.as_ref()), what, bytes)
     }
 
     /// Writes to a buffer at once, or has its new contents copied behind the commands that use it.
@@ -172,11 +187,11 @@ impl Runtime for MetalRuntime {
     }
 
     fn allocate(&mut self, what: &str, bytes: usize) -> Result<MetalBuffer> {
-        autoreleasepool(|_| MetalBuffer::new(&self.device, what, bytes.max(1)))
+        autoreleasepool(|_| self.allocate_now(what, bytes.max(1)))
     }
 
     fn import(&mut self, bytes: &gguf::Bytes) -> Option<MetalBuffer> {
-        autoreleasepool(|_| MetalBuffer::lent(&self.device, bytes))
+        autoreleasepool(|_| MetalBuffer::lent((&self.device, self.residency.as_ref()), bytes))
     }
 
     fn upload(&mut self, to: &MetalBuffer, offset: usize, bytes: &[u8]) -> Result<()> {

@@ -56,30 +56,55 @@ pub struct Emulator {
     seed: u64,
     launches: usize,
     /// Memory for arguments by their size, so that what lies behind them faults.
-    arguments: HashMap<usize, Buffer>,
+    arguments: HashMap<usize, Vec<Buffer>>,
+    /// Launches since the last that waited for those before it: they may run in any order.
+    pending: Vec<Pending>,
+    /// The kernels of launches that waited so far.
+    waits: Vec<String>,
+    /// Which of them is to go on without waiting, to see that somebody would notice.
+    missing_wait: Option<usize>,
 }
+
+/// A launch that has not run yet.
+struct Pending {
+    handle: *const c_void,
+    name: String,
+    launch: Launch,
+    /// Its arguments' memory, with its size.
+    arguments: Option<(usize, Buffer)>,
+    /// What keeps its buffers.
+    _memory: Vec<Arc<Memory>>,
+}
+
+// SAFETY: it points to a constant of the library, and to memory that it keeps.
+unsafe impl Send for Pending {}
 
 /// Memory that faults right behind its end, or that of a mapped file.
 pub struct Buffer {
-    memory: Memory,
+    memory: Arc<Memory>,
     start: *mut u8,
     bytes: usize,
 }
 
 /// What keeps a buffer's memory.
 enum Memory {
-    Own(Arc<Functions>),
+    Own { functions: Arc<Functions>, start: *mut u8, bytes: usize },
     Lent(#[expect(dead_code, reason = "it keeps the mapping")] Bytes),
 }
+
+// SAFETY: it is used only to be freed, once.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
 
 // SAFETY: it owns its memory, and is changed through `&mut Emulator` only.
 unsafe impl Send for Buffer {}
 
-impl Drop for Buffer {
+impl Drop for Memory {
     fn drop(&mut self) {
-        if let Memory::Own(functions) = &self.memory {
+        if let Self::Own { functions, start, bytes } = self {
             // SAFETY: `start` came from `allocate` with this size and is freed once.
-            unsafe { (functions.free)(self.start.cast(), self.bytes as c_ulong) };
+            unsafe { (functions.free)(start.cast(), *bytes as c_ulong) };
         }
     }
 }
@@ -119,24 +144,66 @@ impl Emulator {
             seed,
             launches: 0,
             arguments: HashMap::new(),
+            pending: Vec::new(),
+            waits: Vec::new(),
+            missing_wait: None,
         })
     }
 
-    /// The address of a launch's arguments, null for none.
-    fn arguments(&mut self, args: &[u32]) -> backend::Result<*mut u8> {
+    /// A launch's arguments in memory of their own, with its size; nothing for none.
+    fn arguments(&mut self, args: &[u32]) -> backend::Result<Option<(usize, Buffer)>> {
         let bytes = size_of_val(args);
         if bytes == 0 {
-            return Ok(std::ptr::null_mut());
+            return Ok(None);
         }
-        if !self.arguments.contains_key(&bytes) {
-            let buffer = self.allocate("arguments", bytes)?;
-            self.arguments.insert(bytes, buffer);
+        let buffer = match self.arguments.get_mut(&bytes).and_then(Vec::pop) {
+            Some(buffer) => buffer,
+            None => self.allocate("arguments", bytes)?,
+        };
+        // SAFETY: it is as long, and no launch has it.
+        unsafe { buffer.range(0, bytes).cast::<u32>().copy_from_nonoverlapping(args.as_ptr(), args.len()) };
+        Ok(Some((bytes, buffer)))
+    }
+
+    /// Runs what is pending, in an order that nobody may rely on.
+    fn flush(&mut self) -> backend::Result<()> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut done = Ok(());
+        while !pending.is_empty() && done.is_ok() {
+            self.seed = self.seed.wrapping_add(1);
+            // As `splitmix64` mixes a counter.
+            let mixed = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let next = (mixed >> 32) as usize % pending.len();
+            done = self.run(pending.swap_remove(next));
         }
-        let buffer = &self.arguments[&bytes];
-        let to = buffer.range(0, bytes);
-        // SAFETY: it is as long, and launches have ended when they return.
-        unsafe { to.cast::<u32>().copy_from_nonoverlapping(args.as_ptr(), args.len()) };
-        Ok(to)
+        done
+    }
+
+    fn run(&mut self, pending: Pending) -> backend::Result<()> {
+        let Pending { handle, name, launch, .. } = &pending;
+        // SAFETY: the kernel is the library's and the buffers are live; what a
+        // wrong kernel does beyond their ends mostly faults, which is what the
+        // emulator is for.
+        let problem = unsafe { (self.functions.run)(*handle, launch) };
+        if problem.is_null() {
+            if let Some((bytes, buffer)) = pending.arguments {
+                self.arguments.entry(bytes).or_default().push(buffer);
+            }
+            return Ok(());
+        }
+        // SAFETY: it is a C string that stays until the next launch.
+        let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
+        Err(failed(&format!("running `{name}`"), problem))
+    }
+
+    /// The kernels of launches that waited for those before them so far.
+    pub fn waits(&self) -> &[String] {
+        &self.waits
+    }
+
+    /// Has the `n`th of them not wait, counted from the next.
+    pub fn leave_out_wait(&mut self, n: usize) {
+        self.missing_wait = Some(self.waits.len() + n);
     }
 
     /// Kernels that ran so far.
@@ -185,29 +252,34 @@ impl Runtime for Emulator {
         if start.is_null() {
             return Err(failed(what, format!("{bytes} bytes could not be had")));
         }
-        Ok(Buffer { memory: Memory::Own(self.functions.clone()), start: start.cast(), bytes })
+        let start = start.cast();
+        let memory = Memory::Own { functions: self.functions.clone(), start, bytes };
+        Ok(Buffer { memory: Arc::new(memory), start, bytes })
     }
 
     fn import(&mut self, bytes: &Bytes) -> Option<Buffer> {
         // Kernels do not write to it; the mapping would fault.
         bytes.mapping()?;
         let start = bytes.as_ptr().cast_mut();
-        Some(Buffer { memory: Memory::Lent(bytes.clone()), start, bytes: bytes.len() })
+        Some(Buffer { memory: Arc::new(Memory::Lent(bytes.clone())), start, bytes: bytes.len() })
     }
 
     fn upload(&mut self, to: &Buffer, offset: usize, bytes: &[u8]) -> backend::Result<()> {
+        self.flush()?;
         // SAFETY: the range was checked, and nobody else uses the buffer now.
         unsafe { to.range(offset, bytes.len()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(())
     }
 
     fn download(&mut self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> backend::Result<()> {
+        self.flush()?;
         // SAFETY: the range was checked, and nobody else uses the buffer now.
         unsafe { from.range(offset, bytes.len()).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 
     fn copy_within(&mut self, buffer: &Buffer, from: usize, to: usize, bytes: usize) -> backend::Result<()> {
+        self.flush()?;
         // SAFETY: both ranges were checked; `copy_to` allows them to overlap.
         unsafe { buffer.range(from, bytes).copy_to(buffer.range(to, bytes), bytes) };
         Ok(())
@@ -242,11 +314,19 @@ impl Runtime for Emulator {
         let declared = self.signatures.get(&kernel.name).map_or(&[][..], Vec::as_slice);
         // No arguments are not set, as in Metal.
         let set = usize::from(args.is_empty())..1 + buffers.len();
-        if let Some(problem) = signature::mismatch(declared, set) {
+        if let Some(problem) = signature::mismatch(declared, set, shape.writes) {
             return Err(failed(&format!("launching `{}`", kernel.name), problem));
         }
+        if shape.waits {
+            let is_left_out = self.missing_wait == Some(self.waits.len());
+            self.waits.push(kernel.name.clone());
+            if !is_left_out {
+                self.flush()?;
+            }
+        }
+        let arguments = self.arguments(args)?;
         let mut bound = [std::ptr::null_mut(); MAX_BUFFERS];
-        bound[0] = self.arguments(args)?.cast();
+        bound[0] = arguments.as_ref().map_or(std::ptr::null_mut(), |(_, buffer)| buffer.start.cast());
         for (to, (buffer, offset)) in bound[1..].iter_mut().zip(buffers) {
             *to = buffer.range(*offset, 0).cast();
         }
@@ -254,17 +334,14 @@ impl Runtime for Emulator {
         self.launches += 1;
         let groups = Size { x: shape.groups.0, y: shape.groups.1, z: 1 };
         let threads = Size { x: shape.threads, y: 1, z: 1 };
-        let launch = Launch { groups, threads, buffers: bound, seed: self.seed };
-        // SAFETY: the kernel is the library's and the buffers are live; what a
-        // wrong kernel does beyond their ends mostly faults, which is what the
-        // emulator is for.
-        let problem = unsafe { (self.functions.run)(kernel.handle, &launch) };
-        if problem.is_null() {
-            return Ok(());
-        }
-        // SAFETY: it is a C string that stays until the next launch.
-        let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
-        Err(failed(&format!("running `{}`", kernel.name), problem))
+        self.pending.push(Pending {
+            handle: kernel.handle,
+            name: kernel.name.clone(),
+            launch: Launch { groups, threads, buffers: bound, seed: self.seed },
+            arguments,
+            _memory: buffers.iter().map(|(buffer, _)| buffer.memory.clone()).collect(),
+        });
+        Ok(())
     }
 
     fn record(

@@ -39,6 +39,7 @@ pub fn translate(text: &str, mode: Mode) -> Result<String> {
     let mut out = format!("#include \"{header}\"\n") + &share_variables(&without_attributes(text));
     for (i, (name, parameters)) in kernels(text)?.iter().enumerate() {
         if mode == Mode::Run {
+            let parameters: Vec<_> = parameters.iter().map(|parameter| parameter.binding.as_str()).collect();
             let parameters = parameters.join(", ");
             out += &format!("REGISTER_KERNEL({i}, {name}, {parameters})\n");
         }
@@ -46,8 +47,17 @@ pub fn translate(text: &str, mode: Mode) -> Result<String> {
     Ok(out)
 }
 
-/// Kernels' names, each with its parameters' bindings.
-pub(crate) type Kernels = Vec<(String, Vec<String>)>;
+/// Kernels' names, each with its parameters.
+pub(crate) type Kernels = Vec<(String, Vec<Parameter>)>;
+
+/// A kernel's parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    /// How it is bound, in the emulator's C++.
+    pub binding: String,
+    /// Whether it is memory that the kernel may write.
+    pub is_written: bool,
+}
 
 /// All kernels of a text.
 pub(crate) fn kernels(text: &str) -> Result<Kernels> {
@@ -59,11 +69,16 @@ pub(crate) fn kernels(text: &str) -> Result<Kernels> {
         let name = rest[..open].trim().trim_start_matches("void").trim();
         let end = closing(&rest[open..]).ok_or_else(|| broken(rest, "a parenthesis is not closed"))?;
         let parameters = &rest[open + 1..open + end];
-        let bindings = split_at_commas(parameters).into_iter().map(binding).collect::<Result<_>>()?;
-        found.push((name.to_owned(), bindings));
+        let parameters = split_at_commas(parameters).into_iter().map(parameter).collect::<Result<_>>()?;
+        found.push((name.to_owned(), parameters));
         rest = &rest[open + end..];
     }
     Ok(found)
+}
+
+fn parameter(text: &str) -> Result<Parameter> {
+    let is_device = find_word(text, "device").is_some() && find_word(text, "const").is_none();
+    Ok(Parameter { binding: binding(text)?, is_written: is_device })
 }
 
 fn binding(parameter: &str) -> Result<String> {

@@ -25,8 +25,8 @@ pub(crate) enum Argument {
     Weight(WeightId),
     /// A weight in tiles.
     Tiles(WeightId),
-    /// The arena, from this byte on.
-    Arena(usize),
+    /// Part of the arena.
+    Arena(Part),
     /// Tables made when the step was lowered, from this byte on.
     Tables(usize),
     /// The launch's batch of generated rows, of the group's.
@@ -37,6 +37,15 @@ pub(crate) enum Argument {
     Keys(CacheLayerId),
     /// A cache layer's values.
     Values(CacheLayerId),
+}
+
+/// Bytes of the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Part {
+    pub offset: usize,
+    pub bytes: usize,
+    /// The buffer of the step whose rows they are; scratch has none.
+    pub rows_of: Option<BufferId>,
 }
 
 /// How many threadgroups a launch has: `x`, by one for every `rows_each` rows.
@@ -59,6 +68,8 @@ pub(crate) struct Launch {
     pub grid: Grid,
     pub args: Vec<u32>,
     pub buffers: Vec<Argument>,
+    /// Those of the buffers that it writes; where it does not say, it may write all but weights.
+    pub written: Option<Vec<Argument>>,
     /// Bytes of threadgroup memory beside what the kernel declares.
     pub shared: u32,
     /// Whether the kernel waits itself for the launches before it.
@@ -71,6 +82,23 @@ pub(crate) struct Launch {
     pub embeds: bool,
     /// The op that it is for, or the first of them.
     pub op: usize,
+}
+
+impl Launch {
+    /// Says what it writes, and that it only reads everything else.
+    pub fn writing(&mut self, written: &[Argument]) -> &mut Self {
+        self.written = Some(written.to_vec());
+        self
+    }
+
+    /// Whether it may write `argument`, one of its buffers.
+    pub fn writes(&self, argument: Argument) -> bool {
+        match (&self.written, argument) {
+            (_, Argument::Weight(_) | Argument::Tiles(_) | Argument::Tables(_)) => false,
+            (Some(written), _) => written.contains(&argument),
+            (None, _) => true,
+        }
+    }
 }
 
 /// What lowering asks of a device.
@@ -219,7 +247,7 @@ impl<'a> Lowering<'a> {
     /// A buffer's place.
     pub fn buffer(&self, id: BufferId) -> Argument {
         let place = self.plan.place(id).expect("an op that uses a buffer gives it a place");
-        Argument::Arena(place.offset)
+        Argument::Arena(Part { offset: place.offset, bytes: place.bytes, rows_of: Some(id) })
     }
 
     /// `[rows, cols]` f32 that live until the next op. `skip` bytes of scratch
@@ -234,7 +262,8 @@ impl<'a> Lowering<'a> {
         let end =
             end.ok_or_else(|| Error::Step("an op's scratch takes more than can be addressed".into()))?;
         self.scratch_bytes = self.scratch_bytes.max(end);
-        Ok((Argument::Arena(self.plan.bytes() + skip), end))
+        let part = Part { offset: self.plan.bytes() + skip, bytes: end - skip, rows_of: None };
+        Ok((Argument::Arena(part), end))
     }
 
     /// A table of constants on the device; equal tables are one.
@@ -300,6 +329,7 @@ impl<'a> Lowering<'a> {
             grid,
             args: bytemuck::cast_slice(std::slice::from_ref(&args)).to_vec(),
             buffers: [&[Argument::Inputs], buffers].concat(),
+            written: None,
             shared: 0,
             early: false,
             cluster: 1,

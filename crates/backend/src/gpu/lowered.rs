@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::hazards::Hazards;
 use super::inputs::{Layout, RowOrder};
 use super::lower::{Argument, Grid, Launch};
 use super::runtime::{Groups, Runtime, Shape};
@@ -63,11 +64,12 @@ impl<R: Runtime> Lowered<R> {
         let together = |(a, ..): &(Launch, _, _), (b, ..): &(Launch, _, _)| {
             a.batches.is_some() && a.batches == b.batches
         };
+        let mut hazards = Hazards::default();
         for launches in self.launches.chunk_by(together) {
             let n_batches = launches[0].0.batches.map_or(1, |group| self.batches[group]);
             for batch in 0..n_batches {
                 for launch in launches {
-                    self.launch_one(runtime, memory, (launch, batch), rows, embeddings)?;
+                    self.launch_one(runtime, memory, &mut hazards, (launch, batch), rows, embeddings)?;
                 }
             }
         }
@@ -79,6 +81,7 @@ impl<R: Runtime> Lowered<R> {
         &self,
         runtime: &mut R,
         memory: &StepMemory<'_, R>,
+        hazards: &mut Hazards,
         ((launch, kernel, cost), batch): (&(Launch, R::Kernel, Cost), usize),
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
@@ -86,7 +89,7 @@ impl<R: Runtime> Lowered<R> {
         let buffer = |argument: &Argument| match *argument {
             Argument::Inputs => (memory.inputs, 0),
             Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
-            Argument::Arena(offset) => (memory.arena, offset),
+            Argument::Arena(part) => (memory.arena, part.offset),
             Argument::Tables(offset) => (&self.tables, offset),
             Argument::Chosen => (memory.chosen, 0),
             Argument::Batch(group) => (memory.inputs, 4 * self.layout.splits[group].batch_at(batch)),
@@ -105,7 +108,10 @@ impl<R: Runtime> Lowered<R> {
         }
         let Launch { shared, early, cluster, grid, .. } = *launch;
         let work = cost.work(grid.rows.count(rows), groups.1, grid.rows.seen(memory.seen));
-        let shape = Shape { groups, threads: grid.threads, shared, early, cluster, work };
+        let writes = |(i, &argument)| u32::from(launch.writes(argument)) << i;
+        let writes = (0..).zip(&launch.buffers).map(writes).sum();
+        let waits = hazards.must_wait(launch);
+        let shape = Shape { groups, threads: grid.threads, shared, early, cluster, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)
     }
 }

@@ -21,6 +21,7 @@
 pub(crate) mod args;
 pub(crate) mod choose;
 pub(crate) mod formats;
+mod hazards;
 pub(crate) mod inputs;
 pub(crate) mod items;
 pub(crate) mod linear;

@@ -25,6 +25,11 @@ pub struct Shape {
     /// Threadgroups in a row that run together and read each other's threadgroup memory; more
     /// than one only where there are warpgroups.
     pub cluster: u32,
+    /// Whether it must wait for the launches before it; if not, it may run beside those since the
+    /// last that waited. A run's first waits.
+    pub waits: bool,
+    /// The buffers that it may write, a bit each; the others are only read.
+    pub writes: u32,
     /// What it takes, estimated.
     pub work: Work,
 }

@@ -1,6 +1,7 @@
 //! The Metal kernels are checked, compiled and run through every case of the
 //! harness: `cargo xtask kernels` brings the compiler and runs this.
 
+mod barriers;
 mod mistakes;
 mod model;
 mod prompts;

@@ -137,11 +137,19 @@ fn matrices_are_multiplied_and_mistakes_with_them_caught() {
     emulator.upload(&buffer, 0, &bytes).unwrap();
     let mut launch = |name| {
         let kernel = emulator.kernel(SOURCES[0], "", name, 0).unwrap();
-        let shape =
-            Shape { groups: (1, 1), threads: 32, shared: 0, early: false, cluster: 1, work: Work::default() };
+        let shape = Shape {
+            groups: (1, 1),
+            threads: 32,
+            shared: 0,
+            early: false,
+            cluster: 1,
+            waits: true,
+            writes: 1,
+            work: Work::default(),
+        };
         let ran = emulator.launch(&kernel, shape, &[], &[(&buffer, 0)]);
         let mut out = [0; 256 * 4];
-        emulator.download(&buffer, 256 * 4, &mut out).unwrap();
+        let ran = ran.and_then(|()| emulator.download(&buffer, 256 * 4, &mut out));
         let out: Vec<f32> = out.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         ran.map(|()| out).map_err(|e| e.to_string())
     };

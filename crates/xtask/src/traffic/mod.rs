@@ -62,6 +62,8 @@ fn document() -> Result<String> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Kernel {
     launches: u64,
+    /// Launches that wait for those before them.
+    waits: u64,
     weights: u64,
     cache: u64,
     rows: u64,
@@ -100,6 +102,7 @@ impl Kernel {
     fn add(&mut self, launch: &PaperLaunch) {
         let work = launch.shape.work;
         self.launches += 1;
+        self.waits += u64::from(launch.shape.waits);
         self.weights += work.weights;
         self.cache += work.cache;
         self.rows += work.rows;
@@ -111,6 +114,7 @@ impl Kernel {
         let add = |a: u64, b: u64| a + n * b.saturating_sub(a);
         Self {
             launches: add(self.launches, more.launches),
+            waits: add(self.waits, more.waits),
             weights: add(self.weights, more.weights),
             cache: add(self.cache, more.cache),
             rows: add(self.rows, more.rows),
@@ -147,10 +151,12 @@ fn section(text: &mut String, model: Model, step: Step, kernels: &BTreeMap<Strin
         text.push('\n');
     };
     line(format!("\n## {}: {}\n", model.name(), step.name()));
+    // The first has nothing before it.
+    let barriers = total(&|kernel| kernel.waits as f64) - 1.0;
     line(format!(
-        "{launches} launches, one waiting for the other: {:.0} barriers; {} a layer.\n",
-        launches - 1.0,
-        launches_a_layer(model, kernels)
+        "{launches} launches and {barriers} barriers; {} and {} a layer.\n",
+        a_layer(model, kernels, |kernel| kernel.launches),
+        a_layer(model, kernels, |kernel| kernel.waits)
     ));
     line("| kernel | launches | weights MB | cache MB | rows MB | Gop | on an M1 limited by |".to_owned());
     line("|---|---|---|---|---|---|---|".to_owned());
@@ -183,10 +189,10 @@ fn section(text: &mut String, model: Model, step: Step, kernels: &BTreeMap<Strin
     }
 }
 
-/// Launches of all kernels that a layer has, from those of kernels that run at least once in each.
-fn launches_a_layer(model: Model, kernels: &BTreeMap<String, Kernel>) -> u64 {
+/// What a layer has of something, of kernels that have it as often in each, but for the first or last.
+fn a_layer(model: Model, kernels: &BTreeMap<String, Kernel>, of: fn(&Kernel) -> u64) -> u64 {
     let n_layers = model.n_layers() as u64;
-    kernels.values().map(|kernel| kernel.launches / n_layers).sum()
+    kernels.values().map(|kernel| (of(kernel) + n_layers / 2) / n_layers).sum()
 }
 
 #[cfg(test)]

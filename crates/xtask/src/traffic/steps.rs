@@ -46,10 +46,12 @@ pub enum Step {
     Replies(u32),
     /// So many tokens of a prompt.
     Prompt(u32),
+    /// A token of each of so many replies, and so many of a prompt.
+    Both(u32, u32),
 }
 
 /// The steps that are told of.
-pub const STEPS: [Step; 3] = [Step::Replies(1), Step::Replies(8), Step::Prompt(512)];
+pub const STEPS: [Step; 4] = [Step::Replies(1), Step::Replies(8), Step::Prompt(512), Step::Both(8, 504)];
 
 impl Step {
     pub fn name(self) -> String {
@@ -57,12 +59,25 @@ impl Step {
             Self::Replies(1) => format!("one token behind {CONTEXT}"),
             Self::Replies(n) => format!("a token of {n} replies, each behind {CONTEXT}"),
             Self::Prompt(n) => format!("a prompt of {n} tokens"),
+            Self::Both(n, of_prompt) => {
+                format!("a token of {n} replies, each behind {CONTEXT}, and {of_prompt} tokens of a prompt")
+            }
         }
     }
 
     pub fn tokens(self) -> u32 {
         match self {
             Self::Replies(n) | Self::Prompt(n) => n,
+            Self::Both(n, of_prompt) => n + of_prompt,
+        }
+    }
+
+    /// Replies, and tokens of a prompt.
+    fn parts(self) -> (u32, u32) {
+        match self {
+            Self::Replies(n) => (n, 0),
+            Self::Prompt(n) => (0, n),
+            Self::Both(n, of_prompt) => (n, of_prompt),
         }
     }
 }
@@ -88,10 +103,8 @@ fn failed(source: model::Error) -> Error {
 pub fn lowered(file: &ModelFile, step: Step) -> Result<Vec<PaperLaunch>> {
     let paper = Paper::new("metal");
     let notes = paper.notes();
-    let n_sequences = match step {
-        Step::Replies(n) => n,
-        Step::Prompt(_) => 1,
-    };
+    let (n_replies, of_prompt) = step.parts();
+    let n_sequences = n_replies + u32::from(of_prompt > 0);
     let options = LoadOptions {
         context: Some(2 * CONTEXT),
         kv_k: KvFormat::F16,
@@ -103,16 +116,11 @@ pub fn lowered(file: &ModelFile, step: Step) -> Result<Vec<PaperLaunch>> {
     };
     let mut loaded = model::load(file, Box::new(Gpu::new(paper)), &options).map_err(failed)?;
     let ids = vec![1; step.tokens() as usize];
-    let sequences: Vec<_> = match step {
-        Step::Replies(n) => {
-            (0..n).map(|i| (i, Rows { ids: &ids[..1], start: CONTEXT, role: Role::Generated })).collect()
-        }
-        Step::Prompt(_) => vec![(0, Rows { ids: &ids, start: 0, role: Role::Prompt })],
-    };
-    let outputs = match step {
-        Step::Replies(n) => (0..n).collect(),
-        Step::Prompt(n) => vec![n - 1],
-    };
+    let reply = |i| (i, Rows { ids: &ids[..1], start: CONTEXT, role: Role::Generated });
+    let prompt = Rows { ids: &ids[..of_prompt as usize], start: 0, role: Role::Prompt };
+    let sequences: Vec<_> =
+        (0..n_replies).map(reply).chain((of_prompt > 0).then_some((n_replies, prompt))).collect();
+    let outputs = (0..n_replies).chain((of_prompt > 0).then(|| step.tokens() - 1)).collect();
     let batch = Shares { groups: loaded.groups(), n: n_sequences }.batch(&sequences, outputs);
     loaded.forward(&batch).map_err(failed)?;
     Ok(notes.take_launches())

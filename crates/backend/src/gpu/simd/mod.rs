@@ -109,7 +109,8 @@ fn launch_some(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>, rows
     let grid = Grid { x: args.maps.n_blocks, rows, rows_each, threads: THREADS };
     let format = format_name(lowering, maps)?;
     let buffers = buffers(input, maps);
-    lowering.launch_for(&SIMD_MAPS, (format, &format!("_{rows_each}")), grid, args, &buffers);
+    let launch = lowering.launch_for(&SIMD_MAPS, (format, &format!("_{rows_each}")), grid, args, &buffers);
+    launch.writing(&results(maps));
     Ok(())
 }
 
@@ -123,6 +124,11 @@ fn buffers(input: &Input, maps: &Maps<'_>) -> Vec<Argument> {
     let biases = each(&|map| Argument::Weight(map.bias.unwrap_or(map.weight)));
     let results = each(&|map| map.out);
     [&input.plain()[..], &weights, &biases, &results].concat()
+}
+
+/// What the maps make.
+fn results(maps: &Maps<'_>) -> Vec<Argument> {
+    maps.maps.iter().map(|map| map.out).collect()
 }
 
 /// What kernels for these maps, which have one format, are called by.
@@ -159,7 +165,8 @@ fn launch_some_gated(
     let buffers = [gated.gate, gated.up, Argument::Weight(map.weight), bias, map.out];
     let grid = Grid { x: args.maps.n_blocks, rows, rows_each, threads: GATED_THREADS };
     let name = lowering.format_name("swiglu_linear_add", weight.format())?;
-    lowering.launch_for(&SIMD_GATED, (name, &format!("_{rows_each}")), grid, args, &buffers);
+    let launch = lowering.launch_for(&SIMD_GATED, (name, &format!("_{rows_each}")), grid, args, &buffers);
+    launch.writing(&[map.out]);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Linear maps of prompt rows, by matrices of 8x8: `simd_prompts.h` has their body.
 
-use super::{Gated, SimdArgs, args, buffers, format_name};
+use super::{Gated, SimdArgs, args, buffers, format_name, results};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{self, SIMD_PROMPTS};
@@ -20,7 +20,8 @@ pub(super) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>
     let args = args(lowering, input, maps, rows, TILE)?;
     let grid = Grid { x: args.maps.n_blocks, rows, rows_each: TILE, threads: THREADS };
     let format = format_name(lowering, maps)?;
-    lowering.launch_for(&SIMD_PROMPTS, (format, ""), grid, args, &buffers(input, maps));
+    let launch = lowering.launch_for(&SIMD_PROMPTS, (format, ""), grid, args, &buffers(input, maps));
+    launch.writing(&results(maps));
     Ok(())
 }
 
@@ -40,6 +41,7 @@ pub(super) fn launch_gated(
     let grid = Grid { x: groups, rows, rows_each: 1, threads: ACTIVATE_THREADS };
     let definitions = source::weight_format(format_name(lowering, maps)?);
     let buffers: [Argument; 3] = [gated.gate, gated.up, x];
-    lowering.launch(&SIMD_PROMPTS, "activate_prompts", grid, args, &buffers).definitions = definitions;
+    let activation = lowering.launch(&SIMD_PROMPTS, "activate_prompts", grid, args, &buffers);
+    activation.writing(&[x]).definitions = definitions;
     launch(lowering, &input, maps)
 }

@@ -1,10 +1,10 @@
 //! The maps of queries, keys and values with what stores them: `simd_qkv.metal` does both for
 //! generated rows.
 
-use super::{MAX_MAPS, SimdArgs, args, buffers, format_name, prompts, rows_and_outs, same_formats};
+use super::{MAX_MAPS, SimdArgs, args, buffers, format_name, prompts, results, rows_and_outs, same_formats};
 use crate::gpu::args::RopeStoreArgs;
 use crate::gpu::inputs::RowsOf;
-use crate::gpu::lower::{Grid, Lowering};
+use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::SIMD_QKV;
 use crate::gpu::tiles::convert::Input;
 use crate::gpu::tiles::linear::{Map, Maps};
@@ -85,11 +85,13 @@ impl<'a> Qkv<'a> {
         }
         args.set_groups(groups);
         let grid = Grid { x: args.maps.n_blocks, rows, rows_each, threads: THREADS };
+        let cache = [Argument::Keys(self.store.cache), Argument::Values(self.store.cache)];
         // The maps' own are those of q, k and v.
         let buffers = [buffers(input, maps), self.store.buffers(lowering)[3..].to_vec()].concat();
         let args = QkvArgs { maps: args, rope: self.store.args(lowering)?, first_heads };
         let format = format_name(lowering, maps)?;
-        lowering.launch_for(&SIMD_QKV, (format, &format!("_{rows_each}")), grid, args, &buffers);
+        let launch = lowering.launch_for(&SIMD_QKV, (format, &format!("_{rows_each}")), grid, args, &buffers);
+        launch.writing(&[results(maps), cache.to_vec()].concat());
         Ok(())
     }
 }

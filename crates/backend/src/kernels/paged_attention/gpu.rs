@@ -101,10 +101,12 @@ impl PagedAttention {
         let buffers = [Argument::Batch(layer.group), q, keys, values, out, scratch];
         let launch =
             lowering.launch(&SPLIT_ATTENTION, format!("split_attention_{name}"), grid, args, &buffers);
+        launch.writing(&[out, scratch]);
         (launch.batches, launch.definitions) = (Some(layer.group), definitions.clone());
         let grid = Grid { x: args.n_heads, rows: RowsOf::Generated, rows_each: 1, threads: SPLIT_THREADS };
         let buffers = [Argument::Batch(layer.group), scratch, out];
         let launch = lowering.launch(&SPLIT_ATTENTION, "merge_splits", grid, args, &buffers);
+        launch.writing(&[out]);
         (launch.batches, launch.definitions) = (Some(layer.group), definitions);
         Ok(())
     }
@@ -120,6 +122,7 @@ impl PagedAttention {
         let buffers = self.buffers(lowering);
         let launch =
             lowering.launch(&MATRIX_ATTENTION, format!("matrix_attention_{name}"), grid, args, &buffers);
+        launch.writing(&buffers[3..]);
         launch.definitions = definitions + &format!("#define ATTENTION_DIM {dim}\n");
         Ok(())
     }

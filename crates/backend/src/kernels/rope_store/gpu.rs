@@ -29,7 +29,9 @@ impl RopeStore {
             threads: 32 * HEADS_EACH as u32,
         };
         let (args, buffers) = (self.args(lowering)?, self.buffers(lowering));
-        lowering.launch(&ROPE_STORE, entry, grid, args, &buffers).early = true;
+        let [q, k, v, .., keys, values] = buffers;
+        let launch = lowering.launch(&ROPE_STORE, entry, grid, args, &buffers);
+        launch.writing(&[q, k, v, keys, values]).early = true;
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The queue: what is being encoded, and what the device has been given.
 //!
-//! Dispatches of one encoder run one behind the other, each seeing what those
-//! before it wrote; between encoders and command buffers Metal tracks for itself
-//! which use the same buffers.
+//! Dispatches of one encoder may run side by side; one that waits has a barrier before it, behind
+//! which it sees what those before it wrote. Between encoders and command buffers Metal tracks for
+//! itself which use the same buffers.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{
-    MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandEncoder, MTLCommandQueue,
-    MTLComputeCommandEncoder, MTLSize,
+    MTLBarrierScope, MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandEncoder,
+    MTLCommandQueue, MTLComputeCommandEncoder, MTLDispatchType, MTLSize,
 };
 
 use super::buffer::MetalBuffer;
@@ -59,6 +59,8 @@ struct Open {
     /// Before the buffer: fields are dropped in their order.
     encoder: Encoder,
     buffer: Retained<CommandBuffer>,
+    /// Whether the encoder has launches.
+    is_running: bool,
     launches: usize,
     operations: u64,
 }
@@ -107,7 +109,13 @@ impl Commands {
         if self.open.is_none() {
             let buffer = self.queue.commandBuffer();
             let buffer = buffer.ok_or_else(|| failed("encoding", "the queue gives no command buffer"))?;
-            self.open = Some(Open { encoder: Encoder::Nothing, buffer, launches: 0, operations: 0 });
+            self.open = Some(Open {
+                encoder: Encoder::Nothing,
+                buffer,
+                is_running: false,
+                launches: 0,
+                operations: 0,
+            });
         }
         Ok(self.open.as_mut().expect("it is open now"))
     }
@@ -130,6 +138,11 @@ impl Commands {
         let serial = self.next();
         let open = self.open()?;
         let encoder = open.launches()?;
+        // Nobody else is in a new encoder; the framework sees to those before it.
+        if shape.waits && open.is_running {
+            encoder.memoryBarrierWithScope(MTLBarrierScope::Buffers);
+        }
+        open.is_running = true;
         encoder.setComputePipelineState(kernel.pipeline());
         if !args.is_empty() {
             let bytes = NonNull::from(args).cast::<c_void>();
@@ -251,9 +264,10 @@ impl Open {
         }
         // One ends before another begins.
         self.encoder = Encoder::Nothing;
-        let encoder = self.buffer.computeCommandEncoder();
+        let encoder = self.buffer.computeCommandEncoderWithDispatchType(MTLDispatchType::Concurrent);
         let encoder = encoder.ok_or_else(|| failed("encoding", "there is no encoder for launches"))?;
         self.encoder = Encoder::Launches(encoder.clone());
+        self.is_running = false;
         Ok(encoder)
     }
 

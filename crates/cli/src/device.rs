@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
+use backend::harness::Used;
 use backend::metal::MetalOptions;
 use backend::{Backend, Cpu, CpuConfig, Memory, harness, metal};
 use model::LoadOptions;
@@ -126,10 +127,10 @@ impl Gpu {
 
     /// Opens one that nobody named. What has never run on such hardware must pass a test before,
     /// and is not used without a word.
-    fn open_tested(&self) -> backend::Result<Box<dyn Backend>> {
+    fn open_tested(&self, used: &[Used]) -> backend::Result<Box<dyn Backend>> {
         let mut gpu = self.open()?;
         if matches!(self, Self::Metal) {
-            harness::self_test(gpu.as_mut(), SEED)?;
+            harness::self_test(gpu.as_mut(), used, SEED)?;
             output::say(&format!(
                 "the GPU passed a short test and is used ({}; `quarrel doctor --metal` tests all of it, \
                  --backend cpu asks for the CPU)",
@@ -148,16 +149,17 @@ impl Gpu {
 }
 
 impl Device {
-    /// Loads `name` by `load` on this device, or on the CPU what a GPU that need not be used cannot take.
+    /// Loads `name`, of formats `used`, by `load` on this device, or on the CPU what a GPU that need not
+    /// be used cannot take.
     pub fn load<T>(
         &self,
-        name: &str,
+        (name, used): (&str, &[Used]),
         args: &LoadArgs,
         options: LoadOptions,
         load: impl Fn(Box<dyn Backend>, LoadOptions) -> Result<T, model::Error>,
     ) -> Result<T> {
         if let Self::Gpu { gpu, or_cpu } = self {
-            let opened = if *or_cpu { gpu.open_tested() } else { gpu.open() };
+            let opened = if *or_cpu { gpu.open_tested(used) } else { gpu.open() };
             let loaded = opened.map_err(model::Error::from).and_then(|opened| {
                 let options = sized(options, gpu.batch_tokens(), opened.memory());
                 load(opened, options)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use backend::harness::Used;
 use engine::{Engine, EngineConfig};
 use gguf::ModelFile;
 use model::quantize::{Recipe, quantize};
@@ -224,8 +225,10 @@ impl Opened {
     ) -> Result<LoadedModel> {
         let file = self.file(args)?;
         let options = load_options(args, &file)?;
-        device
-            .load(&self.name, args, options, |backend, options| model::load(&file, backend, &change(options)))
+        let used = used(&file, &options);
+        device.load((&self.name, &used), args, options, |backend, options| {
+            model::load(&file, backend, &change(options))
+        })
     }
 
     /// Starts an engine on the loaded model.
@@ -236,6 +239,14 @@ impl Opened {
         let engine = Engine::start(Box::new(loaded), self.tokenizer.clone(), config);
         Ok(Started { engine, device, memory })
     }
+}
+
+/// The formats of the file's matrices, each with those of the cache.
+fn used(file: &ModelFile, options: &LoadOptions) -> Vec<Used> {
+    let matrices = file.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+    let formats: BTreeMap<_, _> = matrices.map(|tensor| (tensor.format.name(), tensor.format)).collect();
+    let used = |weights| Used { weights, keys: options.kv_k, values: options.kv_v };
+    formats.into_values().map(used).collect()
 }
 
 /// `options` for `n` sequences side by side, logits of each.

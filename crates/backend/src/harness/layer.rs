@@ -28,7 +28,33 @@ pub struct ModelShape {
     pub head_dim: usize,
 }
 
+/// The formats of a model and its cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Of weights.
+    pub weights: Format,
+    /// Of keys.
+    pub keys: KvFormat,
+    /// Of values.
+    pub values: KvFormat,
+}
+
+impl Used {
+    fn f16(weights: Format) -> Self {
+        Self { weights, keys: KvFormat::F16, values: KvFormat::F16 }
+    }
+}
+
+/// The positions that rows of short runs see, about.
+const SHORT: usize = 24;
+/// Rows of a long prompt: more than kernels for prompts take together.
+const LONG: u32 = 70;
+
 impl ModelShape {
+    /// Small, with rows for blocks of any length.
+    const WIDE: Self =
+        Self { n_layers: 1, n_embd: 256, n_ff: 512, n_vocab: 66, n_heads: 4, n_kv_heads: 2, head_dim: 64 };
+
     /// The proportions of SmolLM2, small.
     pub const TINY: Self =
         Self { n_layers: 2, n_embd: 288, n_ff: 768, n_vocab: 130, n_heads: 9, n_kv_heads: 3, head_dim: 32 };
@@ -47,15 +73,21 @@ impl ModelShape {
     /// A model with random weights of `format`, over a cache of f16 with
     /// `groups` in turn. The last buffer is the logits. It has no runs yet.
     pub fn case(self, random: &mut Random, format: Format, groups: Vec<GroupConfig>) -> Case {
-        let name = format!("model {format}");
-        let mut case = CaseBuilder::new(random, name, self.bound(format));
+        self.case_of(random, &Used::f16(format), groups, SHORT)
+    }
+
+    /// The same over a cache of other formats, for runs that see up to `n_context` positions.
+    fn case_of(self, random: &mut Random, used: &Used, groups: Vec<GroupConfig>, n_context: usize) -> Case {
+        let Used { weights: format, keys, values } = *used;
+        let name = format!("model {format}, cache {} and {}", keys.name(), values.name());
+        let mut case = CaseBuilder::new(random, name, self.bound(used, n_context));
         let layers = (0..self.n_layers).map(|i| CacheLayerConfig {
             group: i % groups.len(),
             n_kv_heads: self.n_kv_heads,
             k_dim: self.head_dim,
             v_dim: self.head_dim,
-            k_format: KvFormat::F16,
-            v_format: KvFormat::F16,
+            k_format: keys,
+            v_format: values,
         });
         let layers = layers.collect();
         let table = weight(&mut case, format, self.n_vocab, self.n_embd);
@@ -74,10 +106,11 @@ impl ModelShape {
 
     /// Errors of a layer's four maps in a row, the last of gated values, times
     /// layers; the residual stream carries most of the signal past them.
-    fn bound(self, format: Format) -> Bound {
+    fn bound(self, used: &Used, n_context: usize) -> Bound {
+        let Used { weights: format, keys, values } = *used;
         let maps = bounds::linear(format, self.n_embd).times(3.0);
         let maps = maps.plus(bounds::gated_linear(format, self.n_ff));
-        let attention = bounds::attention(self.head_dim, 24, KvFormat::F16, KvFormat::F16);
+        let attention = bounds::attention(self.head_dim, n_context, keys, values);
         maps.plus(attention).times(self.n_layers as f32)
     }
 
@@ -143,6 +176,15 @@ pub(super) fn case(random: &mut Random, format: Format) -> Case {
     // Always two sequences, so that pages are dealt alike: the second is
     // one token until it starts over.
     let runs = [[(11, 11), (1, 1)], [(5, 16), (1, 1)], [(1, 17), (7, 7)], [(1, 18), (1, 8)]];
+    case.runs = runs.iter().map(|sequences| inputs(&case.cache, sequences)).collect();
+    case
+}
+
+/// A layer with a prompt longer than kernels take together, then more of it beside a generated row.
+pub(super) fn long_case(random: &mut Random, used: &Used) -> Case {
+    let group = GroupConfig { n_pages: 32, page_size: 16, window: None };
+    let mut case = ModelShape::WIDE.case_of(random, used, vec![group], 2 * LONG as usize);
+    let runs = [[(LONG, LONG), (1, 1)], [(1, LONG + 1), (LONG, LONG + 1)]];
     case.runs = runs.iter().map(|sequences| inputs(&case.cache, sequences)).collect();
     case
 }

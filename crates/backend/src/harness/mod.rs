@@ -12,7 +12,7 @@ mod report;
 
 pub use build::{bias, formats, inputs, matrix, norm_weight, odd_cols, one_layer};
 pub use cuda::cuda;
-pub use layer::ModelShape;
+pub use layer::{ModelShape, Used};
 pub use random::Random;
 pub use report::{Report, check_all, self_test};
 

@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 
 use ::model::{LoadOptions, ModelRunner as _, single};
 use backend::gpu::source::{Dialect, SOURCES};
-use backend::harness::{self, Case, ModelShape, Random};
-use backend::{Backend, GroupConfig, Role, StepInputs, Submission, TokenInputs, Weight};
+use backend::harness::{self, Case, ModelShape, Random, Used};
+use backend::{Backend, GroupConfig, KvFormat, Role, StepInputs, Submission, TokenInputs, Weight};
 use gguf::{Bytes, Format, Mapping, ModelFile};
 use metal_emulator::{Compiled, Emulator, MetalEmulator, Toolchain};
 
@@ -70,6 +70,21 @@ fn every_kernel_runs_every_case() {
         println!("{report}");
         assert!(report.is_good(), "in order {order}: {}", report.failures.join("\n"));
     }
+}
+
+/// What `auto` tests when a model is loaded, for models and caches of some formats.
+#[test]
+#[ignore = "needs clang; run by `cargo xtask kernels`"]
+fn the_test_at_load_is_passed() {
+    use KvFormat::{F16, Fp8, Q8_0};
+    let pairs = [
+        (Format::Q4_0, F16, F16),
+        (Format::Q6_K, Q8_0, F16),
+        (Format::BF16, F16, Fp8),
+        (Format::F32, F16, F16),
+    ];
+    let used = pairs.map(|(weights, keys, values)| Used { weights, keys, values });
+    harness::self_test(&mut emulator(), &used, SEED).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// Steps handed over one behind the other give what they give one after the other, also

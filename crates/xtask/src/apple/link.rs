@@ -90,7 +90,7 @@ fn executable(messages: &[u8]) -> Result<PathBuf> {
         executable: Option<PathBuf>,
     }
     let lines = messages.split(|&byte| byte == b'\n');
-    let made = lines.filter_map(|line| serde_json::from_slice::<Message>(line).ok()?.executable).last();
+    let made = lines.filter_map(|line| serde_json::from_slice::<Message>(line).ok()?.executable).next_back();
     made.ok_or_else(|| Error::Output { program: "cargo".to_owned(), what: "it made no program".to_owned() })
 }
 

@@ -22,7 +22,7 @@ const CODE: &str = "crates/backend/src/metal/apple";
 type Mistake = (&'static str, &'static str, &'static str);
 
 /// All are of a kind that the compiler reports together.
-const MISTAKES: [Mistake; 14] = [
+const MISTAKES: [Mistake; 16] = [
     // What the framework does not have.
     ("commands.rs", "buffer.commit();", "buffer.comit();"),
     ("buffer.rs", "MTLResourceOptions::StorageModeShared);", "MTLResourceOptions::StorageModeHost);"),
@@ -42,6 +42,12 @@ const MISTAKES: [Mistake; 14] = [
     ),
     ("buffer.rs", "self.memory.contents().as_ptr().cast", "self.memory.contents().cast"),
     ("library.rs", "setUrl(path.map(url).as_deref())", "setUrl(path)"),
+    ("commands.rs", "WithDispatchType(MTLDispatchType::Concurrent)", "WithDispatchType(true)"),
+    (
+        "commands.rs",
+        "memoryBarrierWithScope(MTLBarrierScope::Buffers)",
+        "memoryBarrierWithScope(MTLBarrierScope::Memory)",
+    ),
     ("residency.rs", "addAllocation(ProtocolObject::from_ref(memory))", "addAllocation(memory)"),
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];

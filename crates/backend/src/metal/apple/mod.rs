@@ -170,7 +170,8 @@ impl Runtime for MetalRuntime {
         autoreleasepool(|_| {
             let memory = self.device.recommendedMaxWorkingSetSize() >> 30;
             let name = self.device.name();
-            format!("metal: {name}, {memory} GiB for the GPU (never tested on Apple hardware)")
+            let newest = if self.device.supportsFamily(MTLGPUFamily::Metal4) { ", Metal 4" } else { "" };
+            format!("metal: {name}{newest}, {memory} GiB for the GPU (never tested on Apple hardware)")
         })
     }
 

@@ -165,7 +165,7 @@ impl Sequence {
         self.in_flight += 1;
         self.unseen = match part.output {
             Some(Output::Drawn(output)) => Some(Unseen { step, output }),
-            Some(Output::Sampled) | None => None,
+            Some(Output::Sampled | Output::Likeliest(_)) | None => None,
         };
     }
 

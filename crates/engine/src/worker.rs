@@ -17,13 +17,14 @@ use model::{ModelRunner, RunnerLimits};
 use tokenizer::Tokenizer;
 
 use crate::batch::{self, Output, Part};
+use crate::choosing::Results;
 use crate::constraint::Matcher;
 use crate::engine::{Counts, EngineConfig, Replies, Submission};
 use crate::generating::Generating;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::pages::BlockManager;
-use crate::sampling::{SampleInput, Sampled, Sampler};
+use crate::sampling::Sampler;
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
 use crate::sequence::{Sequence, Start, Task};
 use crate::{Error, Result};
@@ -285,7 +286,7 @@ impl Worker {
         let is_reply = |(id, n): &&(SequenceId, usize)| *n == 1 && !self.sequences[id].is_at_prompt();
         let n_replies = rows.iter().filter(is_reply).count();
         let rows = rows.iter().map(|(id, n)| (&self.sequences[id], *n));
-        let (step, parts) = batch::build(rows, &self.manager, |draw| self.runner.can_draw(draw));
+        let (step, parts) = batch::build(rows, &self.manager, self.runner.max_likeliest());
         if let Err(error) = self.runner.submit(&step) {
             return self.fail(&parts, error.into());
         }
@@ -313,27 +314,20 @@ impl Worker {
 
     fn deal(&mut self, step: &InFlight) -> Result<()> {
         let drawn = self.runner.complete()?.to_vec();
+        let likeliest = self.runner.likeliest().to_vec();
         let mut finished = if step.hidden { self.pool(step)? } else { Vec::new() };
         let samples = step.parts.iter().any(|part| part.output == Some(Output::Sampled));
         let logits = if samples { self.runner.logits()? } else { &[] };
-        let mut logits = logits.chunks_exact(self.limits.n_vocab);
+        let n_vocab = self.limits.n_vocab;
+        let mut results = Results { drawn: &drawn, likeliest: &likeliest, logits, n_vocab };
         for part in &step.parts {
-            let logits = if part.output == Some(Output::Sampled) { logits.next() } else { None };
+            let given = part.output.map(|output| results.next(output));
             // Who is not there any more has ended since the step was submitted.
             let Some(sequence) = self.sequences.get_mut(&part.id) else { continue };
             let Task::Generate(_) = &sequence.task else { continue };
             sequence.completed(step.number, part, &self.manager);
-            let sampled = match part.output {
-                None => continue,
-                Some(Output::Sampled) => {
-                    let logits = logits.expect("a runner gives logits of the outputs it does not draw");
-                    Self::choose(&mut self.sampler, sequence, logits)
-                }
-                Some(Output::Drawn(output)) => match drawn.get(output as usize) {
-                    Some(&Some(id)) => Ok(Sampled { id, logprob: None }),
-                    _ => Err(Error::NoToken),
-                },
-            };
+            let Some(given) = given else { continue };
+            let sampled = given.choose(&mut self.sampler, sequence);
             let over = match sampled {
                 Ok(sampled) => sequence.push_token(sampled, &self.tokenizer, &self.metrics),
                 Err(error) => {
@@ -366,25 +360,6 @@ impl Worker {
             }
         }
         Ok(finished)
-    }
-
-    /// The next token of a sequence, whose `logits` are `[n_vocab]`.
-    fn choose(sampler: &mut Sampler, sequence: &mut Sequence, logits: &[f32]) -> Result<Sampled> {
-        let Task::Generate(reply) = &mut sequence.task else { unreachable!("only replies ask for logits") };
-        let mask = reply.matcher.as_mut().map(Matcher::mask).transpose()?;
-        let input = SampleInput {
-            logits,
-            params: &reply.sampling,
-            history: &sequence.tokens,
-            position: sequence.tokens.len() as u64,
-            mask,
-            logprobs: reply.logprobs,
-        };
-        let sampled = sampler.choose(&input, &mut reply.sampler_state).ok_or(Error::NoToken)?;
-        if let Some(matcher) = &mut reply.matcher {
-            matcher.accept(sampled.id)?;
-        }
-        Ok(sampled)
     }
 
     /// Ends the requests of a step that failed; the first hears the error itself.

@@ -79,6 +79,17 @@ fn cases(cuda: &mut Cuda, filter: Option<&str>) -> Done {
             Err(e) => failures.push(e),
         }
     }
+    for case in harness::choices(SEED).iter().filter(|case| filter.is_none_or(|f| case.name.contains(f))) {
+        match harness::check_choices(case, cuda, SEED) {
+            Ok(()) => {
+                within += 1;
+                if filter.is_some() {
+                    println!("ok     {}: to the bit", case.name);
+                }
+            }
+            Err(e) => failures.push(e),
+        }
+    }
     println!(
         "cases: {within} within bounds, {} absent, {} failed, in {:.1?}",
         absent.len(),

@@ -2,7 +2,7 @@
 
 use gguf::Format;
 
-use super::{Case, Outcome, Random, cases, layer};
+use super::{Case, Outcome, Random, cases, check_choices, choices, layer};
 use crate::{Backend, Error, Result};
 
 /// How many cases went how.
@@ -29,6 +29,13 @@ impl Report {
             Err(problem) => self.failures.push(problem),
         }
     }
+
+    fn add_choices(&mut self, case: &Case, backend: &mut dyn Backend, seed: u64) {
+        match check_choices(case, backend, seed) {
+            Ok(()) => self.within += 1,
+            Err(problem) => self.failures.push(problem),
+        }
+    }
 }
 
 impl std::fmt::Display for Report {
@@ -38,11 +45,14 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Every case of every op, and whole layers.
+/// Every case of every op, whole layers, and what a device that overlaps steps chooses.
 pub fn check_all(backend: &mut dyn Backend, seed: u64) -> Report {
     let mut report = Report::default();
     for case in &cases(seed) {
         report.add(case, backend, seed);
+    }
+    if backend.overlaps() {
+        choices(seed).iter().for_each(|case| report.add_choices(case, backend, seed));
     }
     report
 }

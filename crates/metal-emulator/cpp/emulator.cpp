@@ -269,7 +269,7 @@ static float simd_operation(float value, Operation operation, unsigned mask, con
     return me.value;
 }
 
-static uint simd_operation(uint whole, Operation operation, const void *site) {
+static unsigned simd_operation(unsigned whole, Operation operation, const void *site) {
     Fiber &me = *group.current;
     me.whole = whole;
     meet(operation, site);
@@ -278,8 +278,8 @@ static uint simd_operation(uint whole, Operation operation, const void *site) {
 
 float simd_sum(float value, const void *site) { return simd_operation(value, Operation::Sum, 0, site); }
 float simd_max(float value, const void *site) { return simd_operation(value, Operation::Max, 0, site); }
-uint simd_max(uint value, const void *site) { return simd_operation(value, Operation::MaxUint, site); }
-uint simd_min(uint value, const void *site) { return simd_operation(value, Operation::MinUint, site); }
+unsigned simd_max(unsigned value, const void *site) { return simd_operation(value, Operation::MaxUint, site); }
+unsigned simd_min(unsigned value, const void *site) { return simd_operation(value, Operation::MinUint, site); }
 float simd_shuffle_xor(float value, unsigned mask, const void *site) {
     return simd_operation(value, Operation::ShuffleXor, mask, site);
 }

@@ -5,7 +5,8 @@
 //! first looked at. What those end (end of text, a stop text) or what was
 //! cancelled meanwhile is in the later step for nothing: its token is discarded.
 //! Pages may be handed on at once, since steps run in the order they were
-//! submitted. A sequence whose next token the host must choose waits alone.
+//! submitted. A sequence whose next token the host must choose waits alone, unless most
+//! replies do: then a step without them would only keep them waiting, and there is none.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -102,7 +103,7 @@ impl Worker {
             self.drop_cancelled();
             self.fail_overdue();
             self.ended.retain_mut(|sequence| !sequence.flush());
-            let rows = self.plan();
+            let rows = if self.most_wait() { Vec::new() } else { self.plan() };
             self.report();
             if !rows.is_empty() {
                 self.submit(&rows);
@@ -198,6 +199,14 @@ impl Worker {
             self.sequence(id).fail(error);
             self.remove(id);
         }
+    }
+
+    /// Whether the host is to choose for more replies than the runner, once the step that runs is over.
+    fn most_wait(&self) -> bool {
+        let outputs =
+            || self.in_flight.back().into_iter().flat_map(|step| &step.parts).filter_map(|p| p.output);
+        let drawn = outputs().filter(|output| matches!(output, Output::Drawn(_))).count();
+        outputs().count() > 2 * drawn
     }
 
     /// Tells what there is to do.

@@ -266,3 +266,26 @@ fn tokens_from_the_likeliest_are_those_from_all_logits() {
     }
     assert!(likeliest > 1000, "{likeliest}: too tame");
 }
+
+/// A long prompt's pieces run in the steps of replies that the host samples, not in steps between them.
+#[test]
+fn sampled_replies_are_in_every_step_beside_a_prompt() {
+    let parrot = Parrot::new(groups(false), RunnerLimits { max_batch_tokens: 8, ..LIMITS });
+    let (steps, gate) = (parrot.steps.clone(), parrot.gate.clone());
+    let (engine, _) = engine(parrot, 1);
+    let request = |prompt: Vec<u32>, n| Request {
+        max_tokens: Some(n),
+        ignore_eos: true,
+        sampling: SamplingParams::default(),
+        ..Request::new(prompt)
+    };
+    let held = gate.lock();
+    let replies: Vec<_> = (1..=3).map(|id| engine.submit(request(vec![id], 8)).unwrap()).collect();
+    let long = engine.submit(request(vec![9; 40], 1)).unwrap();
+    drop(held);
+    let n: Vec<usize> = replies.into_iter().chain([long]).map(Iterator::count).collect();
+    assert_eq!(n, [9, 9, 9, 2]);
+    // Five of its tokens beside three replies; the first steps may come before all requests.
+    let steps = steps.load(Ordering::Relaxed);
+    assert!((8..=10).contains(&steps), "{steps} steps");
+}

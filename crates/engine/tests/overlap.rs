@@ -270,7 +270,8 @@ fn tokens_from_the_likeliest_are_those_from_all_logits() {
 /// A long prompt's pieces run in the steps of replies that the host samples, not in steps between them.
 #[test]
 fn sampled_replies_are_in_every_step_beside_a_prompt() {
-    let parrot = Parrot::new(groups(false), RunnerLimits { max_batch_tokens: 8, ..LIMITS });
+    let group = CacheGroup { n_pages: 64, page_size: 4, window: None };
+    let parrot = Parrot::new(vec![group], RunnerLimits { max_batch_tokens: 8, ..LIMITS });
     let (steps, gate) = (parrot.steps.clone(), parrot.gate.clone());
     let (engine, _) = engine(parrot, 1);
     let request = |prompt: Vec<u32>, n| Request {
@@ -280,12 +281,12 @@ fn sampled_replies_are_in_every_step_beside_a_prompt() {
         ..Request::new(prompt)
     };
     let held = gate.lock();
-    let replies: Vec<_> = (1..=3).map(|id| engine.submit(request(vec![id], 8)).unwrap()).collect();
-    let long = engine.submit(request(vec![9; 40], 1)).unwrap();
+    let replies: Vec<_> = (1..=3).map(|id| engine.submit(request(vec![id], 12)).unwrap()).collect();
+    let long = engine.submit(request(vec![9; 56], 1)).unwrap();
     drop(held);
     let n: Vec<usize> = replies.into_iter().chain([long]).map(Iterator::count).collect();
-    assert_eq!(n, [9, 9, 9, 2]);
+    assert_eq!(n, [13, 13, 13, 2]);
     // Five of its tokens beside three replies; the first steps may come before all requests.
     let steps = steps.load(Ordering::Relaxed);
-    assert!((8..=10).contains(&steps), "{steps} steps");
+    assert!((12..=14).contains(&steps), "{steps} steps");
 }

@@ -25,7 +25,7 @@ use crate::generating::Generating;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::pages::BlockManager;
-use crate::sampling::Sampler;
+use crate::sampling::{Sampled, Sampler};
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
 use crate::sequence::{Sequence, Start, Task};
 use crate::{Error, Result};
@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     next_id: SequenceId,
     /// Steps that run, oldest first: one, or two for a moment where they overlap.
     in_flight: VecDeque<InFlight>,
+    /// Tokens that their callers have not heard of.
+    untold: Vec<(SequenceId, Result<Sampled>)>,
     n_steps: u64,
     last_completed: Instant,
 }
@@ -92,6 +94,7 @@ impl Worker {
             ended: Vec::new(),
             next_id: 0,
             in_flight: VecDeque::new(),
+            untold: Vec::new(),
             n_steps: 0,
             last_completed: Instant::now(),
         }
@@ -108,10 +111,11 @@ impl Worker {
             if !rows.is_empty() {
                 self.submit(&rows);
             }
+            let told = self.tell();
             let runs = self.in_flight.len();
             if runs > usize::from(self.runner.overlaps() && !rows.is_empty()) {
                 self.complete();
-            } else if rows.is_empty() && !self.is_idle() {
+            } else if rows.is_empty() && !told && !self.is_idle() {
                 std::thread::sleep(STALLED_NAP);
             }
         }
@@ -177,6 +181,7 @@ impl Worker {
     }
 
     fn cancel_all(&mut self) {
+        self.tell();
         for sequence in self.sequences.values_mut() {
             sequence.cancel();
         }
@@ -184,6 +189,9 @@ impl Worker {
     }
 
     fn drop_cancelled(&mut self) {
+        if self.sequences.values().any(Sequence::is_cancelled) {
+            self.tell();
+        }
         let cancelled: Vec<_> =
             self.sequences.iter().filter_map(|(&id, s)| s.is_cancelled().then_some(id)).collect();
         for id in cancelled {
@@ -324,7 +332,7 @@ impl Worker {
     fn deal(&mut self, step: &InFlight) -> Result<()> {
         let drawn = self.runner.complete()?.to_vec();
         let likeliest = self.runner.likeliest().to_vec();
-        let mut finished = if step.hidden { self.pool(step)? } else { Vec::new() };
+        let finished = if step.hidden { self.pool(step)? } else { Vec::new() };
         let samples = step.parts.iter().any(|part| part.output == Some(Output::Sampled));
         let logits = if samples { self.runner.logits()? } else { &[] };
         let n_vocab = self.limits.n_vocab;
@@ -337,19 +345,36 @@ impl Worker {
             sequence.completed(step.number, part, &self.manager);
             let Some(given) = given else { continue };
             let sampled = given.choose(&mut self.sampler, sequence);
+            if let Ok(sampled) = &sampled {
+                sequence.tokens.push(sampled.id);
+            }
+            self.untold.push((part.id, sampled));
+        }
+        finished.into_iter().for_each(|id| self.remove(id));
+        // A device that has nothing to do gets the next step first.
+        if !self.runner.overlaps() || !self.in_flight.is_empty() {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Tells callers their tokens. Replies that these end are over. Returns whether there were any.
+    fn tell(&mut self) -> bool {
+        let any = !self.untold.is_empty();
+        for (id, sampled) in std::mem::take(&mut self.untold) {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let over = match sampled {
-                Ok(sampled) => sequence.push_token(sampled, &self.tokenizer, &self.metrics),
+                Ok(sampled) => sequence.tell(sampled, &self.tokenizer, &self.metrics),
                 Err(error) => {
                     sequence.fail(error);
                     true
                 }
             };
             if over {
-                finished.push(part.id);
+                self.remove(id);
             }
         }
-        finished.into_iter().for_each(|id| self.remove(id));
-        Ok(())
+        any
     }
 
     /// Gives the step's hidden states to the texts that are embedded. Returns those that are done.

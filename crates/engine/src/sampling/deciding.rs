@@ -8,7 +8,7 @@ fn random(seed: u64, i: u64, low: f64, high: f64) -> f64 {
 
 /// Logits of 1 to 400 tokens, now and then of many more: often equal, zeros of both signs, infinities, NaN.
 fn logits(seed: u64) -> Vec<f32> {
-    let n = random(seed, 0, 1.0, if seed % 32 == 0 { 6000.0 } else { 400.0 }) as u64;
+    let n = random(seed, 0, 1.0, if seed.is_multiple_of(32) { 6000.0 } else { 400.0 }) as u64;
     let step = [0.0, 0.25, 2.0][random(seed, 1, 0.0, 3.0) as usize];
     let logit = |i: u64| match uniform(seed ^ 1, i) {
         u if u < 0.02 => f32::NAN,

@@ -2,7 +2,7 @@
 
 use gguf::Format;
 
-use super::{Case, CaseBuilder, Random, norm_weight, odd_cols};
+use super::{Case, CaseBuilder, Random, matrix, norm_weight, odd_cols};
 use crate::bounds;
 use crate::kernels::head::Head;
 use crate::kernels::rms_norm::Norm;
@@ -40,20 +40,32 @@ pub fn choices(seed: u64) -> Vec<Case> {
     let mut random = Random::new(seed);
     let mut cases: Vec<_> =
         VOCABS.iter().map(|&n_vocab| case(&mut random, n_vocab, Kind::Different)).collect();
+    cases.push(small(&mut random));
     for kind in [Kind::Equal, Kind::Infinite, Kind::Zeros, Kind::NoNumbers] {
         cases.extend([5, 101, 1025].map(|n_vocab| case(&mut random, n_vocab, kind)));
     }
     cases
 }
 
+/// A small one, of a format that models have.
+pub(super) fn small(random: &mut Random) -> Case {
+    let (format, n_vocab) = (Format::Q8_0, 1025);
+    let weight = matrix(random, "w", format, n_vocab, odd_cols(format));
+    head(random, format!("choose {n_vocab} {format}"), weight, 1.0)
+}
+
 fn case(random: &mut Random, n_vocab: usize, kind: Kind) -> Case {
-    let cols = odd_cols(Format::F32);
-    let name = format!("choose {n_vocab} {kind:?}");
-    let mut case = CaseBuilder::new(random, name, bounds::linear(Format::F32, cols));
-    let norm = Norm { weight: case.weight(|random| norm_weight(random, cols)), eps: 1e-5 };
-    let weight = case.weight(|random| weight(random, n_vocab, cols, kind));
-    let (x, out) = (case.input("x", cols, 2.0), case.outputs("logits", n_vocab));
+    let weight = weight(random, n_vocab, odd_cols(Format::F32), kind);
     let scale = if kind == Kind::Zeros { TINY } else { 1.0 };
+    head(random, format!("choose {n_vocab} {kind:?}"), weight, scale)
+}
+
+fn head(random: &mut Random, name: String, weight: Weight, scale: f32) -> Case {
+    let (n_vocab, cols) = (weight.rows(), weight.cols());
+    let mut case = CaseBuilder::new(random, name, bounds::linear(weight.format(), cols));
+    let norm = Norm { weight: case.weight(|random| norm_weight(random, cols)), eps: 1e-5 };
+    let weight = case.weight(|_| weight);
+    let (x, out) = (case.input("x", cols, 2.0), case.outputs("logits", n_vocab));
     case.push(Head { x, norm, weight, scale, softcap: None, out });
     let mut case = case.build_rows(ROWS, vec![out]);
     case.runs[0].outputs = (0..ROWS).collect();

@@ -21,6 +21,32 @@ pub struct Bucket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LoweredId(pub u32);
 
+/// The most of an output's likeliest tokens that a step gives: 40 to draw from, and the 64 that
+/// penalties lower, are usual.
+pub const MAX_LIKELIEST: usize = 128;
+
+/// What the host gets of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The likeliest token, which the step behind may carry.
+    Token,
+    /// So many of the likeliest tokens, from 1 to [`MAX_LIKELIEST`].
+    Likeliest(u32),
+    /// All logits.
+    Logits,
+}
+
+impl Wanted {
+    /// How many of the likeliest tokens the device must find.
+    pub fn n_likeliest(self) -> u32 {
+        match self {
+            Self::Token => 1,
+            Self::Likeliest(n) => n,
+            Self::Logits => 0,
+        }
+    }
+}
+
 /// A step to be enqueued behind those that run.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {
@@ -28,9 +54,9 @@ pub struct Submission<'a> {
     pub inputs: &'a StepInputs,
     /// Where the step leaves its logits.
     pub logits: BufferId,
-    /// Of each output, whether the device takes its likeliest token (of equals the first);
-    /// the host gets the logits of the others.
-    pub choose: &'a [bool],
+    /// What the host gets of each output. Of equal logits the lowest id is the likeliest; NaN and
+    /// negative infinity never are.
+    pub wanted: &'a [Wanted],
     /// Rows whose ids are not known yet, each with the output of the step submitted before
     /// whose token it is.
     pub carried: &'a [(u32, u32)],
@@ -41,10 +67,13 @@ pub struct Submission<'a> {
 /// What a submitted step gave.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Completed {
-    /// Of each output, the token that was chosen; `None` where none was asked for, or no
-    /// logit was above negative infinity.
+    /// Of each output, its likeliest token; `None` where that was not wanted, or no logit was
+    /// above negative infinity.
     pub tokens: Vec<Option<u32>>,
-    /// Logits of the outputs that asked for no token, row-major.
+    /// Tokens with their logits, likeliest first, as many as wanted of each output that wanted
+    /// some; those that there are none for have negative infinity.
+    pub likeliest: Vec<(u32, f32)>,
+    /// Logits of the outputs that wanted them, row-major.
     pub logits: Vec<f32>,
     /// The rows that were wanted besides.
     pub rows: Vec<f32>,

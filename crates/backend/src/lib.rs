@@ -31,7 +31,7 @@ mod weight;
 
 pub use cache::{CacheConfig, CacheLayerConfig, GroupConfig, KV_GROUP, KvFormat};
 pub use cpu::{Cpu, CpuConfig, Isa, WeightLayout};
-pub use device::{Backend, Bucket, Completed, LoweredId, Submission};
+pub use device::{Backend, Bucket, Completed, LoweredId, MAX_LIKELIEST, Submission, Wanted};
 pub use error::{Error, Result};
 pub use host::Memory;
 pub use inputs::{GroupInputs, NO_PAGE, Role, SequenceInputs, StepInputs, TokenInputs};

@@ -1,6 +1,6 @@
 //! From a schedule to a step.
 
-use model::{Draw, ForwardBatch, GroupInputs, SequenceInputs, SubmittedStep, TokenInputs};
+use model::{ForwardBatch, GroupInputs, SequenceInputs, SubmittedStep, TokenInputs, Wanted};
 
 use crate::pages::BlockManager;
 use crate::scheduler::SequenceId;
@@ -19,25 +19,27 @@ pub(crate) struct Part {
 /// Where the token that follows a sequence's rows comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// From the host's sampler.
+    /// From the host's sampler, which needs all logits.
     Sampled,
+    /// From the host's sampler, which needs so many of the likeliest tokens.
+    Likeliest(u32),
     /// From the runner, as this output of the step.
     Drawn(u32),
 }
 
 /// Builds the step for `rows[i]` next tokens of `sequences[i]`, whose pages already
 /// cover them. Every sequence that reaches its last token and goes on from there has
-/// an output, which the runner draws if it `can_draw`.
+/// an output, of which the runner gives up to `max_likeliest` tokens.
 pub(crate) fn build<'a>(
     rows: impl Iterator<Item = (&'a Sequence, usize)> + Clone,
     manager: &BlockManager,
-    can_draw: impl Fn(&Draw) -> bool,
+    max_likeliest: usize,
 ) -> (SubmittedStep, Vec<Part>) {
     let mut ids = Vec::new();
     let mut positions = Vec::new();
     let mut sequences = Vec::new();
     let mut outputs = Vec::new();
-    let (mut draws, mut carried, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut wanted, mut carried, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for (sequence, n_rows) in rows.clone() {
         let start = sequence.n_submitted;
         let end = start + n_rows;
@@ -56,10 +58,14 @@ pub(crate) fn build<'a>(
         if let Task::Generate(reply) = &sequence.task
             && end == sequence.n_tokens()
         {
-            let draw = reply.draw(end as u64).filter(&can_draw);
-            output = Some(draw.map_or(Output::Sampled, |_| Output::Drawn(outputs.len() as u32)));
+            let wants = reply.wanted(end, max_likeliest);
+            output = Some(match wants {
+                Wanted::Token => Output::Drawn(outputs.len() as u32),
+                Wanted::Likeliest(n) => Output::Likeliest(n),
+                Wanted::Logits => Output::Sampled,
+            });
             outputs.push(ids.len() as u32 - 1);
-            draws.push(draw);
+            wanted.push(wants);
         }
         parts.push(Part { id: sequence.id, n_rows, epoch: sequence.epoch, output });
     }
@@ -68,7 +74,7 @@ pub(crate) fn build<'a>(
     let hidden = rows.clone().any(|(sequence, _)| matches!(sequence.task, Task::Embed(_)));
     let batch =
         ForwardBatch { tokens: TokenInputs::Ids(ids), positions, sequences, groups, outputs, adapter: None };
-    (SubmittedStep { batch, hidden, draws, carried }, parts)
+    (SubmittedStep { batch, hidden, wanted, carried }, parts)
 }
 
 fn group_inputs<'a>(

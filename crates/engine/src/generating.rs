@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flume::{Sender, TrySendError};
-use model::Draw;
+use model::Wanted;
 use tokenizer::{Decode, Detokenizer, Tokenizer};
 
 use crate::constraint::Matcher;
 use crate::request::CheckedRequest;
-use crate::sampling::{Sampled, SamplerState, uniform};
+use crate::sampling::{Sampled, SamplerState};
 use crate::stop::StopMatcher;
 use crate::{Event, FinishReason, SamplingParams, Stats};
 
@@ -55,25 +55,18 @@ impl Generating {
         }
     }
 
-    /// How the token at `place` can be chosen without the host, which all else waits for:
-    /// forms, penalties, log-probabilities, and what only the host's sampler does.
-    pub fn draw(&self, place: u64) -> Option<Draw> {
-        let p = &self.sampling;
-        let alone = self.matcher.is_none()
-            && self.logprobs.is_none()
-            && p.logit_bias.is_empty()
-            && p.penalties.is_off()
-            && p.dry.multiplier == 0.0
-            && p.xtc.probability == 0.0
-            && p.typical_p == 1.0
-            && p.mirostat.is_none();
-        alone.then(|| Draw {
-            temperature: p.temperature,
-            top_k: p.top_k,
-            top_p: p.top_p,
-            min_p: p.min_p,
-            uniform: uniform(p.seed, place),
-        })
+    /// What the next token, which follows `n_history`, is chosen from: forms and
+    /// log-probabilities need all logits, the rest what the sampling decides by.
+    pub fn wanted(&self, n_history: usize, max_likeliest: usize) -> Wanted {
+        if self.matcher.is_some() || self.logprobs.is_some() {
+            return Wanted::Logits;
+        }
+        match self.sampling.n_deciding(n_history) {
+            Some(n) if n > max_likeliest => Wanted::Logits,
+            Some(1) if self.sampling.temperature == 0.0 => Wanted::Token,
+            Some(n) => Wanted::Likeliest(n as u32),
+            None => Wanted::Logits,
+        }
     }
 
     /// Whether a reply of `n` tokens may become longer.

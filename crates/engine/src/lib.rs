@@ -7,6 +7,7 @@
 //! thread that owns the model.
 
 mod batch;
+mod choosing;
 mod constraint;
 mod embedding;
 mod engine;

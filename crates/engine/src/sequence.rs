@@ -165,7 +165,7 @@ impl Sequence {
         self.in_flight += 1;
         self.unseen = match part.output {
             Some(Output::Drawn(output)) => Some(Unseen { step, output }),
-            Some(Output::Sampled) | None => None,
+            Some(Output::Sampled | Output::Likeliest(_)) | None => None,
         };
     }
 
@@ -222,9 +222,8 @@ impl Sequence {
         }
     }
 
-    /// Takes a sampled token. Returns whether the sequence is over.
-    pub fn push_token(&mut self, sampled: Sampled, tokenizer: &Tokenizer, metrics: &Metrics) -> bool {
-        self.tokens.push(sampled.id);
+    /// Tells the caller the last token. Returns whether the sequence is over.
+    pub fn tell(&mut self, sampled: Sampled, tokenizer: &Tokenizer, metrics: &Metrics) -> bool {
         self.note_time(metrics);
         let stats = self.stats();
         match &mut self.task {

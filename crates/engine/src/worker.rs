@@ -5,7 +5,8 @@
 //! first looked at. What those end (end of text, a stop text) or what was
 //! cancelled meanwhile is in the later step for nothing: its token is discarded.
 //! Pages may be handed on at once, since steps run in the order they were
-//! submitted. A sequence whose next token the host must choose waits alone.
+//! submitted. A sequence whose next token the host must choose waits alone, unless most
+//! replies do: then a step without them would only keep them waiting, and there is none.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,13 +18,14 @@ use model::{ModelRunner, RunnerLimits};
 use tokenizer::Tokenizer;
 
 use crate::batch::{self, Output, Part};
+use crate::choosing::Results;
 use crate::constraint::Matcher;
 use crate::engine::{Counts, EngineConfig, Replies, Submission};
 use crate::generating::Generating;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::pages::BlockManager;
-use crate::sampling::{SampleInput, Sampled, Sampler};
+use crate::sampling::{Sampled, Sampler};
 use crate::scheduler::{Budget, ScheduledBatch, SequenceId, schedule};
 use crate::sequence::{Sequence, Start, Task};
 use crate::{Error, Result};
@@ -50,6 +52,8 @@ pub(crate) struct Worker {
     next_id: SequenceId,
     /// Steps that run, oldest first: one, or two for a moment where they overlap.
     in_flight: VecDeque<InFlight>,
+    /// Tokens that their callers have not heard of.
+    untold: Vec<(SequenceId, Result<Sampled>)>,
     n_steps: u64,
     last_completed: Instant,
 }
@@ -90,6 +94,7 @@ impl Worker {
             ended: Vec::new(),
             next_id: 0,
             in_flight: VecDeque::new(),
+            untold: Vec::new(),
             n_steps: 0,
             last_completed: Instant::now(),
         }
@@ -101,15 +106,16 @@ impl Worker {
             self.drop_cancelled();
             self.fail_overdue();
             self.ended.retain_mut(|sequence| !sequence.flush());
-            let rows = self.plan();
+            let rows = if self.most_wait() { Vec::new() } else { self.plan() };
             self.report();
             if !rows.is_empty() {
                 self.submit(&rows);
             }
+            let told = self.tell();
             let runs = self.in_flight.len();
             if runs > usize::from(self.runner.overlaps() && !rows.is_empty()) {
                 self.complete();
-            } else if rows.is_empty() && !self.is_idle() {
+            } else if rows.is_empty() && !told && !self.is_idle() {
                 std::thread::sleep(STALLED_NAP);
             }
         }
@@ -175,6 +181,7 @@ impl Worker {
     }
 
     fn cancel_all(&mut self) {
+        self.tell();
         for sequence in self.sequences.values_mut() {
             sequence.cancel();
         }
@@ -182,6 +189,9 @@ impl Worker {
     }
 
     fn drop_cancelled(&mut self) {
+        if self.sequences.values().any(Sequence::is_cancelled) {
+            self.tell();
+        }
         let cancelled: Vec<_> =
             self.sequences.iter().filter_map(|(&id, s)| s.is_cancelled().then_some(id)).collect();
         for id in cancelled {
@@ -197,6 +207,14 @@ impl Worker {
             self.sequence(id).fail(error);
             self.remove(id);
         }
+    }
+
+    /// Whether the host is to choose for more replies than the runner, once the step that runs is over.
+    fn most_wait(&self) -> bool {
+        let outputs =
+            || self.in_flight.back().into_iter().flat_map(|step| &step.parts).filter_map(|p| p.output);
+        let drawn = outputs().filter(|output| matches!(output, Output::Drawn(_))).count();
+        outputs().count() > 2 * drawn
     }
 
     /// Tells what there is to do.
@@ -285,7 +303,7 @@ impl Worker {
         let is_reply = |(id, n): &&(SequenceId, usize)| *n == 1 && !self.sequences[id].is_at_prompt();
         let n_replies = rows.iter().filter(is_reply).count();
         let rows = rows.iter().map(|(id, n)| (&self.sequences[id], *n));
-        let (step, parts) = batch::build(rows, &self.manager, |draw| self.runner.can_draw(draw));
+        let (step, parts) = batch::build(rows, &self.manager, self.runner.max_likeliest());
         if let Err(error) = self.runner.submit(&step) {
             return self.fail(&parts, error.into());
         }
@@ -313,40 +331,50 @@ impl Worker {
 
     fn deal(&mut self, step: &InFlight) -> Result<()> {
         let drawn = self.runner.complete()?.to_vec();
-        let mut finished = if step.hidden { self.pool(step)? } else { Vec::new() };
+        let likeliest = self.runner.likeliest().to_vec();
+        let finished = if step.hidden { self.pool(step)? } else { Vec::new() };
         let samples = step.parts.iter().any(|part| part.output == Some(Output::Sampled));
         let logits = if samples { self.runner.logits()? } else { &[] };
-        let mut logits = logits.chunks_exact(self.limits.n_vocab);
+        let n_vocab = self.limits.n_vocab;
+        let mut results = Results { drawn: &drawn, likeliest: &likeliest, logits, n_vocab };
         for part in &step.parts {
-            let logits = if part.output == Some(Output::Sampled) { logits.next() } else { None };
+            let given = part.output.map(|output| results.next(output));
             // Who is not there any more has ended since the step was submitted.
             let Some(sequence) = self.sequences.get_mut(&part.id) else { continue };
             let Task::Generate(_) = &sequence.task else { continue };
             sequence.completed(step.number, part, &self.manager);
-            let sampled = match part.output {
-                None => continue,
-                Some(Output::Sampled) => {
-                    let logits = logits.expect("a runner gives logits of the outputs it does not draw");
-                    Self::choose(&mut self.sampler, sequence, logits)
-                }
-                Some(Output::Drawn(output)) => match drawn.get(output as usize) {
-                    Some(&Some(id)) => Ok(Sampled { id, logprob: None }),
-                    _ => Err(Error::NoToken),
-                },
-            };
+            let Some(given) = given else { continue };
+            let sampled = given.choose(&mut self.sampler, sequence);
+            if let Ok(sampled) = &sampled {
+                sequence.tokens.push(sampled.id);
+            }
+            self.untold.push((part.id, sampled));
+        }
+        finished.into_iter().for_each(|id| self.remove(id));
+        // A device that has nothing to do gets the next step first.
+        if !self.runner.overlaps() || !self.in_flight.is_empty() {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Tells callers their tokens. Replies that these end are over. Returns whether there were any.
+    fn tell(&mut self) -> bool {
+        let any = !self.untold.is_empty();
+        for (id, sampled) in std::mem::take(&mut self.untold) {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let over = match sampled {
-                Ok(sampled) => sequence.push_token(sampled, &self.tokenizer, &self.metrics),
+                Ok(sampled) => sequence.tell(sampled, &self.tokenizer, &self.metrics),
                 Err(error) => {
                     sequence.fail(error);
                     true
                 }
             };
             if over {
-                finished.push(part.id);
+                self.remove(id);
             }
         }
-        finished.into_iter().for_each(|id| self.remove(id));
-        Ok(())
+        any
     }
 
     /// Gives the step's hidden states to the texts that are embedded. Returns those that are done.
@@ -366,25 +394,6 @@ impl Worker {
             }
         }
         Ok(finished)
-    }
-
-    /// The next token of a sequence, whose `logits` are `[n_vocab]`.
-    fn choose(sampler: &mut Sampler, sequence: &mut Sequence, logits: &[f32]) -> Result<Sampled> {
-        let Task::Generate(reply) = &mut sequence.task else { unreachable!("only replies ask for logits") };
-        let mask = reply.matcher.as_mut().map(Matcher::mask).transpose()?;
-        let input = SampleInput {
-            logits,
-            params: &reply.sampling,
-            history: &sequence.tokens,
-            position: sequence.tokens.len() as u64,
-            mask,
-            logprobs: reply.logprobs,
-        };
-        let sampled = sampler.choose(&input, &mut reply.sampler_state).ok_or(Error::NoToken)?;
-        if let Some(matcher) = &mut reply.matcher {
-            matcher.accept(sampled.id)?;
-        }
-        Ok(sampled)
     }
 
     /// Ends the requests of a step that failed; the first hears the error itself.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::delayed::Delayed;
+use common::delayed::{Delayed, MAX_LIKELIEST};
 use common::{N_VOCAB, Parrot, continuation, tokenizer};
 use model::{CacheGroup, RunnerLimits};
 use quarrel_engine::{
@@ -32,11 +32,16 @@ fn groups(windowed: bool) -> Vec<CacheGroup> {
 struct Counts {
     overlapped: Arc<AtomicUsize>,
     carried: Arc<AtomicUsize>,
+    likeliest: Arc<AtomicUsize>,
 }
 
 fn engine(parrot: Parrot, seed: u64) -> (Engine, Counts) {
     let delayed = Delayed::new(parrot, seed);
-    let counts = Counts { overlapped: delayed.overlapped.clone(), carried: delayed.carried.clone() };
+    let counts = Counts {
+        overlapped: delayed.overlapped.clone(),
+        carried: delayed.carried.clone(),
+        likeliest: delayed.likeliest.clone(),
+    };
     (Engine::start(Box::new(delayed), tokenizer(), EngineConfig::default()), counts)
 }
 
@@ -216,4 +221,72 @@ fn a_step_that_fails_late_fails_its_requests_alone() {
             .collect();
         assert_eq!(ids, continuation(&[2, 3, 4, 5, 6], 20, usize::MAX));
     }
+}
+
+/// Sampled requests side by side: some whose likeliest tokens decide, some that need all logits.
+fn sampled(random: &mut Random) -> Request {
+    let n_prompt = 1 + random.below(20);
+    let prompt = (0..n_prompt).map(|_| 1 + random.below(N_VOCAB - 1) as u32).collect();
+    let mut sampling = SamplingParams { seed: random.below(1 << 20) as u64, ..SamplingParams::default() };
+    let mut logprobs = None;
+    match random.below(6) {
+        0 => sampling.top_k = 0,
+        1 => sampling.penalties = PenaltyParams { repeat: 1.3, last_n: 8, ..PenaltyParams::default() },
+        2 => logprobs = Some(2),
+        3 => sampling = SamplingParams::greedy(),
+        _ => sampling.top_k = 1 + random.below(MAX_LIKELIEST),
+    }
+    let max_tokens = Some(1 + random.below(64 - n_prompt));
+    Request { max_tokens, ignore_eos: true, sampling, logprobs, ..Request::new(prompt) }
+}
+
+#[test]
+fn tokens_from_the_likeliest_are_those_from_all_logits() {
+    let mut likeliest = 0;
+    for seed in 0..30 {
+        let random = &mut Random(seed);
+        let requests: Vec<Request> = (0..12).map(|_| sampled(random)).collect();
+        let (ahead, counts) = engine(Parrot::new(groups(false), LIMITS), seed);
+        let parrot = Parrot::new(groups(false), LIMITS);
+        let waited = Engine::start(Box::new(parrot), tokenizer(), EngineConfig::default());
+        let [ahead, waited] = [ahead, waited].map(|engine| {
+            let running: Vec<_> = requests.iter().map(|r| engine.submit(r.clone()).unwrap()).collect();
+            let tokens = |generation: Generation| {
+                let events = generation.map(|event| match event {
+                    Event::Token { id, logprob, .. } => Some((id, logprob)),
+                    Event::Finished { .. } => None,
+                    Event::Failed(error) => panic!("{error}"),
+                });
+                events.collect::<Vec<_>>()
+            };
+            running.into_iter().map(tokens).collect::<Vec<_>>()
+        });
+        assert_eq!(ahead, waited, "seed {seed}");
+        likeliest += counts.likeliest.load(Ordering::Relaxed);
+    }
+    assert!(likeliest > 1000, "{likeliest}: too tame");
+}
+
+/// A long prompt's pieces run in the steps of replies that the host samples, not in steps between them.
+#[test]
+fn sampled_replies_are_in_every_step_beside_a_prompt() {
+    let group = CacheGroup { n_pages: 64, page_size: 4, window: None };
+    let parrot = Parrot::new(vec![group], RunnerLimits { max_batch_tokens: 8, ..LIMITS });
+    let (steps, gate) = (parrot.steps.clone(), parrot.gate.clone());
+    let (engine, _) = engine(parrot, 1);
+    let request = |prompt: Vec<u32>, n| Request {
+        max_tokens: Some(n),
+        ignore_eos: true,
+        sampling: SamplingParams::default(),
+        ..Request::new(prompt)
+    };
+    let held = gate.lock();
+    let replies: Vec<_> = (1..=3).map(|id| engine.submit(request(vec![id], 12)).unwrap()).collect();
+    let long = engine.submit(request(vec![9; 56], 1)).unwrap();
+    drop(held);
+    let n: Vec<usize> = replies.into_iter().chain([long]).map(Iterator::count).collect();
+    assert_eq!(n, [13, 13, 13, 2]);
+    // Five of its tokens beside three replies; the first steps may come before all requests.
+    let steps = steps.load(Ordering::Relaxed);
+    assert!((12..=14).contains(&steps), "{steps} steps");
 }

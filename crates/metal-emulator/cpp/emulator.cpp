@@ -11,13 +11,14 @@ constexpr unsigned long STACK = 64 * 1024, PAGE = 4096;
 constexpr unsigned MAX_SHARED = 64;
 
 enum class State { Ready, AtSimd, AtBarrier, Done };
-enum class Operation { Sum, Max, ShuffleXor };
+enum class Operation { Sum, Max, ShuffleXor, MaxUint, MinUint };
 
 struct Fiber {
     void *stack_pointer;
     State state;
     const void *site;  // of the operation it waits at
     float value;       // its operand, then the result
+    unsigned whole;    // the same of operations on whole numbers
     Operation operation;
     unsigned mask;           // of a shuffle
     unsigned matrices;       // that it has made and not dropped
@@ -128,6 +129,7 @@ bool all_at(State state, unsigned first, unsigned end) {
 
 void complete_simd(unsigned first, unsigned end) {
     float sum = 0, largest = -__builtin_inff(), values[SIMD_WIDTH];
+    unsigned most = 0, least = ~0u;
     for (unsigned i = first; i < end; i++) {
         // What a lane that has returned would give is not defined.
         values[i - first] = __builtin_nanf("");
@@ -135,6 +137,8 @@ void complete_simd(unsigned first, unsigned end) {
         values[i - first] = group.fibers[i].value;
         sum += group.fibers[i].value;
         largest = __builtin_fmaxf(largest, group.fibers[i].value);
+        if (group.fibers[i].whole > most) most = group.fibers[i].whole;
+        if (group.fibers[i].whole < least) least = group.fibers[i].whole;
     }
     for (unsigned i = first; i < end; i++) {
         Fiber &fiber = group.fibers[i];
@@ -142,6 +146,8 @@ void complete_simd(unsigned first, unsigned end) {
         switch (fiber.operation) {
             case Operation::Sum: fiber.value = sum; break;
             case Operation::Max: fiber.value = largest; break;
+            case Operation::MaxUint: fiber.whole = most; break;
+            case Operation::MinUint: fiber.whole = least; break;
             case Operation::ShuffleXor: fiber.value = values[((i - first) ^ fiber.mask) % SIMD_WIDTH]; break;
         }
         fiber.state = State::Ready;
@@ -249,18 +255,31 @@ void add_kernel(Kernel *kernel) {
     kernels = kernel;
 }
 
+static void meet(Operation operation, const void *site) {
+    group.current->operation = operation;
+    group.current->site = site;
+    yield(State::AtSimd);
+}
+
 static float simd_operation(float value, Operation operation, unsigned mask, const void *site) {
     Fiber &me = *group.current;
     me.value = value;
-    me.operation = operation;
     me.mask = mask;
-    me.site = site;
-    yield(State::AtSimd);
+    meet(operation, site);
     return me.value;
+}
+
+static unsigned simd_operation(unsigned whole, Operation operation, const void *site) {
+    Fiber &me = *group.current;
+    me.whole = whole;
+    meet(operation, site);
+    return me.whole;
 }
 
 float simd_sum(float value, const void *site) { return simd_operation(value, Operation::Sum, 0, site); }
 float simd_max(float value, const void *site) { return simd_operation(value, Operation::Max, 0, site); }
+unsigned simd_max(unsigned value, const void *site) { return simd_operation(value, Operation::MaxUint, site); }
+unsigned simd_min(unsigned value, const void *site) { return simd_operation(value, Operation::MinUint, site); }
 float simd_shuffle_xor(float value, unsigned mask, const void *site) {
     return simd_operation(value, Operation::ShuffleXor, mask, site);
 }

@@ -59,6 +59,9 @@ void add_kernel(Kernel *kernel);
 float simd_sum(float value, const void *site) __attribute__((convergent));
 // The largest of all lanes' values.
 float simd_max(float value, const void *site) __attribute__((convergent));
+unsigned simd_max(unsigned value, const void *site) __attribute__((convergent));
+// The smallest.
+unsigned simd_min(unsigned value, const void *site) __attribute__((convergent));
 // The value of the lane whose number differs in the bits of `mask`.
 float simd_shuffle_xor(float value, unsigned mask, const void *site) __attribute__((convergent));
 void barrier(const void *site) __attribute__((convergent));

@@ -44,6 +44,8 @@ float sqrt(float);
 
 float simd_sum(float);
 float simd_max(float);
+uint simd_max(uint);
+uint simd_min(uint);
 float simd_shuffle_xor(float, ushort);
 void simdgroup_barrier(mem_flags);
 void threadgroup_barrier(mem_flags);

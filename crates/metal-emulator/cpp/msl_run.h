@@ -61,6 +61,12 @@ __attribute__((noinline, convergent)) static float simd_sum(float value) {
 __attribute__((noinline, convergent)) static float simd_max(float value) {
     return emulator::simd_max(value, __builtin_return_address(0));
 }
+__attribute__((noinline, convergent)) static uint simd_max(uint value) {
+    return emulator::simd_max(value, __builtin_return_address(0));
+}
+__attribute__((noinline, convergent)) static uint simd_min(uint value) {
+    return emulator::simd_min(value, __builtin_return_address(0));
+}
 __attribute__((noinline, convergent)) static float simd_shuffle_xor(float value, ushort mask) {
     return emulator::simd_shuffle_xor(value, mask, __builtin_return_address(0));
 }

@@ -3,10 +3,10 @@
 
 use std::time::Instant;
 
-use backend::Role;
+use backend::{Role, Wanted};
 
 use crate::single::{Rows, Shares};
-use crate::{Draw, Error, ModelRunner, Result, RunnerLimits, SubmittedStep};
+use crate::{Error, ModelRunner, Result, RunnerLimits, SubmittedStep};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,7 @@ fn prefill(runner: &mut dyn ModelRunner, span: Span) -> Result<()> {
 fn decode(runner: &mut dyn ModelRunner, span: Span) -> Result<()> {
     let n_vocab = runner.limits().n_vocab;
     let outputs: Vec<u32> = (0..span.sequences as u32).collect();
-    let overlaps = runner.overlaps() && runner.can_draw(&LIKELIEST);
+    let overlaps = runner.overlaps() && runner.max_likeliest() > 0;
     for position in span.start..span.start + span.n {
         let ids: Vec<u32> = (0..span.sequences).map(|sequence| token(sequence, position, n_vocab)).collect();
         let rows = |ids| Rows { ids, start: position as u32, role: Role::Generated };
@@ -151,8 +151,8 @@ fn decode(runner: &mut dyn ModelRunner, span: Span) -> Result<()> {
         let first = position == span.start;
         let carried = outputs.iter().filter(|_| !first).map(|&i| (i, i)).collect();
         let batch = shares.batch(&sequences, outputs.clone());
-        let draws = vec![Some(LIKELIEST); span.sequences];
-        runner.submit(&SubmittedStep { batch, hidden: false, draws, carried })?;
+        let wanted = vec![Wanted::Token; span.sequences];
+        runner.submit(&SubmittedStep { batch, hidden: false, wanted, carried })?;
         if !first {
             runner.complete()?;
         }
@@ -162,9 +162,6 @@ fn decode(runner: &mut dyn ModelRunner, span: Span) -> Result<()> {
     }
     Ok(())
 }
-
-/// The likeliest token.
-const LIKELIEST: Draw = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.0 };
 
 /// Runs rows of some of `n` sequences and reads the logits of `outputs`.
 fn run(

@@ -24,11 +24,11 @@ mod weights;
 
 pub use arch::supported_architectures;
 pub use backend::{
-    GroupInputs, KvFormat, NO_PAGE, Role, SequenceInputs, StepInputs as ForwardBatch, TokenInputs,
+    GroupInputs, KvFormat, NO_PAGE, Role, SequenceInputs, StepInputs as ForwardBatch, TokenInputs, Wanted,
 };
 pub use config::{ModelConfig, Pooling};
 pub use error::{Error, Result};
 pub use load::{LoadOptions, check, load};
 pub use loaded::LoadedModel;
 pub use memory::{MemoryPlan, PAGE_SIZE};
-pub use runner::{CacheGroup, Draw, EmbeddingShape, ModelRunner, RunnerLimits, SubmittedStep};
+pub use runner::{CacheGroup, EmbeddingShape, ModelRunner, RunnerLimits, SubmittedStep};

@@ -1,11 +1,11 @@
 //! A loaded model: picks the lowered step a batch fits and runs it.
 
-use backend::{Backend, Bucket, BufferId, Completed, LoweredId, StepInputs, Submission};
+use backend::{Backend, Bucket, BufferId, Completed, LoweredId, MAX_LIKELIEST, StepInputs, Submission};
 use gguf::ModelFile;
 
 use crate::config::ModelConfig;
 use crate::memory::MemoryPlan;
-use crate::{CacheGroup, Draw, EmbeddingShape, Error, ModelRunner, Result, RunnerLimits, SubmittedStep};
+use crate::{CacheGroup, EmbeddingShape, Error, ModelRunner, Result, RunnerLimits, SubmittedStep};
 
 /// A model on a backend, ready to run; see [`crate::load`].
 pub struct LoadedModel {
@@ -118,9 +118,8 @@ impl ModelRunner for LoadedModel {
         self.backend.prompt_tile()
     }
 
-    fn can_draw(&self, draw: &Draw) -> bool {
-        // What a device chooses is the likeliest token.
-        self.backend.overlaps() && draw.temperature == 0.0
+    fn max_likeliest(&self) -> usize {
+        if self.backend.overlaps() { MAX_LIKELIEST } else { 0 }
     }
 
     fn submit(&mut self, step: &SubmittedStep) -> Result<()> {
@@ -129,11 +128,10 @@ impl ModelRunner for LoadedModel {
         }
         let lowered = self.lowered(&step.batch, step.hidden)?;
         self.file.check_length()?;
-        let choose: Vec<bool> = step.draws.iter().map(Option::is_some).collect();
         let submission = Submission {
             inputs: &step.batch,
             logits: lowered.logits,
-            choose: &choose,
+            wanted: &step.wanted,
             carried: &step.carried,
             rows: lowered.hidden,
         };
@@ -147,6 +145,10 @@ impl ModelRunner for LoadedModel {
         self.last = None;
         let completed = self.completed.insert(self.backend.complete()?);
         Ok(&completed.tokens)
+    }
+
+    fn likeliest(&self) -> &[(u32, f32)] {
+        self.completed.as_ref().map_or(&[], |completed| &completed.likeliest)
     }
 
     fn logits(&mut self) -> Result<&[f32]> {

@@ -1,6 +1,6 @@
 //! What the engine sees of a model: something that takes batches and gives logits.
 
-use backend::StepInputs;
+use backend::{StepInputs, Wanted};
 
 use crate::Error;
 use crate::config::Pooling;
@@ -40,24 +40,6 @@ pub struct EmbeddingShape {
     pub pooling: Pooling,
 }
 
-/// How a runner chooses a token by itself. The stages are those of the host's sampler:
-/// the `top_k` likeliest tokens, the fewest that reach `top_p`, those at least `min_p`
-/// times as likely as the likeliest, temperature, and the first whose cumulative
-/// probability, likeliest first, exceeds `uniform`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Draw {
-    /// Divides the logits; 0 takes the likeliest token and ignores the rest of this.
-    pub temperature: f32,
-    /// 0 keeps all.
-    pub top_k: usize,
-    /// 1 keeps all.
-    pub top_p: f32,
-    /// 0 keeps all.
-    pub min_p: f32,
-    /// The random number, from 0 to below 1: it depends on seed and place, not on what runs.
-    pub uniform: f64,
-}
-
 /// A step as it is handed to a runner that may still be busy with the one before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubmittedStep {
@@ -65,8 +47,9 @@ pub struct SubmittedStep {
     pub batch: StepInputs,
     /// Whether the hidden states of all rows are wanted.
     pub hidden: bool,
-    /// How to choose the token that follows each output; `None`: the host wants its logits.
-    pub draws: Vec<Option<Draw>>,
+    /// What the host gets of each output: logits alone from a runner whose
+    /// [`max_likeliest`](ModelRunner::max_likeliest) is 0.
+    pub wanted: Vec<Wanted>,
     /// Rows whose id nobody has seen yet, each with the output of the step submitted
     /// before, whose token it is; the batch has 0 in its place.
     pub carried: Vec<(u32, u32)>,
@@ -86,13 +69,12 @@ pub trait ModelRunner: Send {
         false
     }
 
-    /// Whether the runner can choose tokens so without the host.
-    fn can_draw(&self, _draw: &Draw) -> bool {
-        false
+    /// How many of an output's likeliest tokens a step gives at most; 0: it gives logits alone.
+    fn max_likeliest(&self) -> usize {
+        0
     }
 
-    /// Begins a step; steps run in the order they are submitted. What
-    /// [`can_draw`](Self::can_draw) refuses is not asked for.
+    /// Begins a step; steps run in the order they are submitted.
     ///
     /// A runner that overlaps nothing runs it here and now, as this default does.
     ///
@@ -107,15 +89,20 @@ pub trait ModelRunner: Send {
         8
     }
 
-    /// Waits for the oldest step that was submitted. Returns the token chosen for each
-    /// output that asked for one; a runner that chooses none may return an empty list.
-    /// [`logits`](Self::logits) are then those of the outputs that asked for none, and
-    /// [`hidden`](Self::hidden) those of this step.
+    /// Waits for the oldest step that was submitted. Returns the likeliest token of each
+    /// output of which that was wanted; a runner that gives logits alone may return an empty list.
+    /// [`likeliest`](Self::likeliest) and [`logits`](Self::logits) are then those of the
+    /// outputs of which they were wanted, and [`hidden`](Self::hidden) those of this step.
     ///
     /// # Errors
     /// [`crate::Error`] when the step failed.
     fn complete(&mut self) -> crate::Result<&[Option<u32>]> {
         Ok(&[])
+    }
+
+    /// Tokens with their logits, as [`backend::Completed`] has them.
+    fn likeliest(&self) -> &[(u32, f32)] {
+        &[]
     }
 
     /// Runs the model over a batch, writing its keys and values to the cache.

@@ -9,6 +9,7 @@ use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
+use crate::choosing;
 use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
@@ -21,7 +22,7 @@ const MAPS: [(Format, u32); 6] = [
     (Format::BF16, 1),
 ];
 
-const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
+pub const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
 /// Single maps and whole steps, or one of them by name; of decoding and mixed steps those of
 /// so many rows, of the first with weights of such a format.
@@ -45,6 +46,9 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let is_wanted = |n: &u32| wanted("mixed") && word(1).is_none_or(|rows| rows == n.to_string());
     for n_rows in [8, 32, 128, 256, 512].into_iter().filter(is_wanted) {
         mixed(cuda, MISTRAL, n_rows).map_err(text)?;
+    }
+    if wanted("choose") {
+        choosing::bench(cuda)?;
     }
     Ok(())
 }

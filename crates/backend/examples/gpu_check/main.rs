@@ -1,10 +1,11 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
 //! reference and the CPU, and times maps and whole steps.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill | mixed [ROWS]]] [--nvrtc PATH] [--kernels DIR]
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill | mixed [ROWS] | choose]] [--nvrtc PATH] [--kernels DIR]
 //! [--bf16]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. Exit status 1 when anything is off.
 
 mod bench;
+mod choosing;
 mod invariance;
 mod layers;
 
@@ -76,6 +77,17 @@ fn cases(cuda: &mut Cuda, filter: Option<&str>) -> Done {
                 }
             }
             Ok(Outcome::Absent(reason)) => absent.push(format!("{}: {reason}", case.name)),
+            Err(e) => failures.push(e),
+        }
+    }
+    for case in harness::choices(SEED).iter().filter(|case| filter.is_none_or(|f| case.name.contains(f))) {
+        match harness::check_choices(case, cuda, SEED) {
+            Ok(()) => {
+                within += 1;
+                if filter.is_some() {
+                    println!("ok     {}: to the bit", case.name);
+                }
+            }
             Err(e) => failures.push(e),
         }
     }

@@ -122,12 +122,20 @@ kernel_args! {
         /// 1 for the tanh form of GELU, 0 for SiLU.
         gelu_tanh: u32,
     }
-    /// Choosing each output's likeliest token.
+    /// Finding outputs' likeliest tokens.
     ChooseArgs {
         /// Number of rows.
         n_rows_at: u32,
+        /// For each row, how many tokens are wanted, and the pair that the first goes to.
+        wanted_at: u32,
         /// Logits a row.
         cols: u32,
+        /// Chunks a row.
+        n_chunks: u32,
+        /// Chunks a span.
+        span: u32,
+        /// Where pairs of a token and its logit begin, behind the tokens.
+        pairs_at: u32,
     }
     /// Carrying tokens to the next step.
     CarryArgs {

@@ -6,7 +6,7 @@
 //! kernels for one role find theirs side by side.
 
 use super::items::{self, Splits};
-use crate::{Bucket, CacheConfig, Role, Rows, StepInputs, TokenInputs};
+use crate::{Bucket, CacheConfig, Role, Rows, StepInputs, TokenInputs, Wanted};
 
 /// Words that come first: numbers of tokens, of outputs, of generated rows, a zero, then the
 /// numbers of rows whose ids are carried over and of prompt items.
@@ -14,6 +14,15 @@ const COUNTS: usize = 6;
 /// Where the last two stand.
 pub(crate) const N_CARRIED_AT: u32 = 4;
 pub(crate) const N_PROMPT_ITEMS_AT: u32 = 5;
+
+/// What a run is to do beside computing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asked<'a> {
+    /// What of each output; nothing where it is empty.
+    pub wanted: &'a [Wanted],
+    /// Rows whose ids come from the step before, with the output, of at most as many sequences.
+    pub carried: &'a [(u32, u32)],
+}
 
 /// Where each part starts, in words.
 #[derive(Debug, Clone)]
@@ -28,6 +37,8 @@ pub(crate) struct Layout {
     pub sequences: u32,
     /// Rows whose logits are wanted.
     pub outputs: u32,
+    /// Of each output, how many of its likeliest tokens are wanted, and how many pairs stand before them.
+    pub wanted: u32,
     /// Pairs of a row whose id is carried over and the output that it comes from.
     pub carried: u32,
     /// For each group, slots and block tables.
@@ -55,6 +66,7 @@ impl Layout {
         };
         let [ids, positions, places, sequences] = [(); 4].map(|()| take(bucket.tokens));
         let outputs = take(bucket.outputs)?;
+        let wanted = take(bucket.outputs.checked_mul(2)?)?;
         let carried = take(bucket.sequences.checked_mul(2)?)?;
         let table = bucket.sequences.checked_mul(bucket.max_pages)?;
         let groups =
@@ -71,6 +83,7 @@ impl Layout {
             places: places?,
             sequences: sequences?,
             outputs,
+            wanted,
             carried,
             groups,
             max_pages: bucket.max_pages,
@@ -98,14 +111,13 @@ impl Layout {
         }
     }
 
-    /// Fills `words` from inputs that have been checked against the bucket; `carried` are
-    /// rows whose ids come from the step before, of at most as many sequences. What comes back
+    /// Fills `words` from inputs that have been checked against the bucket. What comes back
     /// is each group's number of batches of generated rows.
     pub fn pack(
         &self,
         inputs: &StepInputs,
         order: &RowOrder,
-        carried: &[(u32, u32)],
+        Asked { wanted, carried }: Asked<'_>,
         words: &mut Vec<u32>,
     ) -> Vec<usize> {
         words.clear();
@@ -117,6 +129,11 @@ impl Layout {
         words[N_CARRIED_AT as usize] = carried.len() as u32;
         for (i, &(row, output)) in carried.iter().enumerate() {
             put(words, self.carried + 2 * i as u32, &[order.places[row as usize], output]);
+        }
+        let mut n_pairs = 0;
+        for (i, n) in wanted.iter().map(|wanted| wanted.n_likeliest()).enumerate() {
+            put(words, self.wanted + 2 * i as u32, &[n, n_pairs]);
+            n_pairs += n;
         }
         let place = |row: usize| order.places[row] as usize;
         let mut put_rows = |at: u32, values: &[u32]| {
@@ -268,7 +285,9 @@ mod tests {
         let mut words = vec![u32::MAX; 3];
         let mut order = RowOrder::default();
         order.set(&inputs);
-        let batches = layout.pack(&inputs, &order, &[(2, 7)], &mut words);
+        let wanted = [Wanted::Likeliest(3), Wanted::Token];
+        let asked = Asked { wanted: &wanted, carried: &[(2, 7)] };
+        let batches = layout.pack(&inputs, &order, asked, &mut words);
         assert!(words.len() <= layout.words);
         assert_eq!(batches, [1]);
         let at = |start: u32, n: usize| &words[start as usize..][..n];
@@ -279,6 +298,7 @@ mod tests {
         assert_eq!(at(layout.places, 3), [0, 1, 5], "where rows stand in their contexts");
         assert_eq!(at(layout.sequences, 3), [1, 1, 0]);
         assert_eq!(at(layout.outputs, 2), [2, 1]);
+        assert_eq!(at(layout.wanted, 4), [3, 0, 1, 3], "three tokens, and one behind them");
         let (slots, tables) = layout.groups[0];
         assert_eq!(at(slots, 3), [0, 1, 29]);
         assert_eq!(at(tables, 6), [5, 7, 0, 0, 8, 0], "rows are as long as the bucket's");

@@ -31,7 +31,7 @@ pub(crate) enum Argument {
     Tables(usize),
     /// The launch's batch of generated rows, of the group's.
     Batch(usize),
-    /// The tokens chosen last, one an output.
+    /// The tokens chosen last, one an output, and behind them pairs of a token and its logit.
     Chosen,
     /// A cache layer's keys.
     Keys(CacheLayerId),

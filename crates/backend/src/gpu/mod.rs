@@ -47,7 +47,7 @@ use gguf::Format;
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Completed, Step, StepInputs, Submission, TokenInputs, Weight};
-use inputs::{Layout, RowOrder};
+use inputs::{Asked, Layout, RowOrder};
 use lower::{Argument, Device, Launch, Lowering};
 use lowered::{Lowered, StepMemory};
 use submit::Submitted;
@@ -68,7 +68,7 @@ pub struct Gpu<R: Runtime> {
     lowered: Vec<Lowered<R>>,
     arena: Option<(R::Buffer, usize)>,
     inputs: Option<(R::Buffer, usize)>,
-    /// The tokens chosen last.
+    /// The tokens chosen last, and pairs of the likeliest with their logits.
     chosen: Option<(R::Buffer, usize)>,
     /// Steps that were submitted, the oldest first.
     submitted: VecDeque<Submitted<R::Fetch>>,
@@ -125,7 +125,7 @@ impl<R: Runtime> Gpu<R> {
         let wanted = [
             (&mut self.arena, arena_bytes, "scratch"),
             (&mut self.inputs, input_words * 4, "inputs"),
-            (&mut self.chosen, outputs * 4, "chosen tokens"),
+            (&mut self.chosen, choose::bytes(outputs), "chosen tokens"),
         ];
         for (buffer, bytes, what) in wanted {
             if buffer.as_ref().is_none_or(|(_, size)| *size < bytes) {
@@ -170,10 +170,10 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// Puts a run's inputs on the device.
-    fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs, carried: &[(u32, u32)]) -> Result<()> {
+    fn upload_inputs(&mut self, id: LoweredId, inputs: &StepInputs, asked: Asked<'_>) -> Result<()> {
         let lowered = &mut self.lowered[id.0 as usize];
         lowered.order.set(inputs);
-        lowered.batches = lowered.layout.pack(inputs, &lowered.order, carried, &mut self.words);
+        lowered.batches = lowered.layout.pack(inputs, &lowered.order, asked, &mut self.words);
         let (buffer, _) = self.inputs.as_ref().expect("lowering reserved it");
         self.runtime.upload(buffer, 0, bytemuck::cast_slice(&self.words))?;
         let (arena, _) = self.arena.as_ref().expect("lowering reserved it");
@@ -189,8 +189,8 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// Enqueues a run with inputs that have been checked.
-    fn enqueue(&mut self, id: LoweredId, inputs: &StepInputs, carried: &[(u32, u32)]) -> Result<()> {
-        self.upload_inputs(id, inputs, carried)?;
+    fn enqueue(&mut self, id: LoweredId, inputs: &StepInputs, asked: Asked<'_>) -> Result<()> {
+        self.upload_inputs(id, inputs, asked)?;
         self.launch_all(id, inputs)?;
         self.lowered[id.0 as usize].rows = (inputs.tokens.len(), inputs.outputs.len());
         Ok(())
@@ -345,7 +345,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn run(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
         self.get(id)?.limits.check(inputs, &self.cache)?;
-        self.enqueue(id, inputs, &[])
+        self.enqueue(id, inputs, Asked::default())
     }
 
     fn overlaps(&self) -> bool {

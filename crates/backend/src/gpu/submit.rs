@@ -1,14 +1,14 @@
 //! Steps that are enqueued one behind the other, before the host has seen what came of them.
 
-use super::inputs::RowOrder;
-use super::{Gpu, Runtime};
-use crate::{BufferId, Completed, Error, LoweredId, Result, Rows, Submission};
+use super::inputs::{Asked, RowOrder};
+use super::{Gpu, Runtime, choose};
+use crate::{BufferId, Completed, Error, LoweredId, MAX_LIKELIEST, Result, Rows, Submission, Wanted};
 
 /// A step that was submitted, and what the host wants of it.
 pub(super) struct Submitted<F> {
     fetch: F,
-    /// Of each output, whether its token was chosen.
-    choose: Vec<bool>,
+    /// What of each output.
+    wanted: Vec<Wanted>,
     /// Bytes of logits.
     logits: usize,
     /// Columns and order of the rows that are wanted besides.
@@ -17,19 +17,24 @@ pub(super) struct Submitted<F> {
 
 impl<R: Runtime> Gpu<R> {
     pub(super) fn submit_step(&mut self, id: LoweredId, submission: &Submission<'_>) -> Result<()> {
-        let Submission { inputs, logits, choose, carried, rows } = *submission;
+        let Submission { inputs, logits, wanted, carried, rows } = *submission;
         let lowered = self.get(id)?;
         lowered.limits.check(inputs, &self.cache)?;
         check(submission, lowered.bucket.sequences)?;
         let (logits_at, logits_cols) = place(lowered, logits, Rows::Outputs)?;
         let rows = rows.map(|rows| place(lowered, rows, Rows::Tokens)).transpose()?;
-        self.enqueue(id, inputs, carried)?;
+        let pairs_at = choose::pairs_at(lowered.bucket.outputs);
+        self.enqueue(id, inputs, Asked { wanted, carried })?;
 
         let arena = &self.arena.as_ref().expect("lowering reserved it").0;
         let chosen = &self.chosen.as_ref().expect("lowering reserved it").0;
-        let mut parts = vec![(chosen, 0, 4 * choose.len())];
-        for (i, _) in choose.iter().enumerate().filter(|(_, chosen)| !**chosen) {
-            parts.push((arena, logits_at + 4 * i * logits_cols, 4 * logits_cols));
+        let mut parts = vec![(chosen, pairs_at, PAIR * n_pairs(wanted))];
+        let mut row = 0;
+        for alike in wanted.chunk_by(|a, b| a == b) {
+            if alike[0] == Wanted::Logits {
+                parts.push((arena, logits_at + 4 * row * logits_cols, 4 * alike.len() * logits_cols));
+            }
+            row += alike.len();
         }
         let logits = parts[1..].iter().map(|(.., bytes)| bytes).sum();
         if let Some((at, cols)) = rows {
@@ -37,7 +42,7 @@ impl<R: Runtime> Gpu<R> {
         }
         let fetch = self.runtime.fetch(&parts)?;
         let rows = rows.map(|(_, cols)| (cols, self.lowered[id.0 as usize].order.clone()));
-        self.submitted.push_back(Submitted { fetch, choose: choose.to_vec(), logits, rows });
+        self.submitted.push_back(Submitted { fetch, wanted: wanted.to_vec(), logits, rows });
         Ok(())
     }
 
@@ -45,30 +50,56 @@ impl<R: Runtime> Gpu<R> {
         let submitted = self.submitted.pop_front();
         let submitted = submitted.ok_or_else(|| Error::Step("no step was submitted".to_owned()))?;
         let bytes = self.runtime.fetched(submitted.fetch)?;
-        let (tokens, bytes) = bytes.split_at(4 * submitted.choose.len());
+        let (pairs, bytes) = bytes.split_at(PAIR * n_pairs(&submitted.wanted));
         let (logits, rows) = bytes.split_at(submitted.logits);
-        let token = |(bytes, &chosen): (&[u8], &bool)| {
-            let id = u32::from_le_bytes(bytes.try_into().expect("an id has four bytes"));
-            // What `choose` leaves where there is none to choose.
-            Some(id).filter(|&id| chosen && id != u32::MAX)
+        let rows = match submitted.rows {
+            Some((cols, order)) => order.to_host(&floats(rows), cols),
+            None => Vec::new(),
         };
-        Ok(Completed {
-            tokens: tokens.chunks_exact(4).zip(&submitted.choose).map(token).collect(),
-            logits: floats(logits),
-            rows: match submitted.rows {
-                Some((cols, order)) => order.to_host(&floats(rows), cols),
-                None => Vec::new(),
-            },
-        })
+        let mut completed = Completed { logits: floats(logits), rows, ..Completed::default() };
+        let mut pairs = pairs.chunks_exact(PAIR).map(pair);
+        for &wanted in &submitted.wanted {
+            let token = match wanted {
+                // What is left where there is none.
+                Wanted::Token => pairs.next().map(|(id, _)| id).filter(|&id| id != u32::MAX),
+                Wanted::Likeliest(n) => {
+                    completed.likeliest.extend(pairs.by_ref().take(n as usize));
+                    None
+                }
+                Wanted::Logits => None,
+            };
+            completed.tokens.push(token);
+        }
+        Ok(completed)
     }
+}
+
+/// Bytes of a token and its logit.
+const PAIR: usize = 8;
+
+/// How many tokens a device finds.
+fn n_pairs(wanted: &[Wanted]) -> usize {
+    wanted.iter().map(|wanted| wanted.n_likeliest() as usize).sum()
+}
+
+fn pair(bytes: &[u8]) -> (u32, f32) {
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    (word(0), f32::from_bits(word(4)))
 }
 
 /// What kernels rely on.
 fn check(submission: &Submission<'_>, most_carried: usize) -> Result<()> {
-    let Submission { inputs, choose, carried, .. } = submission;
-    if choose.len() != inputs.outputs.len() || carried.len() > most_carried {
-        let problem = format!("{} choices, {} rows carried", choose.len(), carried.len());
+    let Submission { inputs, wanted, carried, .. } = submission;
+    if wanted.len() != inputs.outputs.len() || carried.len() > most_carried {
+        let problem = format!("{} things wanted, {} rows carried", wanted.len(), carried.len());
         return Err(Error::Inputs(format!("{problem}, for {} outputs", inputs.outputs.len())));
+    }
+    let has_place = |wanted: &Wanted| match *wanted {
+        Wanted::Likeliest(n) => (1..=MAX_LIKELIEST).contains(&(n as usize)),
+        Wanted::Token | Wanted::Logits => true,
+    };
+    if let Some(wanted) = wanted.iter().find(|wanted| !has_place(wanted)) {
+        return Err(Error::Inputs(format!("{wanted:?} is not from 1 to {MAX_LIKELIEST}")));
     }
     match carried.iter().find(|(row, _)| *row as usize >= inputs.tokens.len()) {
         None => Ok(()),

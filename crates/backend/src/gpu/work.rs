@@ -156,8 +156,8 @@ fn row_bytes(launch: &Launch, step: &Step, weights: &[&Weight]) -> u64 {
         Op::LinearAdd(op) => cols(op.x) + 2 * made,
         Op::SwigluLinearAdd(op) => cols(op.gate) + cols(op.up) + 2 * made,
         Op::Head(op) if made > 0 => cols(op.x) + made,
-        Op::Head(op) => cols(op.out),
-        Op::Embed(_) | Op::RopeStore(_) | Op::MoeAdd(_) => 0,
+        Op::Head(op) if launch.entry == "maxima" => cols(op.out),
+        Op::Embed(_) | Op::RopeStore(_) | Op::MoeAdd(_) | Op::Head(_) => 0,
     };
     4 * floats as u64
 }

@@ -5,12 +5,14 @@
 //! names.
 
 mod build;
+mod choices;
 mod cuda;
 mod layer;
 mod random;
 mod report;
 
 pub use build::{bias, formats, inputs, matrix, norm_weight, odd_cols, one_layer};
+pub use choices::{check_choices, choices};
 pub use cuda::cuda;
 pub use layer::{ModelShape, Used};
 pub use random::Random;

@@ -2,6 +2,7 @@
 
 use gguf::Format;
 
+use super::choices::{self, check_choices};
 use super::{Case, Outcome, Random, Used, cases, layer};
 use crate::{Backend, Error, Result};
 
@@ -29,6 +30,13 @@ impl Report {
             Err(problem) => self.failures.push(problem),
         }
     }
+
+    fn add_choices(&mut self, case: &Case, backend: &mut dyn Backend, seed: u64) {
+        match check_choices(case, backend, seed) {
+            Ok(()) => self.within += 1,
+            Err(problem) => self.failures.push(problem),
+        }
+    }
 }
 
 impl std::fmt::Display for Report {
@@ -38,18 +46,21 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Every case of every op, and whole layers.
+/// Every case of every op, whole layers, and what a device that overlaps steps chooses.
 pub fn check_all(backend: &mut dyn Backend, seed: u64) -> Report {
     let mut report = Report::default();
     for case in &cases(seed) {
         report.add(case, backend, seed);
     }
+    if backend.overlaps() {
+        choices::choices(seed).iter().for_each(|case| report.add_choices(case, backend, seed));
+    }
     report
 }
 
 /// Whole tiny models, of the formats that a model has: the ops that most models have, for prompts
-/// longer than kernels take together and rows generated beside them, and for short ones with a window.
-/// What is absent is said when the model is loaded.
+/// longer than kernels take together and rows generated beside them, and for short ones with a window;
+/// and what is chosen, of a device that overlaps steps. What is absent is said when the model is loaded.
 ///
 /// # Errors
 /// [`Error::Unavailable`] with what was wrong.
@@ -58,6 +69,9 @@ pub fn self_test(backend: &mut dyn Backend, used: &[Used], seed: u64) -> Result<
     report.add(&layer::case(&mut random, Format::Q8_0), backend, seed);
     for used in used {
         report.add(&layer::long_case(&mut random, used), backend, seed);
+    }
+    if backend.overlaps() {
+        report.add_choices(&choices::small(&mut random), backend, seed);
     }
     if report.is_good() {
         return Ok(());
@@ -79,6 +93,6 @@ mod tests {
         self_test(&mut Cpu::new(CpuConfig::default()).unwrap(), &used, 1).unwrap();
         let mut paper = Gpu::new(Paper::new("metal"));
         let error = self_test(&mut paper, &used, 1).unwrap_err().to_string();
-        assert!(error.contains("0 cases within bounds, 0 absent, 3 failed"), "{error}");
+        assert!(error.contains("0 cases within bounds, 0 absent, 4 failed"), "{error}");
     }
 }

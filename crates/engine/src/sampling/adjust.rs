@@ -65,8 +65,7 @@ impl Adjuster {
         for id in self.touched.drain(..) {
             let count = std::mem::take(&mut self.tally[id as usize]);
             let logit = &mut self.logits[id as usize];
-            *logit = if *logit > 0.0 { *logit / penalties.repeat } else { *logit * penalties.repeat };
-            *logit -= penalties.presence + penalties.frequency * count as f32;
+            *logit = penalties.apply(*logit, count);
         }
     }
 
@@ -98,6 +97,19 @@ impl Adjuster {
             self.logits[id as usize] -= dry.multiplier * dry.base.powf(excess);
         }
     }
+}
+
+/// Tokens with their logits, as penalties leave them.
+pub(super) fn penalised<'a>(
+    tokens: &'a [(u32, f32)],
+    penalties: &'a PenaltyParams,
+    history: &'a [u32],
+) -> impl Iterator<Item = (u32, f32)> + 'a {
+    let recent = if penalties.is_off() { &[] } else { last(history, penalties.last_n) };
+    tokens.iter().map(move |&(id, logit)| match recent.iter().filter(|&&other| other == id).count() {
+        0 => (id, logit),
+        count => (id, penalties.apply(logit, count as u32)),
+    })
 }
 
 fn last(history: &[u32], n: usize) -> &[u32] {

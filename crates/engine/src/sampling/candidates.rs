@@ -44,6 +44,16 @@ impl Candidates {
         !self.list.is_empty()
     }
 
+    /// Takes what [`collect`](Self::collect) does, where these tokens hold the `k` likeliest.
+    pub fn take(&mut self, tokens: impl Iterator<Item = (u32, f32)>, k: usize) -> bool {
+        self.list.clear();
+        let there = tokens.filter(|&(_, logit)| logit > f32::NEG_INFINITY);
+        self.list.extend(there.map(|(id, logit)| Candidate { id, logit, p: 0.0, key: 0.0 }));
+        self.list.sort_unstable_by(likelier);
+        self.list.truncate(k);
+        !self.list.is_empty()
+    }
+
     fn largest(&mut self, k: usize) {
         if k < self.list.len() {
             self.list.select_nth_unstable_by(k - 1, likelier);
@@ -166,9 +176,10 @@ impl Candidates {
     }
 }
 
-/// Larger logits first, then lower ids.
+/// Larger logits first, then lower ids; none is NaN, and both zeros are equal.
 fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then_with(|| a.id.cmp(&b.id))
+    // Adding zero makes the negative zero a positive one.
+    (b.logit + 0.0).total_cmp(&(a.logit + 0.0)).then_with(|| a.id.cmp(&b.id))
 }
 
 fn first_by_key(a: &Candidate, b: &Candidate) -> Ordering {

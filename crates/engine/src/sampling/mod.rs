@@ -2,6 +2,8 @@
 
 mod adjust;
 mod candidates;
+#[cfg(test)]
+mod deciding;
 mod logprobs;
 mod params;
 mod rng;

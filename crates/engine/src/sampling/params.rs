@@ -24,6 +24,17 @@ impl Default for PenaltyParams {
 }
 
 impl PenaltyParams {
+    /// A logit of a token that stands `count` times in the context.
+    pub(super) fn apply(&self, logit: f32, count: u32) -> f32 {
+        let repeated = if logit > 0.0 { logit / self.repeat } else { logit * self.repeat };
+        repeated - (self.presence + self.frequency * count as f32)
+    }
+
+    /// Whether no penalty can make a logit larger.
+    fn only_lower(&self) -> bool {
+        self.repeat >= 1.0 && self.presence >= 0.0 && self.frequency >= 0.0
+    }
+
     /// Whether every penalty is off.
     pub fn is_off(&self) -> bool {
         self.repeat == 1.0 && self.presence == 0.0 && self.frequency == 0.0
@@ -139,6 +150,25 @@ impl SamplingParams {
     /// Always the most likely token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// How many of the likeliest tokens decide what follows `n_history` others; `None` if all
+    /// may. Those that are kept, and as many more as penalties may push out of their places.
+    pub fn n_deciding(&self, n_history: usize) -> Option<usize> {
+        let kept = match (self.temperature == 0.0, &self.mirostat) {
+            (true, _) => 1,
+            (false, None) => self.top_k,
+            (false, Some(_)) => 0,
+        };
+        let lowered = match self.penalties.is_off() {
+            true => 0,
+            false => self.penalties.last_n.min(n_history),
+        };
+        let is_enough = kept > 0
+            && self.logit_bias.is_empty()
+            && self.dry.multiplier == 0.0
+            && (lowered == 0 || self.penalties.only_lower());
+        is_enough.then(|| kept.saturating_add(lowered))
     }
 
     /// Refuses values outside their ranges, NaN and infinity included.

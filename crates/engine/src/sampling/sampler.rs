@@ -53,6 +53,26 @@ impl Sampler {
         Self::default()
     }
 
+    /// The token that [`choose`](Self::choose) gives, from the likeliest ones with their logits: as
+    /// many as [`SamplingParams::n_deciding`] says. Nothing is masked.
+    pub fn choose_from(
+        &mut self,
+        likeliest: &[(u32, f32)],
+        (params, position): (&SamplingParams, u64),
+        history: &[u32],
+        state: &mut SamplerState,
+    ) -> Option<u32> {
+        let tokens = adjust::penalised(likeliest, &params.penalties, history);
+        let is_greedy = params.temperature == 0.0;
+        if !self.candidates.take(tokens, if is_greedy { 1 } else { params.top_k }) {
+            return None;
+        }
+        Some(match is_greedy {
+            true => self.candidates.likeliest(),
+            false => draw(&mut self.candidates, params, position, state),
+        })
+    }
+
     /// The next token; `None` when none can follow, because all are banned or
     /// no logit is a number above negative infinity.
     pub fn choose(&mut self, input: &SampleInput<'_>, state: &mut SamplerState) -> Option<Sampled> {
@@ -62,37 +82,39 @@ impl Sampler {
         };
         let id = match input.params.temperature == 0.0 {
             true => argmax(logits),
-            false => draw(&mut self.candidates, logits, input, state),
+            false => {
+                let params = input.params;
+                let k = if params.mirostat.is_some() { 0 } else { params.top_k };
+                let is_there = self.candidates.collect(logits, k);
+                is_there.then(|| draw(&mut self.candidates, params, input.position, state))
+            }
         }?;
         let logprob = input.logprobs.map(|k| logprob_of(input.logits, id, k));
         Some(Sampled { id, logprob })
     }
 }
 
+/// A token of those that were collected.
 fn draw(
     candidates: &mut Candidates,
-    logits: &[f32],
-    input: &SampleInput<'_>,
+    params: &SamplingParams,
+    position: u64,
     state: &mut SamplerState,
-) -> Option<u32> {
-    let params = input.params;
-    if !candidates.collect(logits, if params.mirostat.is_some() { 0 } else { params.top_k }) {
-        return None;
-    }
-    let u = uniform(params.seed, input.position);
+) -> u32 {
+    let u = uniform(params.seed, position);
     if let Some(mirostat) = &params.mirostat {
         candidates.softmax(params.temperature);
-        return Some(draw_mirostat(candidates, mirostat, u, state));
+        return draw_mirostat(candidates, mirostat, u, state);
     }
     candidates.softmax(1.0);
     candidates.keep_typical(params.typical_p);
     candidates.keep_top_p(params.top_p);
     candidates.keep_min_p(params.min_p);
-    if uniform_of(params.seed, input.position, Stage::Xtc) < f64::from(params.xtc.probability) {
+    if uniform_of(params.seed, position, Stage::Xtc) < f64::from(params.xtc.probability) {
         candidates.exclude_top_choices(params.xtc.threshold);
     }
     candidates.softmax(params.temperature);
-    Some(candidates.draw(u).id)
+    candidates.draw(u).id
 }
 
 fn draw_mirostat(

@@ -1,4 +1,4 @@
-//! A runner with a thread of its own, as a device has: it draws the likeliest
+//! A runner with a thread of its own, as a device has: it finds the likeliest
 //! tokens itself, knows the ids it has drawn before the host does, and is done
 //! after a seeded random time.
 
@@ -8,12 +8,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{CacheGroup, Draw, ForwardBatch, ModelRunner, RunnerLimits, SubmittedStep, TokenInputs};
+use model::{CacheGroup, ForwardBatch, ModelRunner, RunnerLimits, SubmittedStep, TokenInputs, Wanted};
 
 use super::{N_VOCAB, Parrot};
 
-/// What a step gives: tokens of the outputs drawn, logits of the others.
-type Results = model::Result<(Vec<Option<u32>>, Vec<f32>)>;
+/// What a step gives of the outputs that wanted it.
+#[derive(Default)]
+struct Given {
+    tokens: Vec<Option<u32>>,
+    likeliest: Vec<(u32, f32)>,
+    logits: Vec<f32>,
+}
+type Results = model::Result<Given>;
+
+/// The most of the likeliest tokens that it gives: fewer than some requests want.
+pub const MAX_LIKELIEST: usize = 48;
 
 pub struct Delayed {
     limits: RunnerLimits,
@@ -22,12 +31,13 @@ pub struct Delayed {
     results: Receiver<Results>,
     thread: Option<JoinHandle<()>>,
     in_flight: usize,
-    logits: Vec<f32>,
-    drawn: Vec<Option<u32>>,
+    given: Given,
     /// Steps that were submitted while another ran.
     pub overlapped: Arc<AtomicUsize>,
     /// Rows whose id the host had not seen.
     pub carried: Arc<AtomicUsize>,
+    /// Outputs of which the host got some tokens.
+    pub likeliest: Arc<AtomicUsize>,
 }
 
 /// The device's thread.
@@ -57,10 +67,10 @@ impl Delayed {
             results,
             thread: Some(thread),
             in_flight: 0,
-            logits: vec![],
-            drawn: vec![],
+            given: Given::default(),
             overlapped: Arc::default(),
             carried: Arc::default(),
+            likeliest: Arc::default(),
         }
     }
 }
@@ -84,16 +94,23 @@ impl Device {
         }
         self.last.clear();
         self.parrot.forward(&step.batch)?;
-        assert_eq!(step.draws.len(), step.batch.outputs.len());
-        let mut logits = vec![];
-        for (row, draw) in self.parrot.logits()?.chunks_exact(N_VOCAB).zip(&step.draws) {
-            let likeliest = (0..).zip(row).max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id);
-            self.last.push(draw.and(likeliest));
-            if draw.is_none() {
-                logits.extend_from_slice(row);
+        assert_eq!(step.wanted.len(), step.batch.outputs.len());
+        let mut given = Given::default();
+        for (row, wanted) in self.parrot.logits()?.chunks_exact(N_VOCAB).zip(&step.wanted) {
+            let mut tokens: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+            tokens.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            given.tokens.push((*wanted == Wanted::Token).then_some(tokens[0].0));
+            match *wanted {
+                Wanted::Token => {}
+                Wanted::Likeliest(n) => {
+                    assert!((1..=MAX_LIKELIEST).contains(&(n as usize)));
+                    given.likeliest.extend(&tokens[..n as usize]);
+                }
+                Wanted::Logits => given.logits.extend_from_slice(row),
             }
         }
-        Ok((self.last.clone(), logits))
+        self.last.clone_from(&given.tokens);
+        Ok(given)
     }
 }
 
@@ -110,8 +127,8 @@ impl ModelRunner for Delayed {
         true
     }
 
-    fn can_draw(&self, draw: &Draw) -> bool {
-        draw.temperature == 0.0
+    fn max_likeliest(&self) -> usize {
+        MAX_LIKELIEST
     }
 
     fn submit(&mut self, step: &SubmittedStep) -> model::Result<()> {
@@ -119,6 +136,8 @@ impl ModelRunner for Delayed {
         assert!(step.carried.is_empty() || self.in_flight == 1, "ids are carried from the step that runs");
         self.overlapped.fetch_add(self.in_flight, Ordering::Relaxed);
         self.carried.fetch_add(step.carried.len(), Ordering::Relaxed);
+        let likeliest = step.wanted.iter().filter(|wanted| matches!(wanted, Wanted::Likeliest(_)));
+        self.likeliest.fetch_add(likeliest.count(), Ordering::Relaxed);
         self.in_flight += 1;
         let steps = self.steps.as_ref().expect("only drop takes the sender");
         steps.send(step.clone()).expect("the device runs");
@@ -127,8 +146,12 @@ impl ModelRunner for Delayed {
 
     fn complete(&mut self) -> model::Result<&[Option<u32>]> {
         self.in_flight = self.in_flight.checked_sub(1).expect("a step is in flight");
-        (self.drawn, self.logits) = self.results.recv().expect("the device runs")?;
-        Ok(&self.drawn)
+        self.given = self.results.recv().expect("the device runs")?;
+        Ok(&self.given.tokens)
+    }
+
+    fn likeliest(&self) -> &[(u32, f32)] {
+        &self.given.likeliest
     }
 
     fn forward(&mut self, _batch: &ForwardBatch) -> model::Result<()> {
@@ -136,7 +159,7 @@ impl ModelRunner for Delayed {
     }
 
     fn logits(&mut self) -> model::Result<&[f32]> {
-        Ok(&self.logits)
+        Ok(&self.given.logits)
     }
 
     fn copy_pages(&mut self, _group: usize, _pages: &[(u32, u32)]) -> model::Result<()> {

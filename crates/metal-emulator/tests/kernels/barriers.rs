@@ -99,8 +99,8 @@ fn every_wait_of_a_step_is_needed() {
     let case = mixed();
     let (right, launches, waits) = second_run(&case, SEED, None).unwrap();
     println!("{launches} launches, {} of which wait", waits.len());
-    // Nothing is carried in this step, contexts are one part each, and nobody reads the choice.
-    let not_needed = ["embed_", "merge_splits", "choose"];
+    // Nothing is carried in this step, contexts are one part each, and nothing is chosen.
+    let not_needed = ["embed_", "merge_splits", "maxima", "choose"];
     // The first waits for the step before.
     for (missing, kernel) in waits.iter().enumerate().skip(1) {
         let mut orders = (1..=ORDERS).map(|order| second_run(&case, SEED + (order << 32), Some(missing)));

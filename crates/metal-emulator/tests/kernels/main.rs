@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use ::model::{LoadOptions, ModelRunner as _, single};
 use backend::gpu::source::{Dialect, SOURCES};
 use backend::harness::{self, Case, ModelShape, Random, Used};
-use backend::{Backend, GroupConfig, KvFormat, Role, StepInputs, Submission, TokenInputs, Weight};
+use backend::{Backend, GroupConfig, KvFormat, Role, StepInputs, Submission, TokenInputs, Wanted, Weight};
 use gguf::{Bytes, Format, Mapping, ModelFile};
 use metal_emulator::{Compiled, Emulator, MetalEmulator, Toolchain};
 
@@ -116,9 +116,9 @@ fn submitted_steps_are_those_that_run() {
     let second = after(&mut metal, &case.runs[1]);
 
     case.runs[1].tokens = TokenInputs::Ids(vec![0]);
-    let step = |inputs, choose, carried| Submission { inputs, logits, choose, carried, rows: None };
-    metal.submit(id, &step(&case.runs[0], &[true], &[])).unwrap();
-    metal.submit(id, &step(&case.runs[1], &[false], &[(0, 0)])).unwrap();
+    let step = |inputs, wanted, carried| Submission { inputs, logits, wanted, carried, rows: None };
+    metal.submit(id, &step(&case.runs[0], &[Wanted::Token], &[])).unwrap();
+    metal.submit(id, &step(&case.runs[1], &[Wanted::Logits], &[(0, 0)])).unwrap();
     let completed = [metal.complete().unwrap(), metal.complete().unwrap()];
     assert_eq!(completed[0].tokens, [Some(token)]);
     assert!(completed[0].logits.is_empty());
@@ -143,8 +143,8 @@ fn mapped_weights_are_lent_and_launches_are_few() {
         (logits, metal.runtime().launches())
     };
     let (copied, launches) = logits(&case);
-    // Carried tokens, embedding, head, choice.
-    assert_eq!(launches, LAUNCHES_A_LAYER * ModelShape::TINY.n_layers + 4);
+    // Carried tokens, embedding, head, chunks' largest, choice.
+    assert_eq!(launches, LAUNCHES_A_LAYER * ModelShape::TINY.n_layers + 5);
 
     let all: Vec<u8> = case.weights.iter().flat_map(|weight| weight.bytes().iter().copied()).collect();
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -29,6 +29,15 @@ FN float simd_max(float x) {
     for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
     return x;
 }
+FN uint simd_max(uint x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_max_sync(0xffffffffu, x);
+#else
+    for (int offset = 16; offset > 0; offset /= 2) x = max(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    return x;
+#endif
+}
+FN uint simd_min(uint x) { return ~simd_max(~x); }
 FN void group_barrier() { __syncthreads(); }
 // Makes what a SIMD-group wrote to device memory known to all of it.
 FN void simd_barrier() { __syncwarp(); }
@@ -74,7 +83,7 @@ using namespace metal;
 #define UNROLL _Pragma("unroll")
 #define UNROLL_BY(n)
 
-// simd_sum and simd_max are Metal's own.
+// simd_sum, simd_max and simd_min are Metal's own.
 FN void group_barrier() { threadgroup_barrier(mem_flags::mem_threadgroup); }
 // Makes what a SIMD-group wrote to device memory known to all of it.
 FN void simd_barrier() { simdgroup_barrier(mem_flags::mem_device); }

@@ -1,10 +1,14 @@
-// Choosing tokens, and carrying them to the next step.
+// Likeliest tokens, and carrying them to the next step.
 #include "choose.h"
 
-extern "C" __global__ void choose(const ChooseArgs args, const uint *inputs, const float *logits, uint *chosen) {
-    __shared__ float best_logits[1024];
-    __shared__ uint best_ids[1024];
-    choose_row(args, inputs, logits, chosen, best_logits, best_ids, blockIdx.y, threads());
+extern "C" __global__ void maxima(const ChooseArgs args, const uint *inputs, const float *logits, uint *maxima) {
+    chunk_maxima(args, inputs, logits, maxima, blockIdx.x, blockIdx.y, threads());
+}
+
+extern "C" __global__ void choose(const ChooseArgs args, const uint *inputs, const float *logits, uint *maxima,
+                                  uint *chosen) {
+    __shared__ uint largest[32];
+    choose_row(args, inputs, logits, maxima, chosen, largest, blockIdx.y, threads());
 }
 
 extern "C" __global__ void carry(const CarryArgs args, uint *inputs, const uint *chosen) {

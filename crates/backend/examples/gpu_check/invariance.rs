@@ -2,7 +2,7 @@
 
 use gguf::Format::{self, BF16, Q4_0, Q4_K, Q6_K, Q8_0};
 use quarrel_backend::cuda::Cuda;
-use quarrel_backend::{Role, StepInputs, TokenInputs};
+use quarrel_backend::{KvFormat, Role, StepInputs, TokenInputs};
 
 use crate::layers::{MISTRAL, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
@@ -16,6 +16,21 @@ const WIDE: Shape = Shape { name: "wide", n_ff: 8704, ..SMALL };
 /// Maps of fewer tiles than the eight parts that columns are cut into.
 const NARROW: Shape = Shape { name: "narrow", n_embd: 192, n_ff: 224, n_heads: 3, n_kv_heads: 1, ..SMALL };
 
+/// Maps that are large enough for a launch of all layers of a single row.
+const LARGE: Shape = Shape {
+    name: "large",
+    n_layers: 3,
+    n_embd: 2560,
+    n_ff: 5120,
+    n_heads: 20,
+    n_kv_heads: 5,
+    head_dim: 128,
+    ..SMALL
+};
+
+/// The same with what some models have beside it, and positions that share scales.
+const EXTRAS: Shape = Shape { name: "extras", kv_format: KvFormat::Q8_0, has_extras: true, ..LARGE };
+
 const SMALL: Shape = Shape {
     name: "small",
     n_layers: 1,
@@ -25,6 +40,8 @@ const SMALL: Shape = Shape {
     n_kv_heads: 2,
     head_dim: 64,
     n_vocab: 1001,
+    kv_format: KvFormat::F16,
+    has_extras: false,
 };
 
 /// As in Q4_K_M: q, k, v, output, gate, up, down.
@@ -83,11 +100,14 @@ fn batches(cuda: &mut Cuda) -> Done {
 
 /// A row's logits are the same bits however many generated rows its step has.
 fn rows(cuda: &mut Cuda) -> Done {
-    let models = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
-    for (shape, formats) in models {
+    let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)].map(|m| (m, 0));
+    // Several splits, and a last position that begins one.
+    let large = [(LARGE, [Q4_0; 7]), (LARGE, [Q4_K; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
+    let large = large.into_iter().flat_map(|m| [(m, 0), (m, 450)]);
+    for ((shape, formats), start) in small.into_iter().chain(large) {
         let mut expected: Option<Vec<f32>> = None;
         for n_rows in ROWS {
-            let logits = in_steps_of(cuda, (shape, formats), n_rows)?;
+            let logits = in_steps_of(cuda, (shape, formats), start, n_rows)?;
             let expected = expected.get_or_insert_with(|| logits.clone());
             let differs = logits.iter().zip(&*expected).position(|(a, b)| a.to_bits() != b.to_bits());
             if let Some(at) = differs {
@@ -97,22 +117,24 @@ fn rows(cuda: &mut Cuda) -> Done {
                 ));
             }
         }
-        println!("invariance: {} {}: the same bits in steps of {ROWS:?} rows", shape.name, formats[6]);
+        let (name, format) = (shape.name, formats[6]);
+        println!("invariance: {name} {format} from {start} on: the same bits in steps of {ROWS:?} rows");
     }
     Ok(())
 }
 
 /// Logits of the last of [`ROWS`] generated rows of one sequence, so many a step, in a bucket of
-/// that size. The prompt before them fits in any.
+/// that size. The prompt before them fits in any; what lies before `start` is zero.
 fn in_steps_of(
     cuda: &mut Cuda,
     (shape, formats): (Shape, [Format; 7]),
+    start: u32,
     n_rows: u32,
 ) -> Result<Vec<f32>, String> {
     const PROMPT: u32 = 4;
-    let end = PROMPT + ROWS[ROWS.len() - 1];
-    let prompt = (1..=PROMPT).map(|context| (1, context));
-    let replies = (PROMPT..end).step_by(n_rows as usize).map(|from| {
+    let end = start + PROMPT + ROWS[ROWS.len() - 1];
+    let prompt = (start + 1..=start + PROMPT).map(|context| (1, context));
+    let replies = (start + PROMPT..end).step_by(n_rows as usize).map(|from| {
         let n = n_rows.min(end - from);
         (n, from + n)
     });

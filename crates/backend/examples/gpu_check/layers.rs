@@ -10,7 +10,7 @@ use quarrel_backend::kernels::linear_add::LinearAdd;
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::kernels::paged_attention::PagedAttention;
 use quarrel_backend::kernels::rms_norm::Norm;
-use quarrel_backend::kernels::rope_store::{Rope, RopePairs, RopeStore};
+use quarrel_backend::kernels::rope_store::{QkNorm, Rope, RopePairs, RopeStore};
 use quarrel_backend::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use quarrel_backend::{
     Backend, BufferId, CacheConfig, CacheLayerConfig, CacheLayerId, Cpu, CpuConfig, GroupConfig, KvFormat,
@@ -33,6 +33,10 @@ pub struct Shape {
     pub n_kv_heads: usize,
     pub head_dim: usize,
     pub n_vocab: usize,
+    /// Of keys and values.
+    pub kv_format: KvFormat,
+    /// Whether q, k and v have biases, and q and k norms of their heads and pairs of halves.
+    pub has_extras: bool,
 }
 
 pub const SMOLLM2: Shape = Shape {
@@ -44,6 +48,8 @@ pub const SMOLLM2: Shape = Shape {
     n_kv_heads: 3,
     head_dim: 64,
     n_vocab: 49152,
+    kv_format: KvFormat::F16,
+    has_extras: false,
 };
 
 pub const MISTRAL: Shape = Shape {
@@ -55,6 +61,8 @@ pub const MISTRAL: Shape = Shape {
     n_kv_heads: 8,
     head_dim: 128,
     n_vocab: 32768,
+    kv_format: KvFormat::F16,
+    has_extras: false,
 };
 
 /// The weights of one layer.
@@ -97,8 +105,8 @@ impl Shape {
             n_kv_heads: self.n_kv_heads,
             k_dim: self.head_dim,
             v_dim: self.head_dim,
-            k_format: KvFormat::F16,
-            v_format: KvFormat::F16,
+            k_format: self.kv_format,
+            v_format: self.kv_format,
         };
         let group = GroupConfig { n_pages, page_size: PAGE_SIZE, window: None };
         CacheConfig { groups: vec![group], layers: vec![layer; n_layers] }
@@ -129,13 +137,22 @@ impl Shape {
             .map(|(name, heads)| case.buffer(name, heads * self.head_dim));
         let out = case.buffer("attention", self.n_heads * self.head_dim);
         let projections = [(q, 0), (k, 1), (v, 2)];
-        let projections = projections.map(|(out, i)| Projection { weight: weights.maps[i], bias: None, out });
+        let mut bias = |rows| self.has_extras.then(|| case.weight(|random| norm_weight(random, rows)));
+        let projections = projections.map(|(out, i)| Projection {
+            weight: weights.maps[i],
+            bias: bias(self.sizes()[i].0),
+            out,
+        });
         let norm = Some(Norm { weight: weights.norm, eps: 1e-5 });
         case.push(NormLinear { x: residual, norm, projections: projections.into() });
+        let mut norm =
+            || Norm { weight: case.weight(|random| norm_weight(random, self.head_dim)), eps: 1e-6 };
+        let qk_norm = self.has_extras.then(|| QkNorm { q: norm(), k: norm() });
         let half = self.head_dim / 2;
         let inv_freq = (0..half).map(|i| 10_000_f32.powf(-(i as f32) / half as f32)).collect();
-        let rope = Some(Rope { pairs: RopePairs::Adjacent, inv_freq, magnitude: 1.0 });
-        case.push(RopeStore { q, k, v, n_heads: self.n_heads, qk_norm: None, rope, cache });
+        let pairs = if self.has_extras { RopePairs::Halves } else { RopePairs::Adjacent };
+        let rope = Some(Rope { pairs, inv_freq, magnitude: 1.0 });
+        case.push(RopeStore { q, k, v, n_heads: self.n_heads, qk_norm, rope, cache });
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         case.push(PagedAttention { q, cache, n_heads: self.n_heads, scale, softcap: None, out });
         let weight = weights.maps[3];

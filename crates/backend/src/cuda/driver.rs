@@ -209,10 +209,14 @@ impl Runtime for CudaRuntime {
         let mut pointers: Vec<sys::CUdeviceptr> =
             buffers.iter().map(|(b, offset)| b.range(*offset, 0)).collect();
         let mut params: Vec<*mut c_void> = vec![args.as_ptr().cast_mut().cast()];
+        if shape.packed {
+            params.push(pointers.as_mut_ptr().cast());
+        }
         params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
         let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
+        let cluster = (shape.cluster > 1).then(|| cluster(shape.cluster));
         let mut attributes: Vec<_> =
-            early.into_iter().chain((shape.cluster > 1).then(|| cluster(shape.cluster))).collect();
+            early.into_iter().chain(cluster).chain(shape.together.then(together)).collect();
         let config = sys::CUlaunchConfig {
             gridDimX: shape.groups.0,
             gridDimY: shape.groups.1,
@@ -287,6 +291,15 @@ fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
         id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
         pad: [0; 4],
         value: sys::CUlaunchAttributeValue { clusterDim: dimensions },
+    }
+}
+
+/// Blocks that wait for each other.
+fn together() -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { cooperative: 1 },
     }
 }
 

@@ -26,7 +26,7 @@ macro_rules! kernel_args {
     };
     (@c u32) => { "unsigned int" };
     (@c f32) => { "float" };
-    (@c TileShape) => { "TileShape" };
+    (@c $args:ident) => { stringify!($args) };
 }
 
 kernel_args! {
@@ -228,5 +228,22 @@ kernel_args! {
         row_items_at: u32,
         /// Items of a batch whose results have places in scratch.
         max_items: u32,
+    }
+    /// All layers of a step of a single generated row.
+    StepArgs {
+        /// The maps of q, k and v.
+        qkv: TileArgs,
+        /// Attention's output.
+        output: TileArgs,
+        /// Gate and up.
+        gated: GatedArgs,
+        /// Down.
+        down: TileArgs,
+        /// Rotation and storing.
+        rope: RopeStoreArgs,
+        /// Attention.
+        attention: AttentionArgs,
+        /// The most splits that a row has.
+        max_splits: u32,
     }
 }

@@ -74,6 +74,7 @@ fn are_others(a: RowsOf, b: RowsOf) -> bool {
 mod tests {
     use super::*;
     use crate::gpu::lower::Grid;
+    use crate::gpu::lower::When;
     use crate::gpu::source::CHOOSE;
     use crate::{BufferId, CacheLayerId, Rows, WeightId};
 
@@ -89,7 +90,10 @@ mod tests {
             shared: 0,
             early: false,
             cluster: 1,
+            together: false,
+            packed: false,
             batches: None,
+            when: When::Always,
             embeds: false,
             op: 0,
         }

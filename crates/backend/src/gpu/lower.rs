@@ -12,6 +12,7 @@ use super::runtime::Activations;
 use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
+use super::tiles::step::WholeStep;
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
 use crate::{CacheLayerConfig, Rows, Step, Weight, WeightId};
@@ -58,6 +59,17 @@ pub(crate) struct Grid {
     pub threads: u32,
 }
 
+/// Which steps of a bucket a launch is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// All.
+    Always,
+    /// Those of a single generated row with a short context (`tiles::step::MOST_CONTEXT`).
+    Short,
+    /// All others.
+    Otherwise,
+}
+
 /// One kernel launch.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
@@ -76,8 +88,14 @@ pub(crate) struct Launch {
     pub early: bool,
     /// Threadgroups in a row that read each other's memory.
     pub cluster: u32,
+    /// Whether its threadgroups wait for each other: all must run side by side.
+    pub together: bool,
+    /// Whether its buffers are one argument, a structure of their addresses.
+    pub packed: bool,
     /// The cache group whose batches of generated rows it is for, one at a time.
     pub batches: Option<usize>,
+    /// Which of the bucket's steps it is part of.
+    pub when: When,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
     /// The op that it is for, or the first of them.
@@ -143,6 +161,8 @@ pub(crate) struct Lowering<'a> {
     plan: &'a Plan,
     scratch_bytes: usize,
     known_tables: Vec<(Arc<[f32]>, usize)>,
+    /// Whether ops are lowered one by one though there is a launch for all of them.
+    pub is_op_by_op: bool,
     /// The op that is being lowered.
     op: usize,
     /// Bytes of tables.
@@ -169,22 +189,50 @@ impl<'a> Lowering<'a> {
             plan,
             scratch_bytes: 0,
             known_tables: Vec::new(),
+            is_op_by_op: false,
             op: 0,
             tables: Vec::new(),
             launches: Vec::new(),
         };
-        let mut ops = step.ops();
-        while let [op, rest @ ..] = ops {
-            lowering.op = step.ops().len() - ops.len();
-            ops = match lowering.fused(op, rest)? {
-                Some(rest) => rest,
-                None => {
-                    lowering.op(op)?;
-                    rest
-                }
+        lowering.ops(0, step.ops())?;
+        Ok(lowering)
+    }
+
+    /// Lowers ops of the step, of which the first is its `first`th.
+    fn ops(&mut self, first: usize, ops: &[Op]) -> Result<()> {
+        let mut left = ops;
+        while let [op, rest @ ..] = left {
+            self.op = first + ops.len() - left.len();
+            left = if let Some(layers) = WholeStep::find(self, left) {
+                layers.lower(self)?;
+                let (done, later) = left.split_at(layers.n_ops());
+                self.op_by_op(self.op, done)?;
+                later
+            } else if let Some(rest) = self.fused(op, rest)? {
+                rest
+            } else {
+                self.op(op)?;
+                rest
             };
         }
-        Ok(lowering)
+        Ok(())
+    }
+
+    /// Lowers ops for the steps for which no launch does all of them.
+    fn op_by_op(&mut self, first: usize, ops: &[Op]) -> Result<()> {
+        let n_launches = self.launches.len();
+        self.is_op_by_op = true;
+        self.ops(first, ops)?;
+        self.is_op_by_op = false;
+        self.launches[n_launches..].iter_mut().for_each(|launch| launch.when = When::Otherwise);
+        Ok(())
+    }
+
+    /// Bytes that nobody else writes, zero at first.
+    pub fn kept(&mut self, bytes: usize) -> Argument {
+        let at = self.tables.len() * 4;
+        self.tables.resize((at + bytes).next_multiple_of(ALIGNMENT) / 4, 0.0);
+        Argument::Tables(at)
     }
 
     /// Lowers an op together with what follows it, where there is a kernel for both;
@@ -333,7 +381,10 @@ impl<'a> Lowering<'a> {
             shared: 0,
             early: false,
             cluster: 1,
+            together: false,
+            packed: false,
             batches: None,
+            when: When::Always,
             embeds: false,
             op: self.op,
         });

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::hazards::Hazards;
 use super::inputs::{Layout, RowOrder};
-use super::lower::{Argument, Grid, Launch};
+use super::lower::{Argument, Grid, Launch, When};
 use super::runtime::{Groups, Runtime, Shape};
+use super::tiles::step::MOST_CONTEXT;
 use super::work::{Cost, Seen};
 use crate::host::Limits;
 use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
@@ -23,8 +24,9 @@ pub(super) struct Lowered<R: Runtime> {
     pub launches: Vec<(Launch, R::Kernel, Cost)>,
     pub tables: R::Buffer,
     pub bucket: Bucket,
-    /// The launches of a step of generated rows alone, once it has run.
-    pub graph: Option<R::Graph>,
+    /// The launches of a step of generated rows alone, once it has run: of one with a long context or
+    /// several rows, and of a short one.
+    pub graphs: [Option<R::Graph>; 2],
     /// Tokens and outputs of the last run, or of the bucket before it.
     pub rows: (usize, usize),
     pub order: RowOrder,
@@ -36,6 +38,8 @@ pub(super) struct Lowered<R: Runtime> {
 pub(super) struct StepMemory<'a, R: Runtime> {
     /// How much of the cache.
     pub seen: Seen,
+    /// Whether the step is a [`When::Short`] one.
+    pub is_short: bool,
     pub weights: &'a HashMap<Argument, R::Buffer>,
     pub layers: &'a [(R::Buffer, R::Buffer)],
     pub arena: &'a R::Buffer,
@@ -51,6 +55,12 @@ impl<R: Runtime> Lowered<R> {
             && self.order.n_generated == inputs.tokens.len()
             && self.batches.iter().all(|&n| n == 1)
             && matches!(inputs.tokens, TokenInputs::Ids(_))
+    }
+
+    /// Whether a run is a [`When::Short`] one.
+    pub fn is_short(&self, inputs: &StepInputs) -> bool {
+        let [sequence] = &inputs.sequences[..] else { return false };
+        sequence.n_rows == 1 && self.order.n_generated == 1 && sequence.n_context as usize <= MOST_CONTEXT
     }
 
     /// Enqueues the launches for so many tokens, outputs and generated rows.
@@ -86,6 +96,14 @@ impl<R: Runtime> Lowered<R> {
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
     ) -> Result<()> {
+        let is_left_out = match launch.when {
+            When::Always => false,
+            When::Short => !memory.is_short,
+            When::Otherwise => memory.is_short,
+        };
+        if is_left_out {
+            return Ok(());
+        }
         let buffer = |argument: &Argument| match *argument {
             Argument::Inputs => (memory.inputs, 0),
             Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
@@ -106,12 +124,14 @@ impl<R: Runtime> Lowered<R> {
         if groups.1 == 0 {
             return Ok(());
         }
-        let Launch { shared, early, cluster, grid, .. } = *launch;
+        let Launch { shared, early, cluster, together, packed, grid, .. } = *launch;
         let work = cost.work(grid.rows.count(rows), groups.1, grid.rows.seen(memory.seen));
         let writes = |(i, &argument)| u32::from(launch.writes(argument)) << i;
-        let writes = (0..).zip(&launch.buffers).map(writes).sum();
+        // Who takes buffers as one structure does not ask.
+        let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
         let waits = hazards.must_wait(launch);
-        let shape = Shape { groups, threads: grid.threads, shared, early, cluster, waits, writes, work };
+        let threads = grid.threads;
+        let shape = Shape { groups, threads, shared, early, cluster, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)
     }
 }

@@ -28,8 +28,12 @@ pub struct Shape {
     /// Whether it must wait for the launches before it; if not, it may run beside those since the
     /// last that waited. A run's first waits.
     pub waits: bool,
-    /// The buffers that it may write, a bit each; the others are only read.
+    /// The buffers that it may write, a bit each; the others are only read. None of those that are `packed`.
     pub writes: u32,
+    /// Whether they wait for each other, so that all must run side by side; only where there are warpgroups.
+    pub together: bool,
+    /// Whether the kernel takes its buffers' addresses as one structure; only where there are warpgroups.
+    pub packed: bool,
     /// What it takes, estimated.
     pub work: Work,
 }

@@ -78,6 +78,7 @@ sources! {
     PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
     ROUNDED_GATED = "rounded_gated" in "tiles": cuda;
     ROUNDED_LINEAR = "rounded_linear" in "tiles": cuda;
+    STEP = "step" in "tiles": cuda;
 }
 
 /// Headers that sources include, by the name they are included by.
@@ -116,6 +117,11 @@ const HEADERS: &[(&str, &str)] = &[
     ("tiles.h", include_str!("tiles/tiles.h")),
     ("ring.h", include_str!("tiles/ring.h")),
     ("row.h", include_str!("tiles/row.h")),
+    ("step.h", include_str!("tiles/step.h")),
+    ("step_attention.h", include_str!("tiles/step_attention.h")),
+    ("step_results.h", include_str!("tiles/step_results.h")),
+    ("step_weights.h", include_str!("tiles/step_weights.h")),
+    ("letters.h", include_str!("tiles/letters.h")),
     ("embed.h", include_str!("../kernels/embed/embed.h")),
     ("head.h", include_str!("../kernels/head/head.h")),
     ("linear_add.h", include_str!("../kernels/linear_add/linear_add.h")),
@@ -147,7 +153,7 @@ impl Source {
     /// Definitions of which each makes other kernels of it.
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
-            "generated_linear" | "generated_gated" => &["", BF16_ACTIVATIONS],
+            "generated_linear" | "generated_gated" | "step" => &["", BF16_ACTIVATIONS],
             _ => &[""],
         }
     }

@@ -142,13 +142,13 @@ FN float4 normalised(float4 v, float scale, float4 weight) {
 // What RMSNorm multiplies a row with. `partial` has 32 places.
 FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
     const uint lanes = norm_lanes(cols);
-    for (uint lane = threadIdx.x; lane < lanes; lane += LOADS * blockDim.x) {
+    for (uint lane = threadIdx.x; lane < lanes; lane += LOADS * n_threads()) {
         float squares[LOADS] = {};
         for (uint start = 0; start < cols; start += 4 * lanes) {
             float4 v[LOADS];
             UNROLL
             for (uint n = 0; n < LOADS; n++) {
-                const uint at = lane + n * blockDim.x;
+                const uint at = lane + n * n_threads();
                 v[n] = load_or_zero(x, start + 4 * at, at < lanes ? cols : 0);
             }
             UNROLL
@@ -158,12 +158,12 @@ FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
         }
         UNROLL
         for (uint n = 0; n < LOADS; n++) {
-            const uint at = lane + n * blockDim.x;
+            const uint at = lane + n * n_threads();
             const float sum = simd_sum(squares[n]);
             if (at < lanes && at % 32 == 0) partial[at / 32] = sum;
         }
     }
-    group_barrier();
+    block_barrier();
     return scale_of_sums(partial, lanes, cols, eps);
 }
 

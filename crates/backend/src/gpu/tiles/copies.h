@@ -51,10 +51,32 @@ FN void barrier_wait(uint barrier, uint phase) {
     } while (!done);
 }
 
+// Whether a phase has ended.
+FN bool barrier_has_ended(uint barrier, uint phase) {
+    uint done;
+    asm volatile("{.reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(phase % 2)
+                 : "memory");
+    return done;
+}
+
 // A multiple of 16 bytes to shared memory, by the copy engine.
 FN void copy_bulk(uint to, const void *from, uint bytes, uint barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
                  "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+// The same of what is read once: it shall not take the second cache from what is read again.
+FN ulong read_once() {
+    ulong policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+FN void copy_bulk_once(uint to, const void *from, uint bytes, uint barrier, ulong policy) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
                  : "memory");
 }
 

@@ -19,6 +19,15 @@ FN void wait_for_inputs() {
 #endif
 }
 
+// The threads of a block that compute: all, but where a kernel says how many.
+#ifdef COMPUTING_THREADS
+FN uint n_threads() { return COMPUTING_THREADS; }
+FN void block_barrier() { asm volatile("bar.sync 3, %0;" ::"n"(COMPUTING_THREADS) : "memory"); }
+#else
+FN uint n_threads() { return blockDim.x; }
+FN void block_barrier() { group_barrier(); }
+#endif
+
 FN uint4 load_quad(const uchar *from) { return *(const uint4 *)from; }
 FN uint2 load_pair(const uchar *from) { return *(const uint2 *)from; }
 
@@ -61,7 +70,7 @@ FN float larger_or_nan(float a, float b) {
 // Integer products of a tile's 16 rows by 32 columns with 8 columns of activations.
 FN void mma_int8(int (&sums)[4], uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%10, %10, %10, %10};"
                  : "=r"(sums[0]), "=r"(sums[1]), "=r"(sums[2]), "=r"(sums[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(0));
@@ -73,7 +82,7 @@ FN void mma_int8(int (&sums)[4], uint a0, uint a1, uint a2, uint a3, uint b0, ui
 // As `mma_int8`, of 16 columns.
 FN void mma_int8_half(int (&sums)[4], uint a0, uint a1, uint b0) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
                  : "=r"(sums[0]), "=r"(sums[1]), "=r"(sums[2]), "=r"(sums[3])
                  : "r"(a0), "r"(a1), "r"(b0), "r"(0));
 #else
@@ -84,7 +93,7 @@ FN void mma_int8_half(int (&sums)[4], uint a0, uint a1, uint b0) {
 // Adds the products of 16 rows by 16 columns with 8 columns of activations, all in bfloat16.
 FN void mma_bf16(float (&sums)[4], uint4 a, uint b0, uint b1) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));

@@ -42,14 +42,14 @@ template <typename T, bool SINGLE> struct FewRows {
 template <typename F, typename Weights> struct Stream {
     typename F::Ring ring;
     Weights weights;
-    Part part;
+    Columns part;
     const uchar *next;
     uint nth, tile, asked;
 
     MEMBER Stream(uchar *memory, Weights weights, uint n_tiles)
         : weights(weights), part(n_tiles), nth(0), tile(0), asked(0) {
         ring.begin(memory);
-        next = part.n > 0 ? weights.at(0) : 0;
+        next = part.n > 0 ? weights.at(0, team()) : 0;
         for (uint i = 0; i < SLOTS; i++) ask();
     }
 
@@ -58,7 +58,7 @@ template <typename F, typename Weights> struct Stream {
             const uint tiles = min(uint(F::CHUNK), part.n - tile);
             ring.copy_together(asked, next + ulong(part.first + tile) * F::Tile::BYTES, tiles * F::Tile::BYTES);
             tile += tiles;
-            if (tile == part.n) tile = 0, next = weights.at(++nth);
+            if (tile == part.n) tile = 0, next = weights.at(++nth, team());
         }
         ring.close();
         asked++;
@@ -110,7 +110,7 @@ FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint
 // Does the block's bands, each by a team or by both; `write` takes the sums of each.
 template <typename F, typename Input, typename Weights, typename Write>
 FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write) {
-    const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = blockDim.x / 32;
+    const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = n_threads() / 32;
     float *sums = (float *)(shared_memory + simdgroups * F::Ring::BYTES);
     uchar *rows = (uchar *)(sums + 2 * simdgroups * F::SUMS);
     Stream<F, Weights> stream(shared_memory + simdgroup * F::Ring::BYTES, weights, shape.n_tiles);
@@ -122,7 +122,7 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
     if (here.n > 0) input.fetch(shape, rows);
     rows += stream.part.first * F::Rows::SHARED_BYTES;
     uint piece = 0;
-    for (uint nth = 0; weights.at(nth); nth++) {
+    for (uint nth = 0; weights.at(nth, team()); nth++) {
         write.begin(nth, here);
         float acc[1][4] = {};
         for (uint tile = 0; tile < stream.part.n; tile += F::CHUNK, piece++) {
@@ -148,9 +148,14 @@ template <typename F> struct MapWeights {
     enum { ONE_TEAM = true };
     const TileArgs &args;
     const Outputs &outputs;
-    static MEMBER uint block(uint nth) { return blockIdx.x + (nth * (blockDim.x / TEAM_THREADS) + team()) * gridDim.x; }
-    MEMBER const uchar *at(uint nth) const {
-        const uint block = MapWeights::block(nth);
+    static MEMBER uint block(uint nth, uint team) { return blockIdx.x + (nth * (n_threads() / TEAM_THREADS) + team) * gridDim.x; }
+    // Bands of a team.
+    MEMBER uint count(uint team) const {
+        const uint first = block(0, team), step = block(1, team) - first;
+        return first < args.n_blocks ? (args.n_blocks - first + step - 1) / step : 0;
+    }
+    MEMBER const uchar *at(uint nth, uint team) const {
+        const uint block = MapWeights::block(nth, team);
         if (block >= args.n_blocks) return 0;
         const Output output(args, outputs, block, 1);
         return output.weight + ulong(output.band) * args.shape.n_tiles * F::Tile::BYTES;
@@ -161,12 +166,12 @@ template <typename F> struct MapWeights {
 template <typename F, bool ADD> struct WriteMap {
     const TileArgs &args;
     const Outputs &outputs;
-    const uint index;
+    const uint team, index;
     // What is added to.
     float old;
-    MEMBER WriteMap(const TileArgs &args, const Outputs &outputs)
-        : args(args), outputs(outputs), index(threadIdx.x % TEAM_THREADS), old(0) {}
-    MEMBER Output output(uint nth) const { return Output(args, outputs, MapWeights<F>::block(nth), 1); }
+    MEMBER WriteMap(const TileArgs &args, const Outputs &outputs, uint team = ::team(), uint index = threadIdx.x % TEAM_THREADS)
+        : args(args), outputs(outputs), team(team), index(index), old(0) {}
+    MEMBER Output output(uint nth) const { return Output(args, outputs, MapWeights<F>::block(nth, team), 1); }
     MEMBER void begin(uint nth, BlockRows rows) {
         if (!ADD || index >= 16 * rows.n) return;
         const Output to = output(nth);
@@ -178,7 +183,7 @@ template <typename F, bool ADD> struct WriteMap {
         const Output to = output(nth);
         const uint at = index % 16, r = index / 16, o = 16 * to.band + at;
         if (o >= to.cols) return;
-        to.template write<ADD>(args, rows.first + r, o, F::total(sums + team() * PARTS * F::SUMS, at, r, args.shape), old);
+        to.template write<ADD>(args, rows.first + r, o, F::total(sums + team * PARTS * F::SUMS, at, r, args.shape), old);
     }
 };
 
@@ -197,10 +202,15 @@ template <typename F> struct GatedWeights {
     static MEMBER uint band(const GatedArgs &args, uint nth) {
         return args.results == QUANTISED ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
     }
-    MEMBER const uchar *at(uint nth) const {
+    MEMBER uint count(uint) const {
+        uint n = 0;
+        while (16 * band(args, n) < args.cols) n++;
+        return n;
+    }
+    MEMBER const uchar *at(uint nth, uint team) const {
         const uint band = GatedWeights::band(args, nth);
         if (16 * band >= args.cols) return 0;
-        return (team() == 0 ? gate : up) + ulong(band) * args.shape.n_tiles * F::Tile::BYTES;
+        return (team == 0 ? gate : up) + ulong(band) * args.shape.n_tiles * F::Tile::BYTES;
     }
 };
 
@@ -209,14 +219,15 @@ template <typename F> struct WriteGated {
     enum { SINGLE = F::MOST == 1 };
     const GatedArgs &args;
     uchar *out;
+    const uint index;
     // That of the first band of a pair.
     float first;
-    MEMBER WriteGated(const GatedArgs &args, uchar *out) : args(args), out(out), first(0) {}
+    MEMBER WriteGated(const GatedArgs &args, uchar *out, uint index = threadIdx.x) : args(args), out(out), index(index), first(0) {}
 
     MEMBER void begin(uint, BlockRows) const {}
     MEMBER void operator()(const float *sums, uint nth, BlockRows rows) {
-        if (threadIdx.x >= 16 * rows.n) return;
-        const uint at = threadIdx.x % 16, r = threadIdx.x / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
+        if (index >= 16 * rows.n) return;
+        const uint at = index % 16, r = index / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
         const float g = F::total(sums, at, r, args.shape), u = F::total(sums + PARTS * F::SUMS, at, r, args.shape);
         const float value = activate(g, args.gelu_tanh) * u;
         switch (args.results) {

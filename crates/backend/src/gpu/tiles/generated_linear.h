@@ -22,11 +22,11 @@
 // Distance between rows of sums in shared memory, without bank conflicts.
 #define SUMS_STRIDE 20
 
-// The columns, in tiles, that this SIMD-group takes.
-struct Part {
+// The columns, in tiles, that a SIMD-group takes.
+struct Columns {
     uint first, n;
-    MEMBER Part(uint n_tiles) {
-        const uint part = threadIdx.x / 32 % PARTS;
+    MEMBER Columns(uint n_tiles, uint simdgroup = threadIdx.x / 32) {
+        const uint part = simdgroup % PARTS;
         first = n_tiles * part / PARTS, n = n_tiles * (part + 1) / PARTS - first;
     }
 };

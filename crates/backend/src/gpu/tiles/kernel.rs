@@ -9,7 +9,7 @@ use crate::gpu::lower::{Device, Lowering};
 /// SIMD-groups that share a map's columns; sums are the same for any kernel.
 pub(crate) const PARTS: u32 = 8;
 /// Threads of such SIMD-groups.
-const TEAM_THREADS: u32 = 32 * PARTS;
+pub(crate) const TEAM_THREADS: u32 = 32 * PARTS;
 /// Slots of a ring, and bytes of one that holds several tiles.
 const SLOTS: u32 = 2;
 const SLOT_BYTES: u32 = 2304;
@@ -49,13 +49,13 @@ pub(crate) struct Kernel {
 }
 
 /// Bytes of a slot of a ring.
-fn slot_bytes(packing: Packing) -> u32 {
+pub(super) fn slot_bytes(packing: Packing) -> u32 {
     let tile = packing.tile_bytes() as u32;
     (SLOT_BYTES / tile).max(1) * tile
 }
 
 /// Bytes of 64 columns of a single row and of eight.
-fn row_bytes(form: Form) -> (u32, u32) {
+pub(super) fn row_bytes(form: Form) -> (u32, u32) {
     match form {
         Form::Split => (384, 3072),
         Form::Rounded => (128, 1024),

@@ -14,7 +14,7 @@ use crate::{Result, Rows, WeightId};
 const BANDS: u32 = 4;
 const NO_MEMORY: &str = "a threadgroup's memory is too small for its rows; use the CPU backend";
 /// Maps that one launch does.
-const MAX_MAPS: usize = 3;
+pub(super) const MAX_MAPS: usize = 3;
 
 /// One map and where its results go.
 #[derive(Debug, Clone, Copy)]
@@ -93,15 +93,15 @@ impl Maps<'_> {
         Ok(())
     }
 
-    /// One launch, of maps of the same packing; `buffers` are those of the rows.
-    fn multiply(
+    /// What a kernel must know of maps of the same packing, each of so many blocks, and its buffers for them.
+    pub(super) fn arguments(
         &self,
-        lowering: &mut Lowering<'_>,
+        lowering: &Lowering<'_>,
         maps: &[Map],
-        (shape, rows, kernel): (TileShape, RowsOf, Kernel),
-        mut buffers: Vec<Argument>,
-    ) -> Result<()> {
-        let is_converted = buffers.len() == 1;
+        shape: TileShape,
+        blocks: impl Fn(u32) -> u32,
+    ) -> Result<(TileArgs, Vec<Argument>)> {
+        let mut buffers = Vec::new();
         let mut args = TileArgs {
             shape,
             block1: u32::MAX,
@@ -121,11 +121,25 @@ impl Maps<'_> {
                     _ => (args.block2, args.cols2) = (args.n_blocks, out_cols),
                 }
                 args.has_bias |= u32::from(map.bias.is_some()) << i;
-                args.n_blocks += kernel.blocks(out_cols);
+                args.n_blocks += blocks(out_cols);
             }
             let bias = map.bias.map_or(Argument::Inputs, Argument::Weight);
             buffers.extend([Argument::Tiles(map.weight), bias, map.out]);
         }
+        Ok((args, buffers))
+    }
+
+    /// One launch, of maps of the same packing; `buffers` are those of the rows.
+    fn multiply(
+        &self,
+        lowering: &mut Lowering<'_>,
+        maps: &[Map],
+        (shape, rows, kernel): (TileShape, RowsOf, Kernel),
+        mut buffers: Vec<Argument>,
+    ) -> Result<()> {
+        let is_converted = buffers.len() == 1;
+        let (args, of_maps) = self.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
+        buffers.extend(of_maps);
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
         // A single row is converted by the kernel or before it.

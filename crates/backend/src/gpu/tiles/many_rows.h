@@ -24,7 +24,7 @@ template <typename T, uint ROWS, uint N_BANDS> struct ManyRows {
 // A tile of each band and of each eight rows in a slot.
 template <typename M> struct ManyStream {
     typename M::Ring ring;
-    Part part;
+    Columns part;
     const uchar *weights, *rows;
     ulong band_stride;
     uint n_bands, row_stride, n_row_tiles;

@@ -11,3 +11,4 @@ pub(crate) mod linear;
 pub(crate) mod packing;
 pub(crate) mod prompts;
 pub(crate) mod rounded;
+pub(crate) mod step;

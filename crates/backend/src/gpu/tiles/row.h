@@ -10,9 +10,9 @@
 template <uint QUADS> struct RowNorm {
     float4 weights[QUADS];
 
-    static MEMBER bool fits(uint cols) { return cols <= 4 * QUADS * blockDim.x; }
+    static MEMBER bool fits(uint cols) { return cols <= 4 * QUADS * n_threads(); }
     // The `n`th element of four that this thread has.
-    static MEMBER uint at(uint n) { return 4 * (threadIdx.x + n * blockDim.x); }
+    static MEMBER uint at(uint n) { return 4 * (threadIdx.x + n * n_threads()); }
 
     MEMBER void load(const float *norm, uint cols) {
         if (!norm || !fits(cols)) return;
@@ -26,11 +26,18 @@ template <uint QUADS> struct RowNorm {
                       const Put &put) const {
         if (!fits(cols)) {
             const float scale = norm ? norm_scale(x, cols, eps, partial) : 1;
-            return for_elements(x, norm, scale, cols, padded, threadIdx.x, blockDim.x, put);
+            return for_elements(x, norm, scale, cols, padded, threadIdx.x, n_threads(), put);
         }
         float4 v[QUADS];
         UNROLL
         for (uint n = 0; n < QUADS; n++) v[n] = load_or_zero(x, at(n), cols);
+        apply(v, norm, cols, padded, eps, partial, put);
+    }
+
+    // The same for a row that this thread has its elements of.
+    template <typename Put>
+    MEMBER void apply(float4 (&v)[QUADS], const float *norm, uint cols, uint padded, float eps, float *partial,
+                      const Put &put) const {
         const float scale = norm ? scale_of_row(v, cols, eps, partial) : 1;
         UNROLL
         for (uint n = 0; n < QUADS; n++) {
@@ -44,7 +51,7 @@ template <uint QUADS> struct RowNorm {
     static MEMBER float scale_of_row(const float4 (&v)[QUADS], uint cols, float eps, float *partial) {
         const uint lanes = norm_lanes(cols);
         // A row of more than 1024 times four elements comes to the same lanes again after so many.
-        const uint again = cols > 4096 ? 1024 / blockDim.x : QUADS;
+        const uint again = cols > 4096 ? 1024 / n_threads() : QUADS;
         float squares[QUADS];
         UNROLL
         for (uint n = 0; n < QUADS; n++) {
@@ -53,11 +60,11 @@ template <uint QUADS> struct RowNorm {
             for (uint later = n + 1; later < QUADS; later++) {
                 if ((later - n) % again == 0) squares[n] = add_squares(v[later], squares[n]);
             }
-            const uint lane = threadIdx.x + n * blockDim.x;
+            const uint lane = threadIdx.x + n * n_threads();
             const float sum = simd_sum(squares[n]);
             if (lane < lanes && lane % 32 == 0) partial[lane / 32] = sum;
         }
-        group_barrier();
+        block_barrier();
         return scale_of_sums(partial, lanes, cols, eps);
     }
 };
@@ -88,7 +95,7 @@ FN ulong *copy_barrier() {
 }
 #endif
 
-// Before `copy_to_block`, which comes once: by all threads of a block, and before they wait for other kernels.
+// Before `copy_to_block`: by all threads of a block, and before they wait for other kernels.
 FN void begin_copy() {
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x == 0) {
@@ -99,20 +106,20 @@ FN void begin_copy() {
 #endif
 }
 
-// Copies `bytes`, a multiple of 16 as both addresses are, and waits for them.
-FN void copy_to_block(uchar *to, const uchar *from, uint bytes) {
+// Copies `bytes`, a multiple of 16 as both addresses are, and waits for them; `times` says how often it was done before.
+FN void copy_to_block(uchar *to, const uchar *from, uint bytes, uint times = 0) {
 #if __CUDA_ARCH__ >= 900
     const uint barrier = shared_address(copy_barrier());
     if (threadIdx.x == 0) {
-        // What other kernels wrote, the copy engine shall see.
-        asm volatile("fence.proxy.async.global;" ::: "memory");
+        // What others wrote, there and here, the copy engine shall see.
+        asm volatile("fence.proxy.async;" ::: "memory");
         barrier_expect(barrier, bytes);
         copy_bulk(shared_address(to), from, bytes, barrier);
     }
-    barrier_wait(barrier, 0);
+    barrier_wait(barrier, times);
 #else
     UNROLL_BY(4)
-    for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * blockDim.x) *(uint4 *)(to + i) = load_quad(from + i);
+    for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * n_threads()) *(uint4 *)(to + i) = load_quad(from + i);
     group_barrier();
 #endif
 }

@@ -16,6 +16,19 @@
 // In place of a run of positions that the row does not see.
 #define NOWHERE 0xffffffffu
 
+// Finds the vectors of the cache with which this warp's runs begin.
+FN void find_runs(uint (&vectors)[WARP_RUNS], const AttentionArgs &args, const uint *table, Part part, uint split,
+                  uint kv_head) {
+    UNROLL
+    for (uint i = 0; i < WARP_RUNS; i++) {
+        const uint run = (threadIdx.x / 32 % DECODE_WARPS * WARP_RUNS + i) * RUN, position = split * SPLIT + run;
+        vectors[i] = NOWHERE;
+        if (!part.meets(run)) continue;
+        const uint page = table[position / args.page_size], offset = position % args.page_size;
+        vectors[i] = uint(kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, 1));
+    }
+}
+
 // A block's next 32 pieces of work, one a lane, so that their look-ups wait for memory together.
 struct Ahead {
     uint item, row, split, to, kv_head;
@@ -28,15 +41,7 @@ struct Ahead {
         row = inputs[batch.items_at + 2 * item], split = inputs[batch.items_at + 2 * item + 1];
         to = inputs[args.places_at + row] + 1;
         const uint *table = inputs + args.block_tables_at + inputs[args.sequences_at + row] * args.max_pages;
-        const Part part(Span(args, to), split);
-        UNROLL
-        for (uint i = 0; i < WARP_RUNS; i++) {
-            const uint run = (threadIdx.x / 32 * WARP_RUNS + i) * RUN, position = split * SPLIT + run;
-            vectors[i] = NOWHERE;
-            if (!part.meets(run)) continue;
-            const uint page = table[position / args.page_size], offset = position % args.page_size;
-            vectors[i] = uint(kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, 1));
-        }
+        find_runs(vectors, args, table, Part(Span(args, to), split), split, kv_head);
     }
 };
 
@@ -54,6 +59,11 @@ struct Work {
         UNROLL
         for (uint i = 0; i < WARP_RUNS; i++) vectors[i] = __shfl_sync(0xffffffff, ahead.vectors[i], lane);
     }
+    // One on its own, of a row whose block table is `table`.
+    MEMBER Work(const AttentionArgs &args, const uint *table, Span span, uint split, uint kv_head)
+        : item(0), row(0), split(split), kv_head(kv_head), span(span), part(span, split) {
+        find_runs(vectors, args, table, part, split, kv_head);
+    }
     // Whether it was all stored in earlier steps: this one has stored at most one position a row.
     MEMBER bool is_old(uint n_rows) const { return split * SPLIT + SPLIT + n_rows <= span.to; }
 };
@@ -61,7 +71,7 @@ struct Work {
 template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Decode {
     typedef typename TileOf<K, K_DIM>::Tile KTile;
     typedef typename TileOf<V, V_DIM>::Tile VTile;
-    static constexpr uint HEADS = GROUP, VALUES = V_DIM;
+    static constexpr uint HEADS = GROUP, KEYS = K_DIM, VALUES = V_DIM;
     // Columns of operand B are 4 heads and their rest.
     static constexpr uint N_TILES = (GROUP + 3) / 4, K_STEPS = K_DIM / 16;
     // Operands A that are loaded together; a warp has every fourth of the values'.
@@ -88,7 +98,12 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         shares = shared + TILE_BYTES;
         maxima = (float *)(shares + SHARE_BYTES);
         sums = maxima + DECODE_WARPS * N_TILES * 4;
-        lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+        lane = threadIdx.x % 32, warp = threadIdx.x / 32 % DECODE_WARPS, g = lane / 4, t = lane % 4;
+    }
+
+    // Waits for the four warps that do the same split.
+    MEMBER void barrier() const {
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / DECODE_THREADS), "n"(DECODE_THREADS) : "memory");
     }
 
     // Begins to copy this warp's positions, if there are any.
@@ -237,8 +252,9 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         }
     }
 
-    // Writes the sums [head, dim], over the sum of shares if that is the row's result.
-    MEMBER void store(const float (&out)[WARP_M_TILES][N_TILES][4], float *to, bool is_whole) const {
+    // Calls `put(head, dim, sum)` for the sums, over the sum of shares if that is the row's result.
+    template <typename Put>
+    MEMBER void store(const float (&out)[WARP_M_TILES][N_TILES][4], bool is_whole, const Put &put) const {
         UNROLL
         for (uint i = 0; i < 2 * N_TILES; i++) {
             const uint n = i / 2, j = i % 2, head = 4 * n + 2 * t % 4 + j;
@@ -250,8 +266,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
                 for (uint half = 0; half < 2; half++) {
                     const float x = out[m][n][j + 2 * half];
                     const float both = (x + __shfl_xor_sync(0xffffffff, x, 2)) * factor;
-                    const uint place = head * V_DIM + dim + VTile::row_dim(m % M_TOGETHER, g, half);
-                    if (t < 2 && head < GROUP && dim < V_DIM) to[place] = both;
+                    if (t < 2 && head < GROUP && dim < V_DIM) put(head, dim + VTile::row_dim(m % M_TOGETHER, g, half), both);
                 }
             }
         }
@@ -264,14 +279,12 @@ FN void store_split(const D &decode, const AttentionArgs &args, const Work &work
     float sums[D::WARP_M_TILES][D::N_TILES][4];
     decode.weigh(sums, work.part);
     const uint head = work.kv_head * D::HEADS;
-    if (work.span.n_splits() == 1) {
-        decode.store(sums, out + (ulong(work.row) * args.n_heads + head) * D::VALUES, true);
-        return;
-    }
+    const bool is_whole = work.span.n_splits() == 1;
     const Partials partials(args, scratch);
     const ulong at = ulong(work.item) * args.n_heads + head;
-    decode.store(sums, partials.outs + at * D::VALUES, false);
-    if (threadIdx.x >= D::HEADS) return;
+    float *to = is_whole ? out + (ulong(work.row) * args.n_heads + head) * D::VALUES : partials.outs + at * D::VALUES;
+    decode.store(sums, is_whole, [&](uint head, uint dim, float sum) { to[head * D::VALUES + dim] = sum; });
+    if (is_whole || threadIdx.x >= D::HEADS) return;
     const float2 totals = {decode.maximum(threadIdx.x), decode.sum(threadIdx.x)};
     *(float2 *)(partials.totals + 2 * (at + threadIdx.x)) = totals;
 }
@@ -305,17 +318,17 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         __syncwarp();
         if (!D::IN_TURN && !is_last) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);
         decode.find_maxima(scores);
-        __syncthreads();
+        decode.barrier();
         if (D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work);
         decode.share(scores);
         if (!D::IN_TURN && !is_last) wait_for_copies<1>();
         else wait_for_copies<0>();
         __syncwarp();
         decode.clear_unseen(work.part);
-        __syncthreads();
+        decode.barrier();
         store_split(decode, args, work, out, scratch);
         if (is_last) return;
-        __syncthreads();
+        decode.barrier();
         if (D::IN_TURN) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);
         else decode.template copy<typename D::VTile>(decode.v_tile, v_cache, next);
         work = next;

@@ -36,6 +36,19 @@ const MOST_BLOCKS: u32 = 6;
 
 impl PagedAttention {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        let args = self.args(lowering)?;
+        if let Some(decoding) = self.decoding(lowering)? {
+            self.launch_decode(lowering, decoding)?;
+            return self.launch_prompt_rows(lowering);
+        }
+        if simd::can(lowering) {
+            self.launch_splits(lowering, args)?;
+            return self.launch_matrices(lowering, args);
+        }
+        self.launch_rows(lowering, args)
+    }
+
+    fn args(&self, lowering: &Lowering<'_>) -> Result<AttentionArgs> {
         let (layer, group) = lowering.cache(self.cache);
         if layer.k_dim.max(layer.v_dim) > MAX_DIM {
             let what = format!("heads of {} and {}", layer.k_dim, layer.v_dim);
@@ -44,7 +57,7 @@ impl PagedAttention {
         }
         let (_, block_tables_at) = lowering.layout.groups[layer.group];
         let splits = &lowering.layout.splits[layer.group];
-        let args = AttentionArgs {
+        Ok(AttentionArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
             places_at: lowering.layout.places,
             sequences_at: lowering.layout.sequences,
@@ -62,19 +75,24 @@ impl PagedAttention {
             items_at: lowering.layout.prompt_items,
             row_items_at: splits.row_items_at,
             max_items: lowering.u32(splits.batch_items)?,
-        };
-        let has_warpgroups = lowering.device.has_warpgroups;
-        let (decode, prompt) = (decode_shape(layer, &args), prompt_shape(layer, has_warpgroups));
+        })
+    }
+
+    /// How kernels for this shape of keys and values take generated rows; `None` where there are none.
+    pub(crate) fn decoding(&self, lowering: &Lowering<'_>) -> Result<Option<Decoding>> {
+        let args = self.args(lowering)?;
+        let (layer, _) = lowering.cache(self.cache);
+        let (decode, prompt) =
+            (decode_shape(layer, &args), prompt_shape(layer, lowering.device.has_warpgroups));
         let fits = decode.shared.max(prompt.shared) <= lowering.device.shared_limit;
-        if lowering.device.has_tiles && fits && is_regular(layer, &args) {
-            self.launch_decode(lowering, args, &decode)?;
-            return self.launch_prompt(lowering, args, &prompt);
-        }
-        if simd::can(lowering) {
-            self.launch_splits(lowering, args)?;
-            return self.launch_matrices(lowering, args);
-        }
-        self.launch_rows(lowering, args)
+        let is_there = lowering.device.has_tiles && fits && is_regular(layer, &args);
+        let heads = args.n_heads / args.n_kv_heads;
+        Ok(is_there.then(|| Decoding {
+            args: AttentionArgs { n_rows_at: 2, ..args },
+            definitions: format!("#define ATTENTION_GROUP {heads}\n") + &decode.definitions(layer),
+            shared: decode.shared,
+            in_turn: decode_in_turn(layer),
+        }))
     }
 
     /// Rows one by one, by a kernel for any shape.
@@ -142,21 +160,18 @@ impl PagedAttention {
     }
 
     /// Generated rows: their splits, and what comes of them folded.
-    fn launch_decode(&self, lowering: &mut Lowering<'_>, args: AttentionArgs, shape: &Shape) -> Result<()> {
-        let (layer, _) = lowering.cache(self.cache);
-        let group = layer.group;
-        let args = AttentionArgs { n_rows_at: 2, ..args };
+    fn launch_decode(&self, lowering: &mut Lowering<'_>, decoding: Decoding) -> Result<()> {
+        let Decoding { args, definitions, shared, .. } = decoding;
+        let group = lowering.cache(self.cache).0.group;
         let scratch = self.partials(lowering)?;
-        let blocks = (lowering.device.shared_limit / (shape.shared + 1024)).clamp(1, MOST_BLOCKS);
+        let blocks = (lowering.device.shared_limit / (shared + 1024)).clamp(1, MOST_BLOCKS);
         let x = args.max_items.saturating_mul(args.n_kv_heads).min(lowering.device.units * blocks);
         let rows_each = lowering.u32(lowering.bucket.tokens)?;
-        let grid = Grid { x, rows: RowsOf::Generated, rows_each, threads: shape.threads };
-        let heads = args.n_heads / args.n_kv_heads;
-        let definitions = format!("#define ATTENTION_GROUP {heads}\n") + &shape.definitions(layer);
+        let grid = Grid { x, rows: RowsOf::Generated, rows_each, threads: DECODE_THREADS };
         let [q, keys, values, out] = self.buffers(lowering);
         let buffers = [Argument::Batch(group), q, keys, values, out, scratch];
         let launch = lowering.launch(&DECODE_ATTENTION, "decode_attention", grid, args, &buffers);
-        (launch.batches, launch.early, launch.shared) = (Some(group), true, shape.shared);
+        (launch.batches, launch.early, launch.shared) = (Some(group), true, shared);
         launch.definitions.clone_from(&definitions);
         let grid = Grid { x: args.n_heads, rows: RowsOf::Generated, rows_each: 1, threads: MERGE_THREADS };
         let buffers = [Argument::Batch(group), scratch, out];
@@ -165,9 +180,11 @@ impl PagedAttention {
         Ok(())
     }
 
-    /// Rows of prompts.
-    fn launch_prompt(&self, lowering: &mut Lowering<'_>, args: AttentionArgs, shape: &Shape) -> Result<()> {
+    /// Rows of prompts, where there is a kernel for this shape.
+    pub(crate) fn launch_prompt_rows(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        let args = self.args(lowering)?;
         let (layer, _) = lowering.cache(self.cache);
+        let shape = prompt_shape(layer, lowering.device.has_warpgroups);
         let x = lowering.u32(items::most_prompt_items(lowering.bucket) * self.n_heads)?;
         let rows_each = lowering.u32(lowering.bucket.tokens)?;
         let grid = Grid { x, rows: RowsOf::Prompts, rows_each, threads: shape.threads };
@@ -185,6 +202,17 @@ fn pair(layer: &CacheLayerConfig) -> (String, String) {
     let (k, v) = (kv_type(layer.k_format), kv_type(layer.v_format));
     let definitions = format!("#define KV_PAIRS(KERNEL) KERNEL({name}, {k}, {v})\n");
     (name, definitions)
+}
+
+/// How kernels for one shape of keys and values take generated rows.
+pub(crate) struct Decoding {
+    pub args: AttentionArgs,
+    /// What their sources are compiled with.
+    pub definitions: String,
+    /// Bytes of threadgroup memory for a split.
+    pub shared: u32,
+    /// Whether values follow keys in the same memory.
+    pub in_turn: bool,
 }
 
 /// How a kernel for one shape is launched.
@@ -228,11 +256,21 @@ fn stride(format: KvFormat, dim: usize) -> u32 {
     bytes as u32
 }
 
-/// As `Decode` of `decode_attention.h` has it.
+/// Bytes of a split's keys and of its values, as `Decode` of `decode_attention.h` has them.
+fn decode_tiles(layer: &CacheLayerConfig) -> (u32, u32) {
+    (128 * stride(layer.k_format, layer.k_dim), 128 * stride(layer.v_format, layer.v_dim))
+}
+
+/// Whether values follow keys in the same memory, as it has it.
+fn decode_in_turn(layer: &CacheLayerConfig) -> bool {
+    let (k, v) = decode_tiles(layer);
+    k + v > 100 << 10
+}
+
+/// The launch's shape, as it has it.
 fn decode_shape(layer: &CacheLayerConfig, args: &AttentionArgs) -> Shape {
-    let k = 128 * stride(layer.k_format, layer.k_dim);
-    let v = 128 * stride(layer.v_format, layer.v_dim);
-    let tiles = if k + v > 100 << 10 { k.max(v) } else { k + v };
+    let (k, v) = decode_tiles(layer);
+    let tiles = if decode_in_turn(layer) { k.max(v) } else { k + v };
     let heads = args.n_heads / args.n_kv_heads;
     Shape { threads: DECODE_THREADS, shared: tiles + heads.div_ceil(4) * 2304 }
 }

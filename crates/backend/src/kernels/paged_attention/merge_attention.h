@@ -44,16 +44,55 @@ template <uint V_DIM> struct Folded {
         }
     }
 
-    // Adds every `step`th of a row's `n_splits`, from the `first`th on; `item` is the first split's.
-    MEMBER void add_all(const AttentionArgs &args, const float *scratch, uint item, uint head, uint first, uint step,
-                        uint n_splits, uint lane) {
-        const Partials partials(args, (float *)scratch);
-        const ulong stride = ulong(step) * args.n_heads;
+    // Adds every `step`th of a head's `n_splits` from the `first`th on; splits are `apart` vectors from each other.
+    MEMBER void add_all(const float *outs, const float *totals, uint apart, uint first, uint step, uint n_splits, uint lane) {
         for (uint i = first; i < n_splits; i += TOGETHER * step) {
-            const ulong at = ulong(item + i) * args.n_heads + head;
+            const ulong at = ulong(i) * apart;
             const uint n = min((n_splits - i + step - 1) / step, TOGETHER);
-            add(partials.outs + at * V_DIM, partials.totals + 2 * at, stride, n, lane);
+            add(outs + at * V_DIM, totals + 2 * at, ulong(step) * apart, n, lane);
         }
+    }
+
+    // Calls `put(dim, four elements)` for the head's result.
+    template <typename Put> MEMBER void finish(uint lane, const Put &put) const {
+        UNROLL
+        for (uint j = 0; j < PER_LANE; j++) {
+            const float4 v = values[j];
+            const float4 quotients = {v.x / sum, v.y / sum, v.z / sum, v.w / sum};
+            if (V_DIM % 128 == 0 || 4 * lane + 128 * j < V_DIM) put(4 * lane + 128 * j, quotients);
+        }
+    }
+};
+
+// What the warps of a block have folded of one head.
+template <uint V_DIM> struct WarpFolds {
+    typedef Folded<V_DIM> F;
+    float maxima[MERGE_WARPS], sums[MERGE_WARPS];
+    float4 values[MERGE_WARPS][F::PER_LANE * 32];
+
+    MEMBER void leave(const F &folded, uint warp, uint lane) {
+        if (lane == 0) maxima[warp] = folded.most, sums[warp] = folded.sum;
+        UNROLL
+        for (uint j = 0; j < F::PER_LANE; j++) values[warp][32 * j + lane] = folded.values[j];
+    }
+
+    // All of them, in order.
+    MEMBER F fold(uint lane) const {
+        F all;
+        float most = LOWEST;
+        for (uint w = 0; w < MERGE_WARPS; w++) most = larger(most, maxima[w]);
+        for (uint w = 0; w < MERGE_WARPS; w++) {
+            const float weight = exact_exp(maxima[w] - most);
+            all.sum = multiply_add(sums[w], weight, all.sum);
+            UNROLL
+            for (uint j = 0; j < F::PER_LANE; j++) {
+                const float4 x = values[w][32 * j + lane];
+                float4 &v = all.values[j];
+                v.x = multiply_add(x.x, weight, v.x), v.y = multiply_add(x.y, weight, v.y);
+                v.z = multiply_add(x.z, weight, v.z), v.w = multiply_add(x.w, weight, v.w);
+            }
+        }
+        return all;
     }
 };
 
@@ -63,8 +102,7 @@ template <uint V_DIM>
 FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Batch &batch, const float *scratch,
                         float *out) {
     typedef Folded<V_DIM> F;
-    __shared__ float maxima[MERGE_WARPS], sums[MERGE_WARPS];
-    __shared__ float4 outs[MERGE_WARPS][F::PER_LANE * 32];
+    __shared__ WarpFolds<V_DIM> folds;
     const uint row = batch.first_row + blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint n_splits = row < batch.end_row ? Span(args, inputs[args.places_at + row] + 1).n_splits() : 1;
     wait_for_inputs();
@@ -73,31 +111,17 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
     const bool is_warps = n_splits <= F::TOGETHER;
     const uint head = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x;
     if (head >= args.n_heads) return;
+    const Partials partials(args, (float *)scratch);
+    const ulong at = ulong(inputs[args.row_items_at + row]) * args.n_heads + head;
     F folded;
-    folded.add_all(args, scratch, inputs[args.row_items_at + row], head, is_warps ? 0 : warp, is_warps ? 1 : MERGE_WARPS, n_splits, lane);
+    folded.add_all(partials.outs + at * V_DIM, partials.totals + 2 * at, args.n_heads, is_warps ? 0 : warp,
+                   is_warps ? 1 : MERGE_WARPS, n_splits, lane);
+    if (!is_warps) {
+        folds.leave(folded, warp, lane);
+        __syncthreads();
+        if (warp > 0) return;
+        folded = folds.fold(lane);
+    }
     out += (ulong(row) * args.n_heads + head) * V_DIM;
-    if (is_warps) {
-        UNROLL
-        for (uint j = 0; j < F::PER_LANE; j++) {
-            const float4 v = folded.values[j];
-            const float4 quotients = {v.x / folded.sum, v.y / folded.sum, v.z / folded.sum, v.w / folded.sum};
-            if (4 * lane + 128 * j < V_DIM) *(float4 *)(out + 4 * lane + 128 * j) = quotients;
-        }
-        return;
-    }
-    if (lane == 0) maxima[warp] = folded.most, sums[warp] = folded.sum;
-    UNROLL
-    for (uint j = 0; j < F::PER_LANE; j++) outs[warp][32 * j + lane] = folded.values[j];
-    __syncthreads();
-    float most = LOWEST;
-    for (uint w = 0; w < MERGE_WARPS; w++) most = larger(most, maxima[w]);
-    for (uint dim = threadIdx.x; dim < V_DIM; dim += MERGE_THREADS) {
-        float value = 0, total = 0;
-        for (uint w = 0; w < MERGE_WARPS; w++) {
-            const float weight = exact_exp(maxima[w] - most);
-            total = multiply_add(sums[w], weight, total);
-            value = multiply_add(((const float *)outs[w])[dim], weight, value);
-        }
-        out[dim] = value / total;
-    }
+    folded.finish(lane, [&](uint dim, float4 values) { *(float4 *)(out + dim) = values; });
 }

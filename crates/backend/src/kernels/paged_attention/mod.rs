@@ -8,4 +8,5 @@ mod gpu;
 mod op;
 mod split;
 
+pub(crate) use gpu::Decoding;
 pub use op::*;

@@ -12,10 +12,31 @@ struct HeadOut {
     }
 };
 
+// What a pair is turned by, times the magnitude.
+struct Turn {
+    float cosine, sine;
+};
+
+// The turns of a position.
+struct Turns {
+    DEVICE const float *inv_freq;
+    float position, magnitude;
+    MEMBER Turn at(uint pair) const {
+        // The product's rounding error is small, but not against 1 at position 100,000: one more term of the sum.
+        const float angle = position * inv_freq[pair];
+        const float error = multiply_add(position, inv_freq[pair], -angle);
+        const float cosine = exact_cos(angle), sine = exact_sin(angle);
+        Turn turn;
+        turn.cosine = magnitude * (cosine - error * sine), turn.sine = magnitude * (sine + error * cosine);
+        return turn;
+    }
+};
+
 // Normalises and rotates one head, which may be written where it is read:
 // each element is read and written by the same lane.
+template <typename AllTurns, typename Out>
 FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE const float *norm, float eps,
-                  DEVICE const float *inv_freq, float position, HeadOut out, uint lane) {
+                  THREAD const AllTurns &turns, THREAD const Out &out, uint lane) {
     float scale = 1;
     if (args.has_norm) {
         float squares = 0;
@@ -27,13 +48,9 @@ FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE co
         const uint j = args.adjacent ? 2 * pair + 1 : pair + args.n_pairs;
         const float a = args.has_norm ? x[i] * scale * norm[i] : x[i];
         const float b = args.has_norm ? x[j] * scale * norm[j] : x[j];
-        // The product's rounding error is small, but not against 1 at position 100,000: one more term of the sum.
-        const float angle = position * inv_freq[pair];
-        const float error = multiply_add(position, inv_freq[pair], -angle);
-        const float cosine = exact_cos(angle), sine = exact_sin(angle);
-        const float c = args.magnitude * (cosine - error * sine), s = args.magnitude * (sine + error * cosine);
-        out.store(i, a * c - b * s);
-        out.store(j, a * s + b * c);
+        const Turn turn = turns.at(pair);
+        out.store(i, a * turn.cosine - b * turn.sine);
+        out.store(j, a * turn.sine + b * turn.cosine);
     }
     for (uint i = 2 * args.n_pairs + lane; i < args.k_dim; i += 32) {
         out.store(i, args.has_norm ? x[i] * scale * norm[i] : x[i]);
@@ -45,11 +62,12 @@ FN void rope_store_one(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, 
                        DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
                        DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint head,
                        uint row, uint lane) {
-    const float position = float(inputs[args.positions_at + row]);
+    Turns turns;
+    turns.inv_freq = inv_freq, turns.position = float(inputs[args.positions_at + row]), turns.magnitude = args.magnitude;
     if (head < args.n_heads) {
         DEVICE float *x = q + (ulong(row) * args.n_heads + head) * args.k_dim;
         HeadOut out = {x, k_cache, 0};
-        rope_head(args, x, q_norm, args.q_eps, inv_freq, position, out, lane);
+        rope_head(args, x, q_norm, args.q_eps, turns, out, lane);
         return;
     }
     const uint slot = inputs[args.slots_at + row];
@@ -61,7 +79,7 @@ FN void rope_store_one(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, 
         DEVICE float *x = k + (ulong(row) * args.n_kv_heads + head) * args.k_dim;
         // A scale needs 32 rotated elements, which several lanes have: they meet in k.
         HeadOut out = {args.k_format == KV_Q8_0 ? x : 0, vector, args.k_format};
-        rope_head(args, x, k_norm, args.k_eps, inv_freq, position, out, lane);
+        rope_head(args, x, k_norm, args.k_eps, turns, out, lane);
         if (args.k_format == KV_Q8_0) {
             simd_barrier();
             store_q8_0(vector, x, args.k_dim, lane);

@@ -1,0 +1,61 @@
+// All layers of a step of a single generated row in one launch.
+//
+// What limits such a step is bytes of weights, and of the time that they take nothing must be lost to waiting: for
+// other blocks, and for instructions, which come from memory the first time that a launch needs them. So blocks stay
+// from the first layer to the last, and a block's weights, of all maps of all layers, come in one stream that does not
+// stop where a map ends: while blocks wait for each other the next map's weights fill the rings. Of a block's
+// SIMD-groups sixteen multiply, one fills their rings, and one adds up what they leave and writes results, while they
+// go on. Bands, splits and folds are those of few_rows.h, decode_attention.h and merge_attention.h: the same bits.
+#ifndef QUARREL_STEP_H
+#define QUARREL_STEP_H
+
+#include "step_results.h"
+
+#if __CUDA_ARCH__ >= 900
+
+// Goes through the layers, each stage behind the others' results.
+FN void compute_step(const StepArgs &args, const StepMemory &memory) {
+    Computing state;
+    Mail mail(args, memory);
+    wait_for_inputs();
+    mail.begin();
+    const StepAttention attention(args, memory);
+    for (uint i = 0; i < STEP_LAYERS; i++) {
+        const Layer &layer = memory.layers[i];
+        const TileShape &qkv = args.qkv.shape, &output = args.output.shape, &gated = args.gated.shape, &down = args.down.shape;
+        fetch_row<QkvMaps::Rows>(mail.residual, i > 0 ? mail.number : 0, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
+        mail.next();
+        attention.begin(layer);
+        const MapWeights<QkvMaps> qkv_bands = {args.qkv, memory.qkv(layer)};
+        compute<QkvMaps>(state, qkv.n_tiles, qkv_bands.count(0), qkv_bands.count(team()));
+        attention.run(layer, mail);
+        attention.fold(mail);
+
+        fetch_words(mail.output, mail.number, output.n_tiles * Mail::OUTPUT_WORDS);
+        const MapWeights<OutputMap> output_bands = {args.output, memory.add(layer.output, 0)};
+        compute<OutputMap>(state, output.n_tiles, output_bands.count(0), output_bands.count(team()));
+
+        fetch_row<GatedMaps::Rows>(mail.residual, mail.number, 0, gated.has_norm ? layer.gated_norm : 0, gated.cols, gated.eps);
+        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count(0);
+        compute<GatedMaps>(state, gated.n_tiles, n, n);
+
+        fetch_words(mail.hidden, mail.number, down.n_tiles * Mail::DOWN_WORDS);
+        mail.next();
+        const MapWeights<DownMap> down_bands = {args.down, memory.add(layer.down, 0)};
+        compute<DownMap>(state, down.n_tiles, down_bands.count(0), down_bands.count(team()));
+    }
+    allow_next();
+}
+
+FN void run_step(const StepArgs &args, const StepMemory &memory) {
+    const StepWeights weights = {args, memory};
+    const uint role = threadIdx.x / 32;
+    if (role == STEP_SIMDGROUPS && threadIdx.x % 32 < STEP_SIMDGROUPS) StepRing(threadIdx.x % 32).begin();
+    begin_copy();
+    if (role < STEP_SIMDGROUPS) compute_step(args, memory);
+    else if (role == STEP_SIMDGROUPS) feed(weights);
+    else write_step(args, memory);
+}
+
+#endif
+#endif

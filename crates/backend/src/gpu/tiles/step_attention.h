@@ -1,0 +1,279 @@
+// What a block of step.h keeps beside its weights, the rows that it reads, and attention: a split of a key/value head
+// a block, and the fold of a head's splits another.
+#ifndef QUARREL_STEP_ATTENTION_H
+#define QUARREL_STEP_ATTENTION_H
+
+#include "step_weights.h"
+
+#if __CUDA_ARCH__ >= 900
+
+// Sums of bands, two sets in turn, that the computing SIMD-groups leave for the one that writes; then what a block
+// keeps beside them: turns, and a row, over whose end keys and values of a split lie.
+struct Handover {
+    float *sums;
+    uint n;
+
+    MEMBER Handover() : sums((float *)(shared_memory + STEP_SIMDGROUPS * StepRing::BYTES)), n(0) {}
+    MEMBER float *set() const { return sums + n % 2 * STEP_SIMDGROUPS * OutputMap::SUMS; }
+    static MEMBER Turn *turns() { return (Turn *)(Handover().sums + 2 * STEP_SIMDGROUPS * OutputMap::SUMS); }
+    static MEMBER uchar *rows() { return (uchar *)(turns() + STEP_PAIRS); }
+
+    template <bool WAIT> static MEMBER void meet(uint barrier) {
+        if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
+        else asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
+    }
+    // By those who compute: before they leave sums, and after.
+    MEMBER void wait_for_room() const {
+        if (n >= 2) meet<true>(6 + n % 2);
+    }
+    MEMBER void left() { meet<false>(4 + n++ % 2); }
+    // By those who write: before they read sums, and after.
+    MEMBER void wait_for_sums() const { meet<true>(4 + n % 2); }
+    MEMBER void taken() { meet<false>(6 + n++ % 2); }
+};
+
+// What a computing SIMD-group goes on with from one stage to the next.
+struct Computing {
+    StepRing ring;
+    Handover handover;
+    uint piece;
+    MEMBER Computing() : ring(threadIdx.x / 32), piece(0) {}
+};
+
+// Reads a row of `cols`: letters of `number`, or what is there if that is 0.
+template <typename Rows>
+__noinline__ __device__ void fetch_row(const ulong *mail, uint number, const float *x, const float *norm, uint cols, float eps) {
+    __shared__ float partial[32];
+    RowNorm<LOADS> weights;
+    weights.load(norm, cols);
+    block_barrier();
+    if (number > 0) {
+        // If all threads asked again and again, memory would be too busy for what they wait for.
+        TwoLetters two;
+        if (threadIdx.x % 32 == 0) {
+            two.receive(mail + weights.at(0) % cols + 2, number);
+            two.receive(mail + weights.at(1) % cols, number);
+        }
+        __syncwarp();
+    }
+    float4 v[LOADS];
+    UNROLL
+    for (uint n = 0; n < LOADS; n++) {
+        const uint at = weights.at(n);
+        v[n] = number > 0 && at < cols ? receive_four(mail + at, number) : load_or_zero(x, at, number > 0 ? 0 : cols);
+    }
+    uchar *to = Handover::rows();
+    weights.apply(v, norm, cols, (cols + 63) / 64 * 64, eps, partial,
+                  [&](uint i, float4 v) { Rows::put(to + i / 64 * Rows::SHARED_BYTES, i, v); });
+    block_barrier();
+}
+
+// Reads a row that others converted.
+FN void fetch_words(const ulong *mail, uint number, uint n) {
+    block_barrier();
+    receive_words((uint *)Handover::rows(), mail, n, number);
+    block_barrier();
+}
+
+// Adds a whole piece of weights, all of which is read first.
+template <typename F> FN void add_chunk(float (&acc)[4], const uchar *weights, const uchar *rows, uint lane) {
+    typename F::Tile tiles[F::CHUNK];
+    typename F::Rows x[F::CHUNK];
+    UNROLL
+    for (uint u = 0; u < F::CHUNK; u++) {
+        tiles[u].load(weights + u * F::Tile::BYTES, lane);
+        x[u].template load<F::Tile::AFFINE>(rows + u * F::Rows::SHARED_BYTES, lane);
+    }
+    UNROLL
+    for (uint u = 0; u < F::CHUNK; u++) tiles[u].add(acc, x[u]);
+}
+
+// Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer.
+template <typename F> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own) {
+    const uint lane = threadIdx.x % 32;
+    const Columns part(n_tiles);
+    const uchar *rows = Handover::rows() + part.first * F::Rows::SHARED_BYTES;
+    Computing now = state;
+    for (uint nth = 0; nth < n; nth++) {
+        float acc[1][4] = {};
+        const uint end = nth < own ? part.n : 0;
+        for (uint tile = 0; tile < end; tile += F::CHUNK) {
+            const uchar *slot = now.ring.wait(now.piece++), *at = rows + tile * F::Rows::SHARED_BYTES;
+            // Whole pieces without questions.
+            if (end - tile >= F::CHUNK) add_chunk<F>(acc[0], slot, at, lane);
+            else add_tiles<F>(acc[0], slot, at, end - tile, lane);
+            __syncwarp();
+            now.ring.done();
+        }
+        now.handover.wait_for_room();
+        F::leave(now.handover.set() + threadIdx.x / 32 * F::SUMS, acc);
+        now.handover.left();
+    }
+    state = now;
+}
+
+// Turns that were computed before.
+struct KnownTurns {
+    const Turn *turns;
+    MEMBER Turn at(uint pair) const { return turns[pair]; }
+};
+
+// Where a key or value goes: to the cache, and to where attention reads it.
+struct KeptHead {
+    float *x;  // null for what goes there directly
+    uchar *cache, *tile;
+    uint format;
+    MEMBER void store(uint i, float value) const {
+        if (x) {
+            x[i] = value;
+            return;
+        }
+        store_kv(format, cache, i, value);
+        store_kv(format, tile, i, value);
+    }
+    // What needs 32 elements for a scale, which are in `from`.
+    MEMBER void store_groups(const float *from, uint dim, uint lane) const {
+        store_q8_0(cache, from, dim, lane);
+        store_q8_0(tile, from, dim, lane);
+    }
+};
+
+// Attention of the step's row, a split of a key/value head a block.
+struct StepAttention {
+    const StepArgs &args;
+    const StepMemory &memory;
+    const Span span;
+    const uint first_split, n_splits;
+    const uint *table;
+    const uint lane, warp;
+    float *heads;
+    const Work work;  // the same in all layers
+
+    MEMBER StepAttention(const StepArgs &args, const StepMemory &memory)
+        : args(args), memory(memory), span(args.attention, memory.inputs[args.attention.places_at] + 1),
+          first_split(span.from / SPLIT), n_splits(span.n_splits()),
+          table(memory.inputs + args.attention.block_tables_at + memory.inputs[args.attention.sequences_at] * args.attention.max_pages),
+          lane(threadIdx.x % 32), warp(threadIdx.x / 32), heads((float *)Handover::rows()),
+          work(args.attention, table, span, min(first_split + split(), (span.to - 1) / SPLIT), kv_head()) {
+        Turns turns;
+        turns.inv_freq = memory.inv_freq, turns.position = float(memory.inputs[args.rope.positions_at]);
+        turns.magnitude = args.rope.magnitude;
+        for (uint pair = threadIdx.x; pair < args.rope.n_pairs; pair += n_threads()) Handover::turns()[pair] = turns.at(pair);
+    }
+
+    MEMBER bool has_work() const { return blockIdx.x < args.attention.n_kv_heads * n_splits; }
+    MEMBER uint kv_head() const { return blockIdx.x % args.attention.n_kv_heads; }
+    MEMBER uint split() const { return blockIdx.x / args.attention.n_kv_heads; }
+    // Behind the row of the maps of q, k and v.
+    MEMBER Heads tiles() const {
+        return Heads(Handover::rows() + (args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES + 127) / 128 * 128);
+    }
+
+    // Begins to copy keys and values that were stored before.
+    MEMBER void begin(const Layer &layer) const {
+        if (warp >= DECODE_WARPS || !has_work()) return;
+        const Heads decode = tiles();
+        decode.copy<Heads::KTile>(decode.k_tile, layer.k_cache, work);
+        decode.copy<Heads::VTile>(decode.v_tile, layer.v_cache, work);
+    }
+
+    // Turns the heads; who has the last split stores the key and value.
+    MEMBER void rotate(const Layer &layer) const {
+        const KnownTurns turns = {Handover::turns()};
+        const RopeStoreArgs &rope = args.rope;
+        const uint n = Heads::HEADS + (split() == n_splits - 1 ? 2 : 0);
+        for (uint head = warp; head < n; head += STEP_SIMDGROUPS) {
+            float *x = heads + head * Heads::KEYS;
+            if (head < Heads::HEADS) {
+                const HeadOut out = {x, 0, 0};
+                rope_head(rope, x, layer.q_norm, rope.q_eps, turns, out, lane);
+                continue;
+            }
+            const bool is_value = head > Heads::HEADS;
+            const uint slot = memory.inputs[rope.slots_at], format = is_value ? rope.v_format : rope.k_format;
+            const uint dim = is_value ? uint(Heads::VALUES) : uint(Heads::KEYS), size = rope.page_size;
+            const ulong at = kv_vector(slot / size, slot % size, kv_head(), rope.n_kv_heads, size, kv_bytes(format, dim));
+            const uint row = (span.to - 1) % SPLIT;
+            const Heads decode = tiles();
+            const bool in_groups = format == KV_Q8_0;
+            const KeptHead out = {in_groups ? x : 0, (is_value ? layer.v_cache : layer.k_cache) + at,
+                                  is_value ? decode.v_tile + row * Heads::VTile::STRIDE : decode.k_tile + row * Heads::KTile::STRIDE,
+                                  format};
+            if (!is_value) rope_head(rope, x, layer.k_norm, rope.k_eps, turns, out, lane);
+            else for (uint i = lane; i < dim; i += 32) out.store(i, x[i]);
+            if (!in_groups) continue;
+            __syncwarp();
+            out.store_groups(x, dim, lane);
+        }
+    }
+
+    // The place of what comes of a head's split; `head` counts all.
+    MEMBER uint vector(uint head, uint split) const { return head * args.max_splits + split; }
+
+    // This block's split.
+    MEMBER void run(const Layer &layer, const Mail &mail) const {
+        if (!has_work()) return;
+        wait_for_copies<0>();
+        const uint q = Heads::HEADS * Heads::KEYS, kv = kv_head();
+        block_barrier();
+        receive_words((uint *)heads, mail.qkv + kv * q, q, mail.number);
+        if (split() == n_splits - 1) {
+            const ulong *k = mail.qkv + args.qkv.cols0 + kv * Heads::KEYS;
+            const ulong *v = mail.qkv + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES;
+            receive_words((uint *)heads + q, k, Heads::KEYS, mail.number);
+            receive_words((uint *)heads + q + Heads::KEYS, v, Heads::VALUES, mail.number);
+        }
+        block_barrier();
+        rotate(layer);
+        block_barrier();
+        if (warp < DECODE_WARPS) attend(mail);
+    }
+    MEMBER void attend(const Mail &mail) const {
+        const Heads decode = tiles();
+        float scores[Heads::N_TILES][2][4];
+        decode.score(scores, heads, args.attention, work.part);
+        decode.find_maxima(scores);
+        decode.barrier();
+        decode.share(scores);
+        decode.clear_unseen(work.part);
+        decode.barrier();
+        float sums[Heads::WARP_M_TILES][Heads::N_TILES][4];
+        decode.weigh(sums, work.part);
+        const uint first = kv_head() * Heads::HEADS;
+        decode.store(sums, n_splits == 1, [&](uint head, uint dim, float sum) {
+            send(mail.partials + vector(first + head, split()) * Heads::VALUES + dim, sum, mail.number);
+        });
+        if (threadIdx.x >= Heads::HEADS) return;
+        ulong *totals = mail.totals + 2 * vector(first + threadIdx.x, split());
+        send(totals, decode.maximum(threadIdx.x), mail.number);
+        send(totals + 1, decode.sum(threadIdx.x), mail.number);
+    }
+
+    // Folds the splits of heads, each a block's, and hands results on as the map behind takes them.
+    MEMBER void fold(const Mail &mail) const {
+        typedef OutputMap::Rows Rows;
+        float *outs = (float *)tiles().k_tile, *totals = outs + args.max_splits * Heads::VALUES;
+        uchar *row = (uchar *)(totals + 2 * args.max_splits);
+        for (uint head = gridDim.x - 1 - blockIdx.x; head < args.attention.n_heads; head += gridDim.x) {
+            block_barrier();
+            receive_words((uint *)outs, mail.partials + vector(head, 0) * Heads::VALUES, n_splits * Heads::VALUES, mail.number);
+            receive_words((uint *)totals, mail.totals + 2 * vector(head, 0), 2 * n_splits, mail.number);
+            block_barrier();
+            if (warp > 0) continue;
+            const auto put = [&](uint dim, float4 v) { Rows::put(row + dim / 64 * Rows::SHARED_BYTES, dim, v); };
+            if (n_splits == 1) {
+                for (uint dim = 4 * lane; dim < Heads::VALUES; dim += 128) put(dim, *(const float4 *)(outs + dim));
+            } else {
+                Folded<Heads::VALUES> folded;
+                folded.add_all(outs, totals, 1, 0, 1, n_splits, lane);
+                folded.finish(lane, put);
+            }
+            __syncwarp();
+            const uint n = Heads::VALUES / 64 * Mail::OUTPUT_WORDS;
+            for (uint i = lane; i < n; i += 32) send(mail.output + head * n + i, ((const uint *)row)[i], mail.number);
+        }
+    }
+};
+
+#endif
+#endif

@@ -1,0 +1,118 @@
+// How results of step.h's maps are handed on, by one SIMD-group of each block.
+#ifndef QUARREL_STEP_RESULTS_H
+#define QUARREL_STEP_RESULTS_H
+
+#include "step_attention.h"
+
+#if __CUDA_ARCH__ >= 900
+
+// Hands results of a map on: what is added to is known to who wrote it.
+template <typename F, bool ADD> struct SendMap {
+    const TileArgs &args;
+    const Outputs &outputs;
+    ulong *const to;
+    const uint number, team, index;
+    float old;
+    MEMBER SendMap(const TileArgs &args, const Outputs &outputs, ulong *to, uint number, uint team, uint index)
+        : args(args), outputs(outputs), to(to), number(number), team(team), index(index), old(0) {}
+    MEMBER uint block(uint nth) const { return MapWeights<F>::block(nth, team); }
+    MEMBER void begin(uint nth, BlockRows) {
+        if (ADD) old = outputs.out[0][16 * block(nth) + index];
+    }
+    MEMBER void operator()(const float *sums, uint nth, BlockRows) const {
+        const uint block = SendMap::block(nth);
+        const Output output(args, outputs, block, 1);
+        float sum = F::total(sums + team * PARTS * F::SUMS, index, 0, args.shape);
+        if (output.bias) sum += output.bias[16 * output.band + index];
+        const float value = ADD ? fmaf(args.scale, sum, old) : args.scale * sum;
+        send(to + 16 * block + index, value, number);
+        if (ADD) outputs.out[0][16 * block + index] = value;
+    }
+};
+
+// Hands on `act(gate) * up` as the map of down takes it.
+struct SendGated {
+    const GatedArgs &args;
+    ulong *const to;
+    const uint number, index;
+    float first;
+    MEMBER SendGated(const GatedArgs &args, ulong *to, uint number, uint index) : args(args), to(to), number(number), index(index), first(0) {}
+    MEMBER void begin(uint, BlockRows) const {}
+    MEMBER void operator()(const float *sums, uint nth, BlockRows) {
+        typedef GatedMaps F;
+        if (index >= 16) return;
+        const uint o = 16 * GatedWeights<F>::band(args, nth) + index;
+        const float g = F::total(sums, index, 0, args.shape), u = F::total(sums + PARTS * F::SUMS, index, 0, args.shape);
+        const float value = activate(g, args.gelu_tanh) * u;
+        ulong *tile = to + o / 64 * Mail::DOWN_WORDS;
+        if (args.results == ROUNDED) {
+            const uint pair = float_to_bfloat(value), both = pair | __shfl_down_sync(0xffff, pair, 1) << 16;
+            if (index % 2 == 0) send(tile + SplitRows<true, 1>::at(0, o % 64) / 4, both, number);
+        } else if (nth % 2 == 0) {
+            first = value;
+        } else {
+            send_pair(tile, o / 32 % 2, value);
+        }
+    }
+    // As `quantise_pair`.
+    MEMBER void send_pair(ulong *tile, uint block, float second) const {
+        float m = larger_or_nan(fabsf(first), fabsf(second));
+        for (uint i = 1; i < 16; i *= 2) m = larger_or_nan(m, __shfl_xor_sync(0xffff, m, i));
+        const float inverse = m > 0 ? 127.0f / m : m;
+        const int q0 = __float2int_rn(first * inverse), q1 = __float2int_rn(second * inverse);
+        int total = q0 + q1;
+        for (uint i = 1; i < 16; i *= 2) total += __shfl_xor_sync(0xffff, total, i);
+        uint w0 = uint(q0 & 255) << 8 * (index % 4), w1 = uint(q1 & 255) << 8 * (index % 4);
+        for (uint i = 1; i < 4; i *= 2) w0 |= __shfl_xor_sync(0xffff, w0, i), w1 |= __shfl_xor_sync(0xffff, w1, i);
+        const uint at = index + 2 * block;
+        if (index % 4 == 0) send(tile + at, w0, number);
+        if (index % 4 == 1) send(tile + at, w1, number);
+        // Words that stand for nothing are waited for like others.
+        const float d = m / 127.0f, x = index / 4 == 0 ? d : d * float(total);
+        if (index % 4 == 2 && index < 8) send(tile + 16 + 4 * (index / 4) + 2 * block, x, number);
+        if (index % 4 == 3 && index < 8) send(tile + 17 + 4 * (index / 4) + 2 * block, 0u, number);
+    }
+};
+
+// Writes the results of a stage, `n` bands of the first team and `own` of this half's.
+template <typename Write> FN void write_stage(Handover &handover, uint n, uint own, BlockRows row, Write write) {
+    for (uint nth = 0; nth < n; nth++) {
+        if (nth < own) write.begin(nth, row);
+        handover.wait_for_sums();
+        if (nth < own) write(handover.set(), nth, row);
+        handover.taken();
+    }
+}
+
+// Half of the SIMD-group has the bands of a team; of gate and up the first half has both.
+FN void write_step(const StepArgs &args, const StepMemory &memory) {
+    const uint lane = threadIdx.x % 32, half = lane / 16;
+    const BlockRows here(memory.inputs, args.output.shape, 1);
+    Handover handover;
+    Mail mail(args, memory);
+    wait_for_inputs();
+    mail.begin();
+    for (uint i = 0; i < STEP_LAYERS; i++) {
+        const Layer &layer = memory.layers[i];
+        const Outputs qkv = memory.qkv(layer), output = memory.add(layer.output, layer.output_bias);
+        const Outputs down = memory.add(layer.down, layer.down_bias);
+        mail.next();
+        const MapWeights<QkvMaps> qkv_bands = {args.qkv, qkv};
+        const SendMap<QkvMaps, false> write_qkv(args.qkv, qkv, mail.qkv, mail.number, half, lane % 16);
+        write_stage(handover, qkv_bands.count(0), qkv_bands.count(half), here, write_qkv);
+        const MapWeights<OutputMap> output_bands = {args.output, output};
+        const SendMap<OutputMap, true> write_output(args.output, output, mail.residual, mail.number, half, lane % 16);
+        write_stage(handover, output_bands.count(0), output_bands.count(half), here, write_output);
+        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count(0);
+        write_stage(handover, n, n, here, SendGated(args.gated, mail.hidden, mail.number, lane));
+        mail.next();
+        const MapWeights<DownMap> down_bands = {args.down, down};
+        const SendMap<DownMap, true> write_down(args.down, down, mail.residual, mail.number, half, lane % 16);
+        write_stage(handover, down_bands.count(0), down_bands.count(half), here, write_down);
+    }
+    // All have read where the step's numbers begin: this block has had results of all.
+    if (blockIdx.x == 0 && lane == 0) mail.end();
+}
+
+#endif
+#endif

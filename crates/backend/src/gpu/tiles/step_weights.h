@@ -1,0 +1,219 @@
+// What the blocks of step.h are given, and how their weights come.
+#ifndef QUARREL_STEP_WEIGHTS_H
+#define QUARREL_STEP_WEIGHTS_H
+
+#include "decode_attention.h"
+#include "few_rows.h"
+#include "letters.h"
+#include "merge_attention.h"
+#include "rope_store.h"
+
+#if __CUDA_ARCH__ >= 900
+
+// What the host gives the kernel.
+#ifndef STEP_LAYERS
+#define STEP_LAYERS 25
+#define STEP_SLOTS 4
+#define STEP_QKV P4
+#define STEP_OUTPUT P4
+#define STEP_GATED P4
+#define STEP_DOWN P4
+#define ATTENTION_K KvF16
+#define ATTENTION_V KvF16
+#define ATTENTION_K_DIM 128
+#define ATTENTION_V_DIM 128
+#define ATTENTION_GROUP 4
+#endif
+
+typedef FewRows<TILE_OF(STEP_QKV), true> QkvMaps;
+typedef FewRows<TILE_OF(STEP_OUTPUT), true> OutputMap;
+typedef FewRows<TILE_OF(STEP_GATED), true> GatedMaps;
+typedef FewRows<TILE_OF(STEP_DOWN), true> DownMap;
+typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP> Heads;
+
+FN constexpr uint larger_of(uint a, uint b) { return a > b ? a : b; }
+
+// Copies of a ring that are under way together.
+#ifndef STEP_UNDER_WAY
+#define STEP_UNDER_WAY 2
+#endif
+#define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
+// Rotated pairs, at most.
+#define STEP_PAIRS 128
+
+// One layer's memory.
+struct Layer {
+    const float *norm;
+    const uchar *q_weight;
+    const float *q_bias;
+    const uchar *k_weight;
+    const float *k_bias;
+    const uchar *v_weight;
+    const float *v_bias;
+    const float *q_norm, *k_norm;
+    uchar *k_cache, *v_cache;
+    const uchar *output;
+    const float *output_bias;
+    const float *gated_norm;
+    const uchar *gate, *up, *down;
+    const float *down_bias;
+};
+struct StepMemory {
+    const uint *inputs;
+    ulong *mail;
+    float *residual;
+    const float *inv_freq;
+    Layer layers[STEP_LAYERS];
+    MEMBER Outputs qkv(const Layer &l) const {
+        return {{l.q_weight, l.k_weight, l.v_weight}, {l.q_bias, l.k_bias, l.v_bias}};
+    }
+    MEMBER Outputs add(const uchar *weight, const float *bias) const { return {{weight}, {bias}, {residual}}; }
+};
+
+// What blocks hand each other, and the numbers of a step's letters. A place is written again only when all blocks
+// have read what was there: each has results in each map, which it can have only of all that came before.
+struct Mail {
+    enum { OUTPUT_WORDS = OutputMap::Rows::SHARED_BYTES / 4, DOWN_WORDS = DownMap::Rows::SHARED_BYTES / 4 };
+    ulong *residual, *qkv, *partials, *totals, *output, *hidden;
+    uint *counter;
+    uint number;
+
+    MEMBER Mail(const StepArgs &args, const StepMemory &memory) : counter((uint *)memory.mail) {
+        const uint vectors = args.attention.n_heads * args.max_splits;
+        residual = memory.mail + 8;
+        qkv = residual + args.qkv.shape.cols;
+        partials = qkv + args.qkv.cols0 + args.qkv.cols1 + args.qkv.cols2;
+        totals = partials + vectors * Heads::VALUES;
+        output = totals + 2 * vectors;
+        hidden = output + args.output.shape.n_tiles * OUTPUT_WORDS;
+    }
+    // Behind launches before this one; each step counts.
+    MEMBER void begin() { number = 2 * STEP_LAYERS * *(volatile uint *)counter; }
+    MEMBER void end() const { *(volatile uint *)counter = number / (2 * STEP_LAYERS); }
+    MEMBER uint next() { return ++number; }
+};
+
+// A SIMD-group's ring of slots, which another one fills.
+struct StepRing {
+    enum {
+        SLOT_BYTES = larger_of(larger_of(QkvMaps::SLOT_BYTES, OutputMap::SLOT_BYTES),
+                               larger_of(GatedMaps::SLOT_BYTES, DownMap::SLOT_BYTES)),
+        BYTES = STEP_SLOTS * (SLOT_BYTES + 16)
+    };
+    // Not an address: that it is of shared memory would be forgotten.
+    uint slots, barriers, n_done;
+
+    MEMBER StepRing(uint simdgroup) : slots(simdgroup * STEP_SLOTS * SLOT_BYTES), n_done(0) {
+        barriers = shared_address(shared_memory + STEP_SIMDGROUPS * STEP_SLOTS * SLOT_BYTES) + simdgroup * STEP_SLOTS * 16;
+    }
+    MEMBER uchar *slot(uint i) const { return shared_memory + slots + i % STEP_SLOTS * SLOT_BYTES; }
+    MEMBER uint filled(uint i) const { return barriers + i % STEP_SLOTS * 16; }
+    MEMBER uint emptied(uint i) const { return filled(i) + 8; }
+
+    // By one lane.
+    MEMBER void begin() const {
+        for (uint i = 0; i < STEP_SLOTS; i++) barrier_init(filled(i), 1), barrier_init(emptied(i), 1);
+        publish_barriers();
+    }
+    MEMBER const uchar *wait(uint i) const {
+        barrier_wait(filled(i), i / STEP_SLOTS);
+        return slot(i);
+    }
+    // Gives up the next slot, by all lanes.
+    MEMBER void done() {
+        if (threadIdx.x % 32 == 0) barrier_arrive(emptied(n_done));
+        n_done++;
+    }
+    MEMBER bool is_free(uint i) const { return i < STEP_SLOTS || barrier_has_ended(emptied(i), i / STEP_SLOTS - 1); }
+    // Whether few enough copies are under way: what else is read waits behind them in the memory's queues.
+    MEMBER bool is_quiet(uint i) const {
+        return i < STEP_UNDER_WAY || barrier_has_ended(filled(i - STEP_UNDER_WAY), (i - STEP_UNDER_WAY) / STEP_SLOTS);
+    }
+    MEMBER void copy(uint i, const uchar *from, uint bytes, ulong policy) const {
+        barrier_expect(filled(i), bytes);
+        copy_bulk_once(shared_address(slot(i)), from, bytes, filled(i), policy);
+    }
+};
+
+// The weights of all maps, by stage, four a layer.
+struct StepWeights {
+    const StepArgs &args;
+    const StepMemory &memory;
+
+    static MEMBER uint choose(uint stage, uint a, uint b, uint c, uint d) {
+        return stage % 4 < 2 ? (stage % 4 == 0 ? a : b) : (stage % 4 == 2 ? c : d);
+    }
+    static MEMBER uint tile_bytes(uint stage) {
+        return choose(stage, QkvMaps::Tile::BYTES, OutputMap::Tile::BYTES, GatedMaps::Tile::BYTES, DownMap::Tile::BYTES);
+    }
+    static MEMBER uint chunk(uint stage) {
+        return choose(stage, QkvMaps::CHUNK, OutputMap::CHUNK, GatedMaps::CHUNK, DownMap::CHUNK);
+    }
+    MEMBER uint n_tiles(uint stage) const {
+        return choose(stage, args.qkv.shape.n_tiles, args.output.shape.n_tiles, args.gated.shape.n_tiles, args.down.shape.n_tiles);
+    }
+    MEMBER const uchar *at(uint stage, uint nth, uint team) const {
+        const Layer &l = memory.layers[stage / 4];
+        if (stage % 4 == 2) return GatedWeights<GatedMaps>{args.gated, l.gate, l.up}.at(nth, team);
+        if (stage % 4 == 0) return MapWeights<QkvMaps>{args.qkv, memory.qkv(l)}.at(nth, team);
+        if (stage % 4 == 1) return MapWeights<OutputMap>{args.output, memory.add(l.output, 0)}.at(nth, team);
+        return MapWeights<DownMap>{args.down, memory.add(l.down, 0)}.at(nth, team);
+    }
+};
+
+// Fills a SIMD-group's ring with its part of them.
+struct Feed {
+    const StepWeights &weights;
+    const StepRing ring;
+    const uint simdgroup;
+    Columns part;
+    const uchar *next;
+    uint stage, nth, tile, asked;
+    const ulong policy;
+
+    // A SIMD-group that is not there gets nothing.
+    MEMBER Feed(const StepWeights &weights, uint simdgroup)
+        : weights(weights), ring(simdgroup), simdgroup(simdgroup), part(weights.n_tiles(0), simdgroup), next(0), stage(0),
+          nth(0), tile(0), asked(0), policy(read_once()) {
+        if (simdgroup >= STEP_SIMDGROUPS) return;
+        next = at();
+        find();
+    }
+    MEMBER const uchar *at() const { return weights.at(stage, nth, simdgroup / PARTS); }
+
+    // Goes on to the next stage that has weights, where this one has no more.
+    MEMBER void find() {
+        while (!next || part.n == 0) {
+            if (++stage >= 4 * STEP_LAYERS) {
+                next = 0;
+                return;
+            }
+            nth = 0, part = Columns(weights.n_tiles(stage), simdgroup), next = at();
+        }
+    }
+
+    // Asks for the next piece if there is room for it.
+    MEMBER bool ask() {
+        if (!next || !ring.is_free(asked) || !ring.is_quiet(asked)) return false;
+        const uint bytes = StepWeights::tile_bytes(stage), tiles = min(StepWeights::chunk(stage), part.n - tile);
+        ring.copy(asked++, next + ulong(part.first + tile) * bytes, tiles * bytes, policy);
+        tile += tiles;
+        if (tile == part.n) {
+            tile = 0, nth++, next = at();
+            find();
+        }
+        return true;
+    }
+};
+
+// Fills all rings; one lane for each.
+FN void feed(const StepWeights &weights) {
+    Feed feed(weights, threadIdx.x % 32);
+    while (__any_sync(0xffffffff, feed.next != 0)) {
+        // The others shall not lose their turns to one that can do nothing.
+        if (!__any_sync(0xffffffff, feed.ask())) __nanosleep(20);
+    }
+}
+
+#endif
+#endif

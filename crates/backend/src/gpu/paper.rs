@@ -15,6 +15,8 @@ use crate::{Memory, Result};
 #[derive(Debug)]
 pub struct Paper {
     name: &'static str,
+    /// Processors, where there are tiles and warpgroups.
+    tile_units: Option<u32>,
     notes: Notes,
 }
 
@@ -40,7 +42,13 @@ pub struct PaperLaunch {
 impl Paper {
     /// What lowers as for the backend `name`, one without tiles.
     pub fn new(name: &'static str) -> Self {
-        Self { name, notes: Notes::default() }
+        Self { name, tile_units: None, notes: Notes::default() }
+    }
+
+    /// What lowers as for a backend with tiles and warpgroups on so many processors.
+    #[cfg(test)]
+    pub(crate) fn with_tiles(name: &'static str, units: u32) -> Self {
+        Self { tile_units: Some(units), ..Self::new(name) }
     }
 
     /// What it writes down.
@@ -77,6 +85,22 @@ impl Runtime for Paper {
 
     fn description(&self) -> String {
         format!("{} on paper: nothing is computed", self.name)
+    }
+
+    fn has_tiles(&self) -> bool {
+        self.tile_units.is_some()
+    }
+
+    fn has_warpgroups(&self) -> bool {
+        self.tile_units.is_some()
+    }
+
+    fn units(&self) -> u32 {
+        self.tile_units.unwrap_or(1)
+    }
+
+    fn shared_limit(&self) -> u32 {
+        if self.tile_units.is_some() { 227 << 10 } else { 32 << 10 }
     }
 
     fn memory(&self) -> Option<Memory> {

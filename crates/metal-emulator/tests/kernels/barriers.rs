@@ -29,8 +29,18 @@ fn launches_that_do_not_wait_run_in_any_order() {
         for name in ["add", "twice"] {
             let kernel = emulator.kernel(SOURCES[0], "", name, 0).unwrap();
             let (groups, threads, work) = ((1, 1), 32, Work::default());
-            let shape =
-                Shape { groups, threads, shared: 0, early: false, cluster: 1, waits, writes: 1, work };
+            let shape = Shape {
+                groups,
+                threads,
+                shared: 0,
+                early: false,
+                cluster: 1,
+                together: false,
+                packed: false,
+                waits,
+                writes: 1,
+                work,
+            };
             emulator.launch(&kernel, shape, &[], &[(&x, 0)]).unwrap();
         }
         let mut bytes = [0; 4];
@@ -58,6 +68,8 @@ fn what_a_launch_writes_and_does_not_say_is_refused() {
         shared: 0,
         early: false,
         cluster: 1,
+        together: false,
+        packed: false,
         waits: true,
         writes: 0,
         work,

@@ -217,8 +217,18 @@ fn run(emulator: &mut Emulator, name: &str, threads: u32, buffers: usize) -> bac
     let buffer = emulator.allocate("x", x.len())?;
     emulator.upload(&buffer, 0, &x)?;
     let work = Work::default();
-    let shape =
-        Shape { groups: (1, 1), threads, shared: 0, early: false, cluster: 1, waits: true, writes: 1, work };
+    let shape = Shape {
+        groups: (1, 1),
+        threads,
+        shared: 0,
+        early: false,
+        cluster: 1,
+        together: false,
+        packed: false,
+        waits: true,
+        writes: 1,
+        work,
+    };
     emulator.launch(&kernel, shape, &[N as u32, 0, 0, 0], &vec![(&buffer, 0); buffers])?;
     let mut out = vec![0; x.len()];
     emulator.download(&buffer, 0, &mut out)?;

@@ -143,6 +143,8 @@ fn matrices_are_multiplied_and_mistakes_with_them_caught() {
             shared: 0,
             early: false,
             cluster: 1,
+            together: false,
+            packed: false,
             waits: true,
             writes: 1,
             work: Work::default(),

@@ -322,11 +322,13 @@ fn memory(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::Gpu;
     use crate::gpu::inputs::Layout;
     use crate::gpu::lower::{Device, Launch};
+    use crate::gpu::paper::Paper;
     use crate::gpu::source::{DECODE_ATTENTION, PROMPT_ATTENTION, Source};
-    use crate::harness::{ModelShape, Random};
-    use crate::{Bucket, GroupConfig, Plan};
+    use crate::harness::{ModelShape, Random, inputs};
+    use crate::{Backend, Bucket, GroupConfig, Plan, Role};
 
     /// The smallest of whose maps eight processors have a part each.
     const SHAPE: ModelShape = ModelShape {
@@ -397,5 +399,37 @@ mod tests {
                 assert!(4 * step.args.len() + 8 * step.buffers.len() <= 4096);
             }
         }
+    }
+
+    #[test]
+    fn the_context_says_which_launches_run() {
+        let group = GroupConfig { n_pages: 128, page_size: 16, window: None };
+        let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
+        let paper = Paper::with_tiles("cuda", 8);
+        let notes = paper.notes();
+        let mut gpu = Gpu::new(paper);
+        gpu.load(case.weights.clone()).unwrap();
+        gpu.create_cache(&case.cache).unwrap();
+        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 128 };
+        let id = gpu.lower(&case.step, bucket).unwrap();
+        let mut entries = |n_context, role| -> Vec<String> {
+            let mut inputs = inputs(&case.cache, &[(1, n_context)]);
+            inputs.sequences[0].role = role;
+            gpu.run(id, &inputs).unwrap();
+            notes.take_launches().into_iter().map(|launch| launch.entry).collect()
+        };
+        let short = entries(MOST_CONTEXT as u32, Role::Generated);
+        assert_eq!(short.iter().filter(|entry| *entry == "step").count(), 1);
+        assert!(
+            !short.iter().any(|entry| entry.contains("attention") || entry.contains("rope")),
+            "{short:?}"
+        );
+        let long = entries(MOST_CONTEXT as u32 + 1, Role::Generated);
+        assert!(!long.contains(&"step".to_owned()));
+        assert_eq!(long.iter().filter(|entry| *entry == "decode_attention").count(), 2);
+        let prompt = entries(1, Role::Prompt);
+        assert!(!prompt.contains(&"step".to_owned()));
+        assert_eq!(prompt.iter().filter(|entry| *entry == "prompt_attention").count(), 2);
+        assert_eq!(entries(7, Role::Generated), short);
     }
 }

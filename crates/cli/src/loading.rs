@@ -8,7 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use backend::harness::Used;
 use engine::{Engine, EngineConfig};
-use gguf::ModelFile;
+use gguf::format::Support;
+use gguf::{Format, ModelFile};
 use model::quantize::{Recipe, quantize};
 use model::{KvFormat, LoadOptions, LoadedModel, MemoryPlan, ModelRunner};
 use store::{ModelName, Resolved, Store};
@@ -241,9 +242,10 @@ impl Opened {
     }
 }
 
-/// The formats of the file's matrices, each with those of the cache.
+/// The formats of the file's matrices that anything computes with, each with those of the cache.
 fn used(file: &ModelFile, options: &LoadOptions) -> Vec<Used> {
-    let matrices = file.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+    let is_computed = |format: Format| format.support() != Support::Listed;
+    let matrices = file.tensors.iter().filter(|tensor| tensor.shape.len() > 1 && is_computed(tensor.format));
     let formats: BTreeMap<_, _> = matrices.map(|tensor| (tensor.format.name(), tensor.format)).collect();
     let used = |weights| Used { weights, keys: options.kv_k, values: options.kv_v };
     formats.into_values().map(used).collect()

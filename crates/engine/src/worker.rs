@@ -236,6 +236,10 @@ impl Worker {
         }
         let mut decision = self.decide(&ready);
         if decision.rows.is_empty() || !decision.preempted.is_empty() {
+            // What a reply holds that is over, but was not told, may be what the others lack.
+            if self.tell() {
+                return self.plan();
+            }
             // The prefix that a waiting sequence holds may be what the running ones lack.
             self.sequences.values_mut().filter(|s| !s.running).for_each(Sequence::preempt);
             decision = self.decide(&ready);
@@ -396,8 +400,9 @@ impl Worker {
         Ok(finished)
     }
 
-    /// Ends the requests of a step that failed; the first hears the error itself.
+    /// Ends the requests of a step that failed, but those that were over before; the first hears the error itself.
     fn fail(&mut self, parts: &[Part], error: Error) {
+        self.tell();
         let message = error.to_string();
         let mut error = Some(error);
         for part in parts {

@@ -211,8 +211,9 @@ impl Runtime for CudaRuntime {
         let mut params: Vec<*mut c_void> = vec![args.as_ptr().cast_mut().cast()];
         if shape.packed {
             params.push(pointers.as_mut_ptr().cast());
+        } else {
+            params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
         }
-        params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
         let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
         let cluster = (shape.cluster > 1).then(|| cluster(shape.cluster));
         let mut attributes: Vec<_> =

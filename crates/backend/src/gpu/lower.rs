@@ -28,7 +28,7 @@ pub(crate) enum Argument {
     Tiles(WeightId),
     /// Part of the arena.
     Arena(Part),
-    /// Tables made when the step was lowered, from this byte on.
+    /// Tables made when the step was lowered, and what launches keep there ([`Lowering::kept`]), from this byte on.
     Tables(usize),
     /// The launch's batch of generated rows, of the group's.
     Batch(usize),
@@ -228,7 +228,7 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Bytes that nobody else writes, zero at first.
+    /// Bytes that nobody else reads or writes, zero at first: whoever decides about barriers need not know of them.
     pub fn kept(&mut self, bytes: usize) -> Argument {
         let at = self.tables.len() * 4;
         self.tables.resize((at + bytes).next_multiple_of(ALIGNMENT) / 4, 0.0);
@@ -325,6 +325,11 @@ impl<'a> Lowering<'a> {
         self.tables.extend_from_slice(values);
         self.tables.resize(self.tables.len().next_multiple_of(ALIGNMENT / 4), 0.0);
         Argument::Tables(at)
+    }
+
+    /// How often the step attends.
+    pub fn n_layers(&self) -> usize {
+        self.step.ops().iter().filter(|op| matches!(op, Op::PagedAttention(_))).count()
     }
 
     /// A cache layer and its group.

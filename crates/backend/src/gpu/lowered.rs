@@ -60,7 +60,11 @@ impl<R: Runtime> Lowered<R> {
     /// Whether a run is a [`When::Short`] one.
     pub fn is_short(&self, inputs: &StepInputs) -> bool {
         let [sequence] = &inputs.sequences[..] else { return false };
-        sequence.n_rows == 1 && self.order.n_generated == 1 && sequence.n_context as usize <= MOST_CONTEXT
+        let has_short = self.launches.iter().any(|(launch, ..)| launch.when == When::Short);
+        has_short
+            && sequence.n_rows == 1
+            && self.order.n_generated == 1
+            && sequence.n_context as usize <= MOST_CONTEXT
     }
 
     /// Enqueues the launches for so many tokens, outputs and generated rows.

@@ -65,11 +65,14 @@ fn put(dir: &Path, path: &Path, write: impl FnOnce(&Path) -> Result<(), String>)
     fs::create_dir_all(dir).map_err(text)?;
     // Processes write side by side.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    write(&temporary)?;
-    let hash = hex(&fs::read(&temporary).map_err(text)?);
-    fs::rename(&temporary, path).map_err(text)?;
-    fs::write(&temporary, hash).map_err(text)?;
-    fs::rename(&temporary, hash_of(path)).map_err(text)
+    let put = || {
+        write(&temporary)?;
+        let hash = hex(&fs::read(&temporary).map_err(text)?);
+        fs::rename(&temporary, path).map_err(text)?;
+        fs::write(&temporary, hash).map_err(text)?;
+        fs::rename(&temporary, hash_of(path)).map_err(text)
+    };
+    put().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// Where a file's hash lies.

@@ -123,7 +123,9 @@ FN void choose_row(CONSTANT ChooseArgs &args, DEVICE const uint *inputs, DEVICE 
 FN void carry_id(CONSTANT CarryArgs &args, DEVICE uint *inputs, DEVICE const uint *chosen, uint i) {
     if (i >= inputs[args.n_carried_at]) return;
     DEVICE const uint *pair = inputs + args.carried_at + 2 * i;
-    inputs[args.ids_at + pair[0]] = chosen[pair[1]];
+    // A row without any number has no token: its request ends, and what is computed of any other is thrown away.
+    const uint id = chosen[pair[1]];
+    inputs[args.ids_at + pair[0]] = id == NO_TOKEN ? 0 : id;
 }
 
 #endif

@@ -166,12 +166,12 @@ template <typename F> struct MapWeights {
 template <typename F, bool ADD> struct WriteMap {
     const TileArgs &args;
     const Outputs &outputs;
-    const uint team, index;
+    const uint index;
     // What is added to.
     float old;
-    MEMBER WriteMap(const TileArgs &args, const Outputs &outputs, uint team = ::team(), uint index = threadIdx.x % TEAM_THREADS)
-        : args(args), outputs(outputs), team(team), index(index), old(0) {}
-    MEMBER Output output(uint nth) const { return Output(args, outputs, MapWeights<F>::block(nth, team), 1); }
+    MEMBER WriteMap(const TileArgs &args, const Outputs &outputs)
+        : args(args), outputs(outputs), index(threadIdx.x % TEAM_THREADS), old(0) {}
+    MEMBER Output output(uint nth) const { return Output(args, outputs, MapWeights<F>::block(nth, team()), 1); }
     MEMBER void begin(uint nth, BlockRows rows) {
         if (!ADD || index >= 16 * rows.n) return;
         const Output to = output(nth);
@@ -183,7 +183,7 @@ template <typename F, bool ADD> struct WriteMap {
         const Output to = output(nth);
         const uint at = index % 16, r = index / 16, o = 16 * to.band + at;
         if (o >= to.cols) return;
-        to.template write<ADD>(args, rows.first + r, o, F::total(sums + team * PARTS * F::SUMS, at, r, args.shape), old);
+        to.template write<ADD>(args, rows.first + r, o, F::total(sums + team() * PARTS * F::SUMS, at, r, args.shape), old);
     }
 };
 
@@ -202,7 +202,8 @@ template <typename F> struct GatedWeights {
     static MEMBER uint band(const GatedArgs &args, uint nth) {
         return args.results == QUANTISED ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
     }
-    MEMBER uint count(uint) const {
+    // Bands of a block.
+    MEMBER uint count() const {
         uint n = 0;
         while (16 * band(args, n) < args.cols) n++;
         return n;
@@ -219,15 +220,14 @@ template <typename F> struct WriteGated {
     enum { SINGLE = F::MOST == 1 };
     const GatedArgs &args;
     uchar *out;
-    const uint index;
     // That of the first band of a pair.
     float first;
-    MEMBER WriteGated(const GatedArgs &args, uchar *out, uint index = threadIdx.x) : args(args), out(out), index(index), first(0) {}
+    MEMBER WriteGated(const GatedArgs &args, uchar *out) : args(args), out(out), first(0) {}
 
     MEMBER void begin(uint, BlockRows) const {}
     MEMBER void operator()(const float *sums, uint nth, BlockRows rows) {
-        if (index >= 16 * rows.n) return;
-        const uint at = index % 16, r = index / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
+        if (threadIdx.x >= 16 * rows.n) return;
+        const uint at = threadIdx.x % 16, r = threadIdx.x / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
         const float g = F::total(sums, at, r, args.shape), u = F::total(sums + PARTS * F::SUMS, at, r, args.shape);
         const float value = activate(g, args.gelu_tanh) * u;
         switch (args.results) {

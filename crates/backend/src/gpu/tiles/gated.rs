@@ -198,7 +198,7 @@ fn down_takes(lowering: &Lowering<'_>, op: &SwigluLinearAdd, rows: RowsOf) -> Re
 }
 
 /// Whether some op reads what is in a buffer now.
-fn reads_first(ops: &[Op], buffer: BufferId) -> bool {
+pub(super) fn reads_first(ops: &[Op], buffer: BufferId) -> bool {
     let mut first = None;
     for op in ops {
         op.accesses(&mut |id, access| {

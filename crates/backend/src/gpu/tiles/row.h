@@ -95,7 +95,7 @@ FN ulong *copy_barrier() {
 }
 #endif
 
-// Before `copy_to_block`: by all threads of a block, and before they wait for other kernels.
+// Before `copy_to_block`, which comes once: by all threads of a block, and before they wait for other kernels.
 FN void begin_copy() {
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x == 0) {
@@ -106,20 +106,20 @@ FN void begin_copy() {
 #endif
 }
 
-// Copies `bytes`, a multiple of 16 as both addresses are, and waits for them; `times` says how often it was done before.
-FN void copy_to_block(uchar *to, const uchar *from, uint bytes, uint times = 0) {
+// Copies `bytes`, a multiple of 16 as both addresses are, and waits for them.
+FN void copy_to_block(uchar *to, const uchar *from, uint bytes) {
 #if __CUDA_ARCH__ >= 900
     const uint barrier = shared_address(copy_barrier());
     if (threadIdx.x == 0) {
-        // What others wrote, there and here, the copy engine shall see.
-        asm volatile("fence.proxy.async;" ::: "memory");
+        // What other kernels wrote, the copy engine shall see.
+        asm volatile("fence.proxy.async.global;" ::: "memory");
         barrier_expect(barrier, bytes);
         copy_bulk(shared_address(to), from, bytes, barrier);
     }
-    barrier_wait(barrier, times);
+    barrier_wait(barrier, 0);
 #else
     UNROLL_BY(4)
-    for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * n_threads()) *(uint4 *)(to + i) = load_quad(from + i);
+    for (uint i = 16 * threadIdx.x; i < bytes; i += 16 * blockDim.x) *(uint4 *)(to + i) = load_quad(from + i);
     group_barrier();
 #endif
 }

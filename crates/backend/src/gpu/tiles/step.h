@@ -23,7 +23,7 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
     for (uint i = 0; i < STEP_LAYERS; i++) {
         const Layer &layer = memory.layers[i];
         const TileShape &qkv = args.qkv.shape, &output = args.output.shape, &gated = args.gated.shape, &down = args.down.shape;
-        fetch_row<QkvMaps::Rows>(mail.residual, i > 0 ? mail.number : 0, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
+        fetch_row<QkvMaps::Rows>(i > 0 ? mail.residual : 0, mail.number, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
         mail.next();
         attention.begin(layer);
         const MapWeights<QkvMaps> qkv_bands = {args.qkv, memory.qkv(layer)};
@@ -36,7 +36,7 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
         compute<OutputMap>(state, output.n_tiles, output_bands.count(0), output_bands.count(team()));
 
         fetch_row<GatedMaps::Rows>(mail.residual, mail.number, 0, gated.has_norm ? layer.gated_norm : 0, gated.cols, gated.eps);
-        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count(0);
+        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count();
         compute<GatedMaps>(state, gated.n_tiles, n, n);
 
         fetch_words(mail.hidden, mail.number, down.n_tiles * Mail::DOWN_WORDS);
@@ -51,7 +51,7 @@ FN void run_step(const StepArgs &args, const StepMemory &memory) {
     const StepWeights weights = {args, memory};
     const uint role = threadIdx.x / 32;
     if (role == STEP_SIMDGROUPS && threadIdx.x % 32 < STEP_SIMDGROUPS) StepRing(threadIdx.x % 32).begin();
-    begin_copy();
+    group_barrier();
     if (role < STEP_SIMDGROUPS) compute_step(args, memory);
     else if (role == STEP_SIMDGROUPS) feed(weights);
     else write_step(args, memory);

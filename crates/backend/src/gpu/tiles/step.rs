@@ -4,6 +4,7 @@
 use bytemuck::bytes_of;
 
 use super::convert::{Form, Input};
+use super::gated::reads_first;
 use super::kernel::{self, TEAM_THREADS};
 use super::linear::{self, MAX_MAPS, Map, Maps};
 use super::packing::{Packing, TILE_COLS, TILE_ROWS};
@@ -33,6 +34,8 @@ const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * 128;
 /// Splits of a row that are folded as one.
 const MOST_SPLITS: usize = 8;
+/// Values of a head of which so many splits are loaded together.
+const MOST_V_DIM: u32 = 128;
 /// The most positions that a step's row may see.
 pub(crate) const MOST_CONTEXT: usize = MOST_SPLITS * SPLIT;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
@@ -87,6 +90,12 @@ impl<'a> Layer<'a> {
             && self.down.post_norm.is_none()
     }
 
+    /// Buffers whose contents blocks hand each other instead.
+    fn unwritten(&self) -> [BufferId; 6] {
+        let (store, down) = (self.store, self.down);
+        [store.q, store.k, store.v, self.attention.out, down.gate, down.up]
+    }
+
     fn weights(&self) -> [Vec<WeightId>; 4] {
         let of = |maps: &NormLinear| maps.projections.iter().map(|p| p.weight).collect();
         [of(self.maps), vec![self.output.weight], of(self.gated), vec![self.down.weight]]
@@ -117,6 +126,8 @@ impl<'a> Layer<'a> {
             && !decoding.in_turn
             && args.gated.results != 0
             && args.qkv.shape.cols <= MOST_COLS
+            // A head's splits are folded at once.
+            && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
             && args.attention.n_kv_heads.saturating_mul(MOST_SPLITS as u32) <= units
             && [args.qkv.n_blocks, args.output.n_blocks, bands, args.down.n_blocks]
@@ -224,7 +235,12 @@ impl<'a> WholeStep<'a> {
         }
         let layers = ops.chunks_exact(LAYER_OPS).map_while(Layer::find);
         let layers = layers.take_while(|layer| layer.is_like(lowering, first, (packings, &args, &decoding)));
-        Some(Self { layers: layers.collect(), packings, args, decoding, slots, shared })
+        let layers: Vec<_> = layers.collect();
+        let later = &ops[layers.len() * LAYER_OPS..];
+        // Few layers a launch were not measured.
+        let is_most = 2 * layers.len() >= lowering.n_layers();
+        let is_read = layers.iter().flat_map(Layer::unwritten).any(|id| reads_first(later, id));
+        (is_most && !is_read).then_some(Self { layers, packings, args, decoding, slots, shared })
     }
 
     /// How many ops they are.

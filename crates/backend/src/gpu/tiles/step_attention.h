@@ -28,8 +28,15 @@ struct Handover {
     }
     MEMBER void left() { meet<false>(4 + n++ % 2); }
     // By those who write: before they read sums, and after.
-    MEMBER void wait_for_sums() const { meet<true>(4 + n % 2); }
-    MEMBER void taken() { meet<false>(6 + n++ % 2); }
+    // Its halves may have gone different ways.
+    MEMBER void wait_for_sums() const {
+        __syncwarp();
+        meet<true>(4 + n % 2);
+    }
+    MEMBER void taken() {
+        __syncwarp();
+        meet<false>(6 + n++ % 2);
+    }
 };
 
 // What a computing SIMD-group goes on with from one stage to the next.
@@ -40,14 +47,14 @@ struct Computing {
     MEMBER Computing() : ring(threadIdx.x / 32), piece(0) {}
 };
 
-// Reads a row of `cols`: letters of `number`, or what is there if that is 0.
+// Reads a row of `cols`: letters of `number`, or what is there if there is no mail.
 template <typename Rows>
 __noinline__ __device__ void fetch_row(const ulong *mail, uint number, const float *x, const float *norm, uint cols, float eps) {
     __shared__ float partial[32];
     RowNorm<LOADS> weights;
     weights.load(norm, cols);
     block_barrier();
-    if (number > 0) {
+    if (mail) {
         // If all threads asked again and again, memory would be too busy for what they wait for.
         TwoLetters two;
         if (threadIdx.x % 32 == 0) {
@@ -60,7 +67,7 @@ __noinline__ __device__ void fetch_row(const ulong *mail, uint number, const flo
     UNROLL
     for (uint n = 0; n < LOADS; n++) {
         const uint at = weights.at(n);
-        v[n] = number > 0 && at < cols ? receive_four(mail + at, number) : load_or_zero(x, at, number > 0 ? 0 : cols);
+        v[n] = mail && at < cols ? receive_four(mail + at, number) : load_or_zero(x, at, mail ? 0 : cols);
     }
     uchar *to = Handover::rows();
     weights.apply(v, norm, cols, (cols + 63) / 64 * 64, eps, partial,

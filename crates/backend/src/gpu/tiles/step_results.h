@@ -16,10 +16,10 @@ template <typename F, bool ADD> struct SendMap {
     MEMBER SendMap(const TileArgs &args, const Outputs &outputs, ulong *to, uint number, uint team, uint index)
         : args(args), outputs(outputs), to(to), number(number), team(team), index(index), old(0) {}
     MEMBER uint block(uint nth) const { return MapWeights<F>::block(nth, team); }
-    MEMBER void begin(uint nth, BlockRows) {
+    MEMBER void begin(uint nth) {
         if (ADD) old = outputs.out[0][16 * block(nth) + index];
     }
-    MEMBER void operator()(const float *sums, uint nth, BlockRows) const {
+    MEMBER void operator()(const float *sums, uint nth) const {
         const uint block = SendMap::block(nth);
         const Output output(args, outputs, block, 1);
         float sum = F::total(sums + team * PARTS * F::SUMS, index, 0, args.shape);
@@ -37,8 +37,8 @@ struct SendGated {
     const uint number, index;
     float first;
     MEMBER SendGated(const GatedArgs &args, ulong *to, uint number, uint index) : args(args), to(to), number(number), index(index), first(0) {}
-    MEMBER void begin(uint, BlockRows) const {}
-    MEMBER void operator()(const float *sums, uint nth, BlockRows) {
+    MEMBER void begin(uint) const {}
+    MEMBER void operator()(const float *sums, uint nth) {
         typedef GatedMaps F;
         if (index >= 16) return;
         const uint o = 16 * GatedWeights<F>::band(args, nth) + index;
@@ -75,11 +75,11 @@ struct SendGated {
 };
 
 // Writes the results of a stage, `n` bands of the first team and `own` of this half's.
-template <typename Write> FN void write_stage(Handover &handover, uint n, uint own, BlockRows row, Write write) {
+template <typename Write> FN void write_stage(Handover &handover, uint n, uint own, Write write) {
     for (uint nth = 0; nth < n; nth++) {
-        if (nth < own) write.begin(nth, row);
+        if (nth < own) write.begin(nth);
         handover.wait_for_sums();
-        if (nth < own) write(handover.set(), nth, row);
+        if (nth < own) write(handover.set(), nth);
         handover.taken();
     }
 }
@@ -87,7 +87,6 @@ template <typename Write> FN void write_stage(Handover &handover, uint n, uint o
 // Half of the SIMD-group has the bands of a team; of gate and up the first half has both.
 FN void write_step(const StepArgs &args, const StepMemory &memory) {
     const uint lane = threadIdx.x % 32, half = lane / 16;
-    const BlockRows here(memory.inputs, args.output.shape, 1);
     Handover handover;
     Mail mail(args, memory);
     wait_for_inputs();
@@ -99,16 +98,16 @@ FN void write_step(const StepArgs &args, const StepMemory &memory) {
         mail.next();
         const MapWeights<QkvMaps> qkv_bands = {args.qkv, qkv};
         const SendMap<QkvMaps, false> write_qkv(args.qkv, qkv, mail.qkv, mail.number, half, lane % 16);
-        write_stage(handover, qkv_bands.count(0), qkv_bands.count(half), here, write_qkv);
+        write_stage(handover, qkv_bands.count(0), qkv_bands.count(half), write_qkv);
         const MapWeights<OutputMap> output_bands = {args.output, output};
         const SendMap<OutputMap, true> write_output(args.output, output, mail.residual, mail.number, half, lane % 16);
-        write_stage(handover, output_bands.count(0), output_bands.count(half), here, write_output);
-        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count(0);
-        write_stage(handover, n, n, here, SendGated(args.gated, mail.hidden, mail.number, lane));
+        write_stage(handover, output_bands.count(0), output_bands.count(half), write_output);
+        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count();
+        write_stage(handover, n, n, SendGated(args.gated, mail.hidden, mail.number, lane));
         mail.next();
         const MapWeights<DownMap> down_bands = {args.down, down};
         const SendMap<DownMap, true> write_down(args.down, down, mail.residual, mail.number, half, lane % 16);
-        write_stage(handover, down_bands.count(0), down_bands.count(half), here, write_down);
+        write_stage(handover, down_bands.count(0), down_bands.count(half), write_down);
     }
     // All have read where the step's numbers begin: this block has had results of all.
     if (blockIdx.x == 0 && lane == 0) mail.end();

@@ -34,9 +34,7 @@ typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTEN
 FN constexpr uint larger_of(uint a, uint b) { return a > b ? a : b; }
 
 // Copies of a ring that are under way together.
-#ifndef STEP_UNDER_WAY
 #define STEP_UNDER_WAY 2
-#endif
 #define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
 // Rotated pairs, at most.
 #define STEP_PAIRS 128
@@ -87,10 +85,10 @@ struct Mail {
         output = totals + 2 * vectors;
         hidden = output + args.output.shape.n_tiles * OUTPUT_WORDS;
     }
-    // Behind launches before this one; each step counts.
-    MEMBER void begin() { number = 2 * STEP_LAYERS * *(volatile uint *)counter; }
-    MEMBER void end() const { *(volatile uint *)counter = number / (2 * STEP_LAYERS); }
-    MEMBER uint next() { return ++number; }
+    // Behind launches before this one: each step goes on counting.
+    MEMBER void begin() { number = *(volatile uint *)counter; }
+    MEMBER void end() const { *(volatile uint *)counter = number; }
+    MEMBER void next() { number++; }
 };
 
 // A SIMD-group's ring of slots, which another one fills.

@@ -181,7 +181,7 @@ impl PagedAttention {
     }
 
     /// Rows of prompts, where there is a kernel for this shape.
-    pub(crate) fn launch_prompt_rows(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+    fn launch_prompt_rows(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let args = self.args(lowering)?;
         let (layer, _) = lowering.cache(self.cache);
         let shape = prompt_shape(layer, lowering.device.has_warpgroups);

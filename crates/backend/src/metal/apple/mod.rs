@@ -85,7 +85,7 @@ impl MetalRuntime {
         let queue = device.newCommandQueue().ok_or_else(|| unavailable("it gives no command queue"))?;
         let build = system.operatingSystemVersionString().to_string();
         let archives = Archives::new(options.kernel_cache.clone(), device.name().to_string(), build);
-        let residency = Residency::new(&device, &queue)?;
+        let residency = Residency::new(&device, &queue);
         let commands = Commands::new(queue, residency.clone());
         Ok(Self { device, commands, kernels: Kernels::new(archives), residency, staging: Vec::new() })
     }

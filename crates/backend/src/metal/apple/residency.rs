@@ -9,7 +9,6 @@ use objc2::sel;
 use objc2_metal::{MTLBuffer, MTLCommandQueue, MTLDevice, MTLResidencySet, MTLResidencySetDescriptor};
 
 use super::{Device, refused};
-use crate::Result;
 
 /// A set of buffers, of macOS 15 and later.
 pub struct Residency {
@@ -28,21 +27,19 @@ unsafe impl Send for Residency {}
 unsafe impl Sync for Residency {}
 
 impl Residency {
-    /// An empty set for all command buffers of `queue`; `None` before macOS 15, where the framework
-    /// looks after all buffers by itself.
-    ///
-    /// # Errors
-    /// [`crate::Error::Device`].
-    pub fn new(device: &Device, queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Option<Arc<Self>>> {
+    /// An empty set for all command buffers of `queue`; `None` before macOS 15 and where the device
+    /// refuses one: there the framework looks after all buffers by itself.
+    pub fn new(device: &Device, queue: &ProtocolObject<dyn MTLCommandQueue>) -> Option<Arc<Self>> {
         if !device.respondsToSelector(sel!(newResidencySetWithDescriptor:error:)) {
-            return Ok(None);
+            return None;
         }
         let descriptor = MTLResidencySetDescriptor::new();
         let set = device.newResidencySetWithDescriptor_error(&descriptor);
-        let set = set.map_err(refused("making a residency set"))?;
+        let set = set.map_err(refused("making a residency set"));
+        let set = set.inspect_err(|error| tracing::warn!("memory is not kept resident: {error}")).ok()?;
         queue.addResidencySet(&set);
         let limit = device.recommendedMaxWorkingSetSize();
-        Ok(Some(Arc::new(Self { set, is_changed: AtomicBool::new(false), bytes: AtomicU64::new(0), limit })))
+        Some(Arc::new(Self { set, is_changed: AtomicBool::new(false), bytes: AtomicU64::new(0), limit }))
     }
 
     /// Adds a buffer, if all together is no more than the device recommends: what is mapped beyond

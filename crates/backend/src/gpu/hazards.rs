@@ -73,8 +73,7 @@ fn are_others(a: RowsOf, b: RowsOf) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::lower::Grid;
-    use crate::gpu::lower::When;
+    use crate::gpu::lower::{Grid, When};
     use crate::gpu::source::CHOOSE;
     use crate::{BufferId, CacheLayerId, Rows, WeightId};
 

@@ -1,13 +1,13 @@
 //! Launches between two that wait run in any order: a wait that is missing is noticed.
 
 use backend::gpu::source::SOURCES;
-use backend::gpu::{Runtime, Shape, Work};
+use backend::gpu::{Runtime, Shape};
 use backend::harness::{self, Case, ModelShape, Random};
 use backend::{Backend, GroupConfig};
 use gguf::Format;
 use metal_emulator::Emulator;
 
-use crate::{SEED, emulator_in_order, toolchain};
+use crate::{SEED, emulator_in_order, one_group, toolchain};
 
 /// Orders that a missing wait is looked for in.
 const ORDERS: u64 = 8;
@@ -28,19 +28,7 @@ fn launches_that_do_not_wait_run_in_any_order() {
         let x = emulator.allocate("x", 32 * 4).unwrap();
         for name in ["add", "twice"] {
             let kernel = emulator.kernel(SOURCES[0], "", name, 0).unwrap();
-            let (groups, threads, work) = ((1, 1), 32, Work::default());
-            let shape = Shape {
-                groups,
-                threads,
-                shared: 0,
-                early: false,
-                cluster: 1,
-                together: false,
-                packed: false,
-                waits,
-                writes: 1,
-                work,
-            };
+            let shape = Shape { waits, ..one_group(32) };
             emulator.launch(&kernel, shape, &[], &[(&x, 0)]).unwrap();
         }
         let mut bytes = [0; 4];
@@ -61,19 +49,7 @@ fn what_a_launch_writes_and_does_not_say_is_refused() {
     let mut emulator = Emulator::load(&compiled, SEED).unwrap();
     let x = emulator.allocate("x", 32 * 4).unwrap();
     let kernel = emulator.kernel(SOURCES[0], "", "add", 0).unwrap();
-    let work = Work::default();
-    let shape = Shape {
-        groups: (1, 1),
-        threads: 32,
-        shared: 0,
-        early: false,
-        cluster: 1,
-        together: false,
-        packed: false,
-        waits: true,
-        writes: 0,
-        work,
-    };
+    let shape = Shape { writes: 0, ..one_group(32) };
     let error = emulator.launch(&kernel, shape, &[], &[(&x, 0)]).unwrap_err().to_string();
     assert!(error.contains("it writes buffer 1"), "{error}");
 }

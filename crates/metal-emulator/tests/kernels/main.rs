@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 use ::model::{LoadOptions, ModelRunner as _, single};
 use backend::gpu::source::{Dialect, SOURCES};
+use backend::gpu::{Shape, Work};
 use backend::harness::{self, Case, ModelShape, Random, Used};
 use backend::{Backend, GroupConfig, KvFormat, Role, StepInputs, Submission, TokenInputs, Wanted, Weight};
 use gguf::{Bytes, Format, Mapping, ModelFile};
@@ -22,6 +23,22 @@ const SEED: u64 = 2026;
 const ORDERS: u64 = 3;
 /// Of a step that generates, as `docs/metal.md` says.
 const LAUNCHES_A_LAYER: usize = 6;
+
+/// One threadgroup that waits for those before it and writes its first buffer.
+fn one_group(threads: u32) -> Shape {
+    Shape {
+        groups: (1, 1),
+        threads,
+        shared: 0,
+        early: false,
+        cluster: 1,
+        together: false,
+        packed: false,
+        waits: true,
+        writes: 1,
+        work: Work::default(),
+    }
+}
 
 /// The compilers that `cargo xtask kernels` names.
 fn toolchain() -> Toolchain {

@@ -3,11 +3,11 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
+use backend::gpu::Runtime;
 use backend::gpu::source::SOURCES;
-use backend::gpu::{Runtime, Shape, Work};
 use metal_emulator::{Compiled, Emulator};
 
-use crate::{SEED, toolchain};
+use crate::{SEED, one_group, toolchain};
 
 /// Threads and floats of every launch.
 const N: usize = 64;
@@ -216,20 +216,7 @@ fn run(emulator: &mut Emulator, name: &str, threads: u32, buffers: usize) -> bac
     let x: Vec<u8> = (1..=N as u16).flat_map(|n| f32::from(n).to_le_bytes()).collect();
     let buffer = emulator.allocate("x", x.len())?;
     emulator.upload(&buffer, 0, &x)?;
-    let work = Work::default();
-    let shape = Shape {
-        groups: (1, 1),
-        threads,
-        shared: 0,
-        early: false,
-        cluster: 1,
-        together: false,
-        packed: false,
-        waits: true,
-        writes: 1,
-        work,
-    };
-    emulator.launch(&kernel, shape, &[N as u32, 0, 0, 0], &vec![(&buffer, 0); buffers])?;
+    emulator.launch(&kernel, one_group(threads), &[N as u32, 0, 0, 0], &vec![(&buffer, 0); buffers])?;
     let mut out = vec![0; x.len()];
     emulator.download(&buffer, 0, &mut out)?;
     Ok(out.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())

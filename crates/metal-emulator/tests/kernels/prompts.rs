@@ -2,13 +2,12 @@
 
 use backend::gpu::Runtime as _;
 use backend::gpu::source::{Dialect, SOURCES};
-use backend::gpu::{Shape, Work};
 use backend::harness::{self, Case, ModelShape, Outcome, Random};
 use backend::{Backend as _, GroupConfig, StepInputs, TokenInputs};
 use gguf::Format;
 use metal_emulator::{Emulator, MetalEmulator};
 
-use super::{SEED, emulator, toolchain};
+use super::{SEED, emulator, one_group, toolchain};
 
 /// Rows of the prompt whose bits are compared: more than a threadgroup takes.
 const ROWS: u32 = 70;
@@ -137,19 +136,7 @@ fn matrices_are_multiplied_and_mistakes_with_them_caught() {
     emulator.upload(&buffer, 0, &bytes).unwrap();
     let mut launch = |name| {
         let kernel = emulator.kernel(SOURCES[0], "", name, 0).unwrap();
-        let shape = Shape {
-            groups: (1, 1),
-            threads: 32,
-            shared: 0,
-            early: false,
-            cluster: 1,
-            together: false,
-            packed: false,
-            waits: true,
-            writes: 1,
-            work: Work::default(),
-        };
-        let ran = emulator.launch(&kernel, shape, &[], &[(&buffer, 0)]);
+        let ran = emulator.launch(&kernel, one_group(32), &[], &[(&buffer, 0)]);
         let mut out = [0; 256 * 4];
         let ran = ran.and_then(|()| emulator.download(&buffer, 256 * 4, &mut out));
         let out: Vec<f32> = out.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();

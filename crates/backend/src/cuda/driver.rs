@@ -215,9 +215,7 @@ impl Runtime for CudaRuntime {
             params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
         }
         let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
-        let cluster = (shape.cluster > 1).then(|| cluster(shape.cluster));
-        let mut attributes: Vec<_> =
-            early.into_iter().chain(cluster).chain(shape.together.then(together)).collect();
+        let mut attributes: Vec<_> = early.into_iter().chain(shape.together.then(together)).collect();
         let config = sys::CUlaunchConfig {
             gridDimX: shape.groups.0,
             gridDimY: shape.groups.1,
@@ -282,16 +280,6 @@ fn early_launch() -> sys::CUlaunchAttribute {
         id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
         pad: [0; 4],
         value,
-    }
-}
-
-/// Blocks that read each other's shared memory.
-fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
-    let dimensions = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
-    sys::CUlaunchAttribute {
-        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-        pad: [0; 4],
-        value: sys::CUlaunchAttributeValue { clusterDim: dimensions },
     }
 }
 

@@ -88,7 +88,6 @@ mod tests {
             written: written.map(<[_]>::to_vec),
             shared: 0,
             early: false,
-            cluster: 1,
             together: false,
             packed: false,
             batches: None,

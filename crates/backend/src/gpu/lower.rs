@@ -86,8 +86,6 @@ pub(crate) struct Launch {
     pub shared: u32,
     /// Whether the kernel waits itself for the launches before it.
     pub early: bool,
-    /// Threadgroups in a row that read each other's memory.
-    pub cluster: u32,
     /// Whether its threadgroups wait for each other: all must run side by side.
     pub together: bool,
     /// Whether its buffers are one argument, a structure of their addresses.
@@ -385,7 +383,6 @@ impl<'a> Lowering<'a> {
             written: None,
             shared: 0,
             early: false,
-            cluster: 1,
             together: false,
             packed: false,
             batches: None,

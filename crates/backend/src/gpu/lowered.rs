@@ -128,14 +128,14 @@ impl<R: Runtime> Lowered<R> {
         if groups.1 == 0 {
             return Ok(());
         }
-        let Launch { shared, early, cluster, together, packed, grid, .. } = *launch;
+        let Launch { shared, early, together, packed, grid, .. } = *launch;
         let work = cost.work(grid.rows.count(rows), groups.1, grid.rows.seen(memory.seen));
         let writes = |(i, &argument)| u32::from(launch.writes(argument)) << i;
         // Who takes buffers as one structure does not ask.
         let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
         let waits = hazards.must_wait(launch);
         let threads = grid.threads;
-        let shape = Shape { groups, threads, shared, early, cluster, together, packed, waits, writes, work };
+        let shape = Shape { groups, threads, shared, early, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)
     }
 }

@@ -22,9 +22,6 @@ pub struct Shape {
     /// Whether it may begin before the launch before it has ended: the kernel waits itself
     /// before it reads what others of the step write.
     pub early: bool,
-    /// Threadgroups in a row that run together and read each other's threadgroup memory; more
-    /// than one only where there are warpgroups.
-    pub cluster: u32,
     /// Whether it must wait for the launches before it; if not, it may run beside those since the
     /// last that waited. A run's first waits.
     pub waits: bool,

@@ -31,7 +31,6 @@ fn one_group(threads: u32) -> Shape {
         threads,
         shared: 0,
         early: false,
-        cluster: 1,
         together: false,
         packed: false,
         waits: true,

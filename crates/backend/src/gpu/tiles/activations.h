@@ -75,16 +75,17 @@ struct Quantise {
     }
 };
 
-// Four floats, each as the sum of N bfloat16; three hold all of its bits.
+// Four floats, each as the sum of N bfloat16; three hold all of its bits. The even ones are a pair, and the odd
+// ones (`slot_of`).
 template <uint N> struct Parts {
     uint2 pairs[N];
     MEMBER Parts(float4 v) {
         UNROLL
         for (uint part = 0; part < N; part++) {
-            const uint low = pack_bf16(v.x, v.y), high = pack_bf16(v.z, v.w);
-            pairs[part] = make_uint2(low, high);
-            v.x -= bfloat_to_float(low & 0xffff), v.y -= bfloat_to_float(low >> 16);
-            v.z -= bfloat_to_float(high & 0xffff), v.w -= bfloat_to_float(high >> 16);
+            const uint even = pack_bf16(v.x, v.z), odd = pack_bf16(v.y, v.w);
+            pairs[part] = make_uint2(even, odd);
+            v.x -= bfloat_to_float(even & 0xffff), v.z -= bfloat_to_float(even >> 16);
+            v.y -= bfloat_to_float(odd & 0xffff), v.w -= bfloat_to_float(odd >> 16);
         }
     }
 };
@@ -108,8 +109,8 @@ struct Round {
     ushort *out;
     uint x_rows;
     MEMBER void operator()(uint row, uint col, float4 v) const {
-        *(uint *)(out + prompt_x_at(row, col, x_rows)) = pack_bf16(v.x, v.y);
-        *(uint *)(out + prompt_x_at(row, col + 2, x_rows)) = pack_bf16(v.z, v.w);
+        *(uint *)(out + prompt_x_at(row, col, x_rows)) = pack_bf16(v.x, v.z);
+        *(uint *)(out + prompt_x_at(row, col + 1, x_rows)) = pack_bf16(v.y, v.w);
     }
 };
 

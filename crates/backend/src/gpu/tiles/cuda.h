@@ -56,6 +56,13 @@ FN uint fma_bf16(uint a, uint b, uint c) {
 #endif
 }
 
+// (a & b) ^ c in one instruction, which the compiler does not find where b and c are constants.
+FN uint and_xor(uint a, uint b, uint c) {
+    uint d;
+    asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 // NaN if either is.
 FN float larger_or_nan(float a, float b) {
 #if __CUDA_ARCH__ >= 800

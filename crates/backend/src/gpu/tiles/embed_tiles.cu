@@ -38,7 +38,7 @@ struct Element16 {
     enum { BYTES = 2048 };
     static MEMBER float at(const uchar *tile, Place p) {
         const uint k = 2 * p.block + p.half;
-        const uint at = 512 * k + 16 * p.lane() + 8 * (p.j / 2) + 4 * p.upper + 2 * (p.j % 2);
+        const uint at = 512 * k + 16 * p.lane() + 8 * (p.j % 2) + 4 * p.upper + 2 * (p.j / 2);
         return bfloat_to_float(*(const ushort *)(tile + at));
     }
 };

@@ -2,7 +2,8 @@
 //
 // A tile is 16 rows x 64 columns. Lane 4 g + t holds rows g and g + 8; `a[kk][i]`
 // is register i of the 16 columns from 16 kk: rows g, g + 8, g, g + 8 of slots
-// 2t.. (i < 2) and 8 + 2t.. (i >= 2). Weights are rounded once, from f32 to bf16,
+// 2t.. (i < 2) and 8 + 2t.. (i >= 2), which are columns 4t and 4t + 2, and 4t + 1
+// and 4t + 3 (`slot_of`). Weights are rounded once, from f32 to bf16,
 // but where it says otherwise.
 #ifndef QUARREL_FRAGMENTS_H
 #define QUARREL_FRAGMENTS_H
@@ -31,8 +32,8 @@ struct Scale {
     MEMBER Scale(float d, float bias) : d(d), offset(-(32768.0f + bias) * d) {}
     template <uint I>
     MEMBER float weight(uint word) const { return fmaf(byte_above_32768<I>(word), d, offset); }
-    MEMBER uint low(uint word) const { return pack_bf16(weight<0>(word), weight<1>(word)); }
-    MEMBER uint high(uint word) const { return pack_bf16(weight<2>(word), weight<3>(word)); }
+    MEMBER uint even(uint word) const { return pack_bf16(weight<0>(word), weight<2>(word)); }
+    MEMBER uint odd(uint word) const { return pack_bf16(weight<1>(word), weight<3>(word)); }
 };
 
 // As `Scale` for unsigned bytes and weights `d * q + m`.
@@ -40,29 +41,25 @@ struct Affine {
     Scale scale;
     float m;
     MEMBER Affine(float d, float m) : scale(d, 0.0f), m(m) {}
-    MEMBER uint low(uint word) const {
-        return pack_bf16(scale.weight<0>(word) + m, scale.weight<1>(word) + m);
+    MEMBER uint even(uint word) const {
+        return pack_bf16(scale.weight<0>(word) + m, scale.weight<2>(word) + m);
     }
-    MEMBER uint high(uint word) const {
-        return pack_bf16(scale.weight<2>(word) + m, scale.weight<3>(word) + m);
+    MEMBER uint odd(uint word) const {
+        return pack_bf16(scale.weight<1>(word) + m, scale.weight<3>(word) + m);
     }
 };
 
 // Sixteen columns from a word of row g and one of row g + 8.
 template <typename S>
 FN void unpack_words(uint word0, uint word1, S scale0, S scale1, uint *a) {
-    a[0] = scale0.low(word0);
-    a[1] = scale1.low(word1);
-    a[2] = scale0.high(word0);
-    a[3] = scale1.high(word1);
+    a[0] = scale0.even(word0);
+    a[1] = scale1.even(word1);
+    a[2] = scale0.odd(word0);
+    a[3] = scale1.odd(word1);
 }
 
 // Signed bytes as unsigned ones, 128 added.
 FN uint biased(uint word) { return word ^ 0x80808080u; }
-
-// Pairs of bfloat16 for four nibbles, each in a byte: 128 + nibble.
-FN uint first_pair(uint nibbles) { return __byte_perm(nibbles, 0x43434343u, 0x4140u); }
-FN uint second_pair(uint nibbles) { return __byte_perm(nibbles, 0x43434343u, 0x4342u); }
 
 // 4 bits, a scale for each 32 columns. Scales are rounded to bfloat16 as well: an element
 // is off by up to 2^-8 of itself, where one rounding leaves 2^-9.
@@ -75,22 +72,22 @@ struct P4 {
         block(w.z, w.w, d.y, f.a + 2);
     }
     static MEMBER void block(uint w0, uint w1, uint d, uint (*a)[4]) {
-        const uint d0 = twice(scale_of(d, 0)), d1 = twice(scale_of(d, 1));
+        const uint both = pack_bf16(scale_of(d, 0), scale_of(d, 1));
+        const uint d0 = __byte_perm(both, both, 0x1010), d1 = __byte_perm(both, both, 0x3232);
         columns(w0, w1, d0, d1, a[0]);
         columns(w0 >> 4, w1 >> 4, d0, d1, a[1]);
     }
-    static MEMBER uint twice(float d) { return pack_bf16(d, d); }
-    // Signed nibbles with 8 added, which is 136 with the 128; the difference is exact.
     static MEMBER void columns(uint w0, uint w1, uint d0, uint d1, uint *a) {
-        const uint n0 = (w0 & 0x0f0f0f0fu) ^ 0x08080808u, n1 = (w1 & 0x0f0f0f0fu) ^ 0x08080808u;
-        a[0] = scaled(first_pair(n0), d0);
-        a[1] = scaled(first_pair(n1), d1);
-        a[2] = scaled(second_pair(n0), d0);
-        a[3] = scaled(second_pair(n1), d1);
+        a[0] = scaled(w0, d0);
+        a[1] = scaled(w1, d1);
+        a[2] = scaled(w0 >> 8, d0);
+        a[3] = scaled(w1 >> 8, d1);
     }
-    static MEMBER uint scaled(uint pair, uint d) {
+    // The lower nibbles of bytes 0 and 2, signed, times `d`. In the lower bits of 128 a nibble with 8 added
+    // makes 136 with it; the difference is exact.
+    static MEMBER uint scaled(uint w, uint d) {
         const uint one = 0x3f803f80u, minus_136 = 0xc308c308u, minus_0 = 0x80008000u;
-        return fma_bf16(fma_bf16(pair, one, minus_136), d, minus_0);
+        return fma_bf16(fma_bf16(and_xor(w, 0x000f000fu, 0x43084308u), one, minus_136), d, minus_0);
     }
 };
 

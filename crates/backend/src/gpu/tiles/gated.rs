@@ -122,6 +122,10 @@ impl<'a> Gated<'a> {
         };
         let (out, end) = lowering.scratch_bytes(end, bytes)?;
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
+        if kernel.kind == Kind::Rounded {
+            let n_blocks = kernel.blocks(lowering.u32(cols)?);
+            buffers.extend(kernel.exchange(lowering, rows, n_blocks, end)?);
+        }
         self.multiply(lowering, rows, (kernel, form), &buffers)?;
         let next = Input { x: out, cols, norm: None, gather: false };
         let is_single = kernel.converts() && form != Some(Form::Prompt);
@@ -184,7 +188,6 @@ impl<'a> Gated<'a> {
         let launch = lowering.launch_for(source, name, grid, args, buffers);
         launch.definitions += definitions;
         launch.early = true;
-        launch.cluster = kernel.cluster();
         launch.shared = shared;
         Ok(())
     }

@@ -3,8 +3,9 @@
 use super::convert::Form;
 use super::packing::{Packing, TILE_ROWS};
 use super::rounded;
+use crate::Result;
 use crate::gpu::inputs::RowsOf;
-use crate::gpu::lower::{Device, Lowering};
+use crate::gpu::lower::{Argument, Device, Lowering};
 
 /// SIMD-groups that share a map's columns; sums are the same for any kernel.
 pub(crate) const PARTS: u32 = 8;
@@ -133,9 +134,28 @@ impl Kernel {
         }
     }
 
-    /// Threadgroups that read each other's memory.
-    pub fn cluster(&self) -> u32 {
+    /// Threadgroups that share the columns of a block.
+    fn sharers(&self) -> u32 {
         if self.kind == Kind::Rounded { self.part_groups } else { 1 }
+    }
+
+    /// Where the threadgroups of so many blocks that share columns leave each other their sums, in scratch
+    /// behind `skip` bytes, and where they count who has.
+    pub fn exchange(
+        &self,
+        lowering: &mut Lowering<'_>,
+        rows: RowsOf,
+        n_blocks: u32,
+        skip: usize,
+    ) -> Result<[Argument; 2]> {
+        if self.part_groups == 1 {
+            return Ok([Argument::Inputs; 2]);
+        }
+        let blocks = rows.most(lowering.bucket).div_ceil(self.rows_each as usize) * n_blocks as usize;
+        let sums = 4 * self.rows_each as usize / 2 * self.threads as usize;
+        let bytes = (self.part_groups as usize * sums).checked_mul(blocks);
+        let (sums, _) = lowering.scratch_bytes(skip, bytes)?;
+        Ok([sums, lowering.kept(4 * blocks)])
     }
 
     /// Blocks for so many outputs.
@@ -146,7 +166,7 @@ impl Kernel {
     /// Threadgroups for so many blocks: each does several where the rows stay in its memory.
     pub fn groups(&self, device: &Device, n_blocks: u32) -> u32 {
         if self.rows_each > 8 || self.kind != Kind::Generated {
-            return n_blocks.saturating_mul(self.cluster());
+            return n_blocks.saturating_mul(self.sharers());
         }
         // Two teams keep a processor busy.
         let is_enough = self.rows_each == 8 && self.threads > TEAM_THREADS;

@@ -68,7 +68,7 @@ impl Maps<'_> {
         for form in [Form::Quantised, Form::Split, Form::Rounded, Form::Prompt] {
             let of_form = |map: &&Map| Form::of(&lowering.device, packing(lowering, map), rows) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
-            let (mut rest, mut converted) = (&maps[..], converted);
+            let (mut rest, mut converted, mut end) = (&maps[..], converted, skip);
             while let Some(first) = rest.first() {
                 let same = |map: &&Map| packing(lowering, map) == packing(lowering, first);
                 let (maps, later) = rest.split_at(rest.iter().take(MAX_MAPS).take_while(same).count());
@@ -80,13 +80,14 @@ impl Maps<'_> {
                     }
                     _ if kernel.converts() => input.plain().to_vec(),
                     _ => {
-                        let (x, _) = input.convert(lowering, rows, form, skip)?;
+                        let x;
+                        (x, end) = input.convert(lowering, rows, form, skip)?;
                         converted = Some(Converted { form, is_single: false, x });
                         vec![x]
                     }
                 };
                 let shape = TileShape { groups: kernel.part_groups, ..input.shape(lowering, rows)? };
-                self.multiply(lowering, maps, (shape, rows, kernel), x)?;
+                self.multiply(lowering, maps, (shape, rows, kernel), x, end)?;
                 rest = later;
             }
         }
@@ -129,17 +130,22 @@ impl Maps<'_> {
         Ok((args, buffers))
     }
 
-    /// One launch, of maps of the same packing; `buffers` are those of the rows.
+    /// One launch, of maps of the same packing; `buffers` are those of the rows, `skip` bytes of scratch
+    /// in use.
     fn multiply(
         &self,
         lowering: &mut Lowering<'_>,
         maps: &[Map],
         (shape, rows, kernel): (TileShape, RowsOf, Kernel),
         mut buffers: Vec<Argument>,
+        skip: usize,
     ) -> Result<()> {
         let is_converted = buffers.len() == 1;
         let (args, of_maps) = self.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
         buffers.extend(of_maps);
+        if kernel.kind == Kind::Rounded {
+            buffers.extend(kernel.exchange(lowering, rows, args.n_blocks, skip)?);
+        }
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
         // A single row is converted by the kernel or before it.
@@ -155,7 +161,6 @@ impl Maps<'_> {
         let launch = lowering.launch_for(source, name, grid, args, &buffers);
         launch.definitions += definitions;
         launch.early = true;
-        launch.cluster = kernel.cluster();
         launch.shared = shared;
         Ok(())
     }

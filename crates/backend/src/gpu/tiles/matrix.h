@@ -71,8 +71,8 @@ FN ulong swizzled_matrix(uint address) {
 #define FLOATS_16(i) FLOATS_4(i), FLOATS_4(i + 4), FLOATS_4(i + 8), FLOATS_4(i + 12)
 #define FLOATS_32(i) FLOATS_16(i), FLOATS_16(i + 16)
 #define FLOATS_64(i) FLOATS_32(i), FLOATS_32(i + 32)
-#define PRODUCT(SIZE, D, A, B, ONE)                                                                      \
-    "{.reg .pred add; setp.ne.b32 add, " ONE ", 0;\n"                                                    \
+#define PRODUCT(SIZE, D, A, B, ADD)                                                                      \
+    "{.reg .pred add; setp.ne.b32 add, " ADD ", 0;\n"                                                    \
     "wgmma.mma_async.sync.aligned.m64n" SIZE "k16.f32.bf16.bf16 {" D "}, {" A "}, " B ", add, 1, 1, 0;}\n"
 #define D_4 "%0, %1, %2, %3"
 #define D_8 D_4 ", %4, %5, %6, %7"
@@ -89,36 +89,36 @@ FN ulong swizzled_matrix(uint address) {
          "%100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, "     \
          "%115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// d += a * b, later: 64 rows (a warp's 16 each), 2 N columns, 16 deep, for N floats a thread.
-FN void multiply(float (&d)[4], const uint *a, ulong b) {
+// d += a * b, or d = a * b where not to `add`, later: 64 rows (a warp's 16 each), 2 N columns, 16 deep, for N floats a thread.
+FN void multiply(float (&d)[4], const uint *a, ulong b, uint add = 1) {
     asm volatile(PRODUCT("8", D_4, "%4, %5, %6, %7", "%8", "%9")
                  : FLOATS_4(0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
-FN void multiply(float (&d)[8], const uint *a, ulong b) {
+FN void multiply(float (&d)[8], const uint *a, ulong b, uint add = 1) {
     asm volatile(PRODUCT("16", D_8, "%8, %9, %10, %11", "%12", "%13")
                  : FLOATS_4(0), FLOATS_4(4)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
-FN void multiply(float (&d)[16], const uint *a, ulong b) {
+FN void multiply(float (&d)[16], const uint *a, ulong b, uint add = 1) {
     asm volatile(PRODUCT("32", D_16, "%16, %17, %18, %19", "%20", "%21")
                  : FLOATS_16(0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
-FN void multiply(float (&d)[32], const uint *a, ulong b) {
+FN void multiply(float (&d)[32], const uint *a, ulong b, uint add = 1) {
     asm volatile(PRODUCT("64", D_32, "%32, %33, %34, %35", "%36", "%37")
                  : FLOATS_32(0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
-FN void multiply(float (&d)[64], const uint *a, ulong b) {
+FN void multiply(float (&d)[64], const uint *a, ulong b, uint add = 1) {
     asm volatile(PRODUCT("128", D_64, "%64, %65, %66, %67", "%68", "%69")
                  : FLOATS_64(0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
-FN void multiply(float (&d)[128], const uint *a, ulong b) {
+FN void multiply(float (&d)[128], const uint *a, ulong b, uint add = 1) {
     asm volatile(PRODUCT("256", D_128, "%128, %129, %130, %131", "%132", "%133")
                  : FLOATS_64(0), FLOATS_64(64)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 // Keeps uses of the accumulators behind the wait before it.

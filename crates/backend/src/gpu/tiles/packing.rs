@@ -219,11 +219,10 @@ impl Band {
                 }
                 Packing::P16 => {
                     for i in 0..16 {
-                        let (row, col) =
-                            (g + 8 * (i % 2), TILE_COLS * j + 16 * (i / 4) + 4 * t + 2 * (i / 2 % 2));
-                        let pair = &self.floats[row * self.cols + col..][..2];
+                        let (row, col) = (g + 8 * (i % 2), TILE_COLS * j + 16 * (i / 4) + 4 * t + i / 2 % 2);
+                        let floats = &self.floats[row * self.cols + col..];
                         elements[512 * (i / 4) + 16 * lane + 4 * (i % 4)..][..4]
-                            .copy_from_slice(cast_slice(pair));
+                            .copy_from_slice(bytes_of(&[floats[0], floats[2]]));
                     }
                 }
             }
@@ -325,7 +324,7 @@ mod tests {
                 (f32::from(q), if packing == Packing::P8S { c / 16 } else { block })
             }
             Packing::P16 => {
-                let at = 512 * (c / 16) + 16 * lane + 8 * (j / 2) + 4 * upper + 2 * (j % 2);
+                let at = 512 * (c / 16) + 16 * lane + 8 * (j % 2) + 4 * upper + 2 * (j / 2);
                 return f32::from_bits(u32::from(u16::from_le_bytes([tile[at], tile[at + 1]])) << 16);
             }
         };

@@ -94,12 +94,13 @@ FN uint4 gated_chunk(const GatedArgs &args, const float *gate, const float *up, 
     uint pairs[4];
     UNROLL
     for (uint t = 0; t < 4; t++) {
-        const uint column = chunk / 2 * 16 + 4 * t + chunk % 2 * 2;
+        const uint column = chunk / 2 * 16 + 4 * t + chunk % 2;
         float value[2];
         UNROLL
         for (uint j = 0; j < 2; j++) {
-            const float product = activate(gate[column + j], args.gelu_tanh) * up[column + j];
-            value[j] = n + column + j < args.cols ? product : 0;
+            const uint at = column + 2 * j;
+            const float product = activate(gate[at], args.gelu_tanh) * up[at];
+            value[j] = n + at < args.cols ? product : 0;
         }
         pairs[t] = pack_bf16(value[0], value[1]);
     }

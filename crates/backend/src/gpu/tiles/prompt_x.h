@@ -10,8 +10,9 @@
 
 #define STEP_COLS 64u
 
-// Where column `c` of 16 stands in a fragment's slots.
-FN uint slot_of(uint c) { return c / 4 * 2 + c % 2 + c / 2 % 2 * 8; }
+// Where column `c` of 16 stands in a fragment's slots: of each four columns the even ones are two slots side by
+// side, and so the odd ones, since four bits each of bytes that follow each other are unpacked two bytes apart.
+FN uint slot_of(uint c) { return c / 4 * 2 + c / 2 % 2 + c % 2 * 8; }
 
 // Where 16-byte chunk `chunk` of a row's 128 bytes stands.
 FN uint chunk_place(uint chunk, uint row) { return chunk ^ (row & 7); }

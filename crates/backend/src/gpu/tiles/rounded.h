@@ -1,145 +1,60 @@
 // Linear maps of generated rows in bfloat16 where there are warpgroups: sum over k of
-// weight[n][k] * x[row][k] for 128 or 256 outputs n and up to 64 rows a block.
+// weight[n][k] * x[row][k] for 256 outputs n and up to 64 rows a block.
 //
 // Weights are the first operand and both stream through a ring, as for prompts
 // (prompt_product.h). But columns are cut into the parts of generated_linear.h, and sums
-// of each part begin at zero. The blocks of a cluster share the parts of the same
-// outputs: each adds up its own in order, and then the blocks' sums are added in order,
-// out of each other's shared memory. So a row's sum is taken in the same order whatever
-// rows stand beside it, and however many.
+// of each part begin at zero. Several blocks share the parts of the same outputs: each
+// adds up its own in order, and then the blocks' sums are added in order. So a row's sum
+// is taken in the same order whatever rows stand beside it, and however many.
 #ifndef QUARREL_ROUNDED_H
 #define QUARREL_ROUNDED_H
 
 #include "activate.h"
 #include "maps.h"
-#include "parts.h"
-#include "prompt_product.h"
-#include "rounded_memory.h"
+#include "rounded_ring.h"
 
-// Bands that a block does, one a warp; one more warp copies. Maps are split among many blocks,
-// two a multiprocessor; gate and up have outputs enough for large ones, which read x less often.
-#define MAP_BANDS 8
-#define GATED_BANDS 16
-#define ROUNDED_BOUNDS(BANDS) __launch_bounds__(32 * (BANDS) + 32, 16 / (BANDS))
+#define ROUNDED_BOUNDS __launch_bounds__(32 * BANDS, 1)
 
 #if MATRIX_UNIT == 90
 
-// Blocks of a cluster wait for each other; what they wrote before is seen after.
-FN void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+// Counts this block, and waits for all `n` that share its columns: what they wrote before is seen after. The
+// blocks of a launch are few enough to run side by side, or begin in order, so that nobody waits for one that
+// cannot begin. The count goes on from launch to launch.
+FN void wait_for_blocks(uint *arrived, uint n) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint before, now;
+        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived) : "memory");
+        const uint all = (before / n + 1) * n;
+        do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
+        while (int(now - all) < 0);
+    }
+    __syncthreads();
 }
-// What is at this block's `address` in the shared memory of block `rank` of the cluster.
-// It stays behind the barrier before, but many are under way at once.
-FN float load_from_block(uint address, uint rank) {
+// What another block wrote; many are under way at once.
+FN float load_of_block(const float *from) {
     float value;
-    asm volatile("{.reg .u32 a; mapa.shared::cluster.u32 a, %1, %2; ld.shared::cluster.f32 %0, [a];}"
-                 : "=f"(value)
-                 : "r"(address), "r"(rank));
+    asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(value) : "l"(from));
     return value;
 }
 
-// The sizes of a kernel; `rounded.rs` counts as this does.
-template <typename Packing, uint TOKENS, uint N_BANDS>
-struct Rounded {
-    static constexpr uint BANDS = N_BANDS, WORKERS = 32 * BANDS;
-    // A thread's sums, and all of the block's.
-    static constexpr uint SUMS = TOKENS / 2, TOTAL_BYTES = SUMS * WORKERS * 4;
-    // One or two KiB of a band are copied together: the copy engine does not keep up with smaller pieces.
-    static constexpr uint COPIED = BANDS == 8 && TOKENS > 16 ? 1280 : 2560;
-    static constexpr uint STEPS = COPIED / Packing::BYTES > 1 ? COPIED / Packing::BYTES : 1;
-    static constexpr uint BUDGET = (BANDS == 8 ? 111 : 225) * 1024 - TOTAL_BYTES;
-    typedef ::StageRing<Packing, TOKENS, BANDS, STEPS, BUDGET, 8> Ring;
-    static_assert(RoundedMemory<Packing::BYTES, TOKENS, BANDS>::BYTES == 1024 + Ring::BYTES + TOTAL_BYTES, "the host's size");
-};
-
-// The first step of part `part`.
-FN uint part_begin(uint n_steps, uint part) { return n_steps * part / PARTS; }
-
-// What a block multiplies: bands from `weight` on, and rows from `x` on, in steps `first` to `end`.
-struct Streams {
-    const uchar *weight;
-    ulong band_bytes;
-    uint n_bands;
-    const ushort *x;
-    uint x_rows, n_rows;
-    uint first, end;
-};
-
-// For the copying warp: a lane for each band and for x of each of a stage's steps.
-template <typename Ring>
-FN void fill_ring(const Ring &ring, const Streams &from) {
-    const uint lane = threadIdx.x % 32, n_steps = from.end - from.first, first_steps = min(n_steps, Ring::STAGES * Ring::STEPS);
-    const uint x_bytes = from.n_rows * STEP_COLS * 2, x_step = lane - Ring::BANDS;
-    const bool has_band = lane < from.n_bands, has_x = lane >= Ring::BANDS && x_step < Ring::STEPS;
-    const uchar *band = from.weight + lane * from.band_bytes + ulong(from.first) * Ring::TILE_BYTES;
-    const ushort *x = from.x + (ulong(from.first) + x_step) * from.x_rows * STEP_COLS;
-    // `i` is the stage's first step.
-    auto copy_weights = [&](uint i, uint stage) {
-        const uint steps = min(Ring::STEPS, n_steps - i), bytes = steps * Ring::TILE_BYTES;
-        if (lane == 0) barrier_expect(ring.filled(stage), steps * x_bytes + from.n_bands * bytes);
-        __syncwarp();
-        if (!has_band) return;
-        copy_bulk(shared_address(ring.weights({0, stage, 0}, lane)), band + ulong(i) * Ring::TILE_BYTES, bytes, ring.filled(stage));
-    };
-    auto copy_x = [&](uint i, uint stage) {
-        if (!has_x || i + x_step >= n_steps) return;
-        copy_bulk(shared_address(ring.x({x_step, stage, 0})), x + ulong(i) * from.x_rows * STEP_COLS, x_bytes, ring.filled(stage));
-    };
-    for (uint i = 0; i < first_steps; i += Ring::STEPS) copy_weights(i, i / Ring::STEPS);
-    wait_for_inputs();
-    for (uint i = 0; i < first_steps; i += Ring::STEPS) copy_x(i, i / Ring::STEPS);
-    typename Ring::Step step = {0, 0, 0};
-    for (uint i = first_steps; i < n_steps; i += Ring::STEPS, step.next_stage()) {
-        barrier_wait(ring.emptied(step.stage), step.turn);
-        copy_weights(i, step.stage);
-        copy_x(i, step.stage);
-    }
-}
-
-// The sums of parts `first_part` and after, whose steps the ring brings, to `total`.
+// Shows a block's sums to all that share its columns, in `partial`; where those of all are then.
 template <typename R>
-FN void add_up_parts(const typename R::Ring &ring, uint n_tiles, uint first_part, uint end_part, float *total) {
-    typename R::Ring::Step at = {0, 0, 0};
-    for (uint part = first_part; part < end_part; part++) {
-        float sums[R::SUMS];
-        UNROLL
-        for (uint i = 0; i < R::SUMS; i++) sums[i] = 0;
-        const uint n = part_begin(n_tiles, part + 1) - part_begin(n_tiles, part);
-        if (n > 0) multiply_ring(ring, n, at, sums);
-        UNROLL
-        for (uint i = 0; i < R::SUMS; i++) {
-            float *to = total + i * R::WORKERS + threadIdx.x;
-            *to = part == first_part ? sums[i] : *to + sums[i];
-        }
-    }
+FN const float *show_sums(float *partial, uint *arrived, uint n_blocks, const float (&sums)[R::SUMS]) {
+    constexpr uint size = R::SUMS * R::THREADS;
+    const uint block = blockIdx.y * gridDim.x + blockIdx.x, first = block - block % n_blocks;
+    UNROLL
+    for (uint i = 0; i < R::SUMS; i++) partial[ulong(block) * size + i * R::THREADS + threadIdx.x] = sums[i];
+    wait_for_blocks(arrived + block / n_blocks, n_blocks);
+    return partial + ulong(first) * size;
 }
 
-// This block's share of the cluster's work, to `total`, which all of the cluster may read then.
+// The `i`th of the sums of all blocks that share columns, from `total` on.
 template <typename R>
-FN void multiply_parts(const TileShape &shape, Streams from, float *total, const typename R::Ring &ring) {
-    if (threadIdx.x == 0) {
-        for (uint stage = 0; stage < R::Ring::STAGES; stage++) {
-            barrier_init(ring.filled(stage), 1);
-            barrier_init(ring.emptied(stage), R::WORKERS);
-        }
-        publish_barriers();
-    }
-    __syncthreads();
-    const uint rank = blockIdx.x % shape.groups, parts = PARTS / shape.groups;
-    from.first = part_begin(shape.n_tiles, rank * parts), from.end = part_begin(shape.n_tiles, (rank + 1) * parts);
-    if (threadIdx.x >= R::WORKERS) fill_ring(ring, from);
-    else add_up_parts<R>(ring, shape.n_tiles, rank * parts, (rank + 1) * parts, total);
-    wait_for_inputs();
-    __syncwarp();
-    cluster_barrier();
-}
-
-// The cluster's sum of the block's `i`th.
 FN float sum_of_blocks(const float *total, uint i, uint n_blocks) {
-    const uint address = shared_address(total + i);
     float sums[PARTS];
     UNROLL
-    for (uint rank = 0; rank < PARTS; rank++) sums[rank] = rank < n_blocks ? load_from_block(address, rank) : 0;
+    for (uint rank = 0; rank < PARTS; rank++) sums[rank] = rank < n_blocks ? load_of_block(total + rank * (R::SUMS * R::THREADS) + i) : 0;
     float sum = 0;
     UNROLL
     for (uint rank = 0; rank < PARTS; rank++) sum += sums[rank];
@@ -154,21 +69,20 @@ struct Place {
 };
 
 // Calls `write(place, read(place))` for this block's share of the sums of the first
-// N_BANDS bands of all rows; some are read before the first is written.
+// N_BANDS bands of all rows; four are read before the first is written.
 template <typename R, uint N_BANDS, typename Value, typename Read, typename Write>
 FN void for_share(uint n_blocks, uint n_rows, const Read &read, const Write &write) {
     const uint threads = 32 * N_BANDS, share = R::SUMS * threads / n_blocks, rank = blockIdx.x % n_blocks, batch = 4;
-    if (threadIdx.x >= R::WORKERS) return;
-    for (uint first = threadIdx.x; first < share; first += batch * R::WORKERS) {
+    for (uint first = threadIdx.x; first < share; first += batch * R::THREADS) {
         Place places[batch];
         Value values[batch];
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            const uint e = first + i * R::WORKERS, nth = (rank * share + e) / threads, thread = (rank * share + e) % threads;
+            const uint e = first + i * R::THREADS, nth = (rank * share + e) / threads, thread = (rank * share + e) % threads;
             places[i].output = thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8;
             // A row that is not there stands for what is beyond the share.
             places[i].row = e < share ? nth / 4 * 8 + thread % 4 * 2 + nth % 2 : n_rows;
-            places[i].at = nth * R::WORKERS + thread;
+            places[i].at = nth * R::THREADS + thread;
             if (places[i].row < n_rows) values[i] = read(places[i]);
         }
         UNROLL
@@ -178,66 +92,109 @@ FN void for_share(uint n_blocks, uint n_rows, const Read &read, const Write &wri
     }
 }
 
-// Of a block of TOKENS rows: what both kinds of kernels have in common.
-template <typename R, uint TOKENS>
-FN Streams streams(const TileShape &shape, const ushort *x, uint n_rows) {
-    Streams from;
-    from.band_bytes = ulong(shape.n_tiles) * R::Ring::TILE_BYTES;
-    from.x = x + ulong(blockIdx.y) * TOKENS * STEP_COLS;
-    from.x_rows = shape.x_rows, from.n_rows = n_rows;
-    return from;
+// The same for a thread's own sums where no other block has a part of them.
+template <typename R, typename Old, typename Write>
+FN void for_own(uint n_rows, const float (&sums)[R::SUMS], const Old &old, const Write &write) {
+    const uint lane = threadIdx.x % 32;
+    constexpr uint batch = 4;
+    UNROLL
+    for (uint first = 0; first < R::SUMS; first += batch) {
+        Place places[batch];
+        float2 values[batch];
+        UNROLL
+        for (uint i = 0; i < batch; i++) {
+            const uint nth = first + i;
+            places[i].output = threadIdx.x / 32 * 16 + lane / 4 + nth / 2 % 2 * 8;
+            places[i].row = nth / 4 * 8 + lane % 4 * 2 + nth % 2;
+            places[i].at = 0;
+            values[i] = make_float2(sums[nth], places[i].row < n_rows ? old(places[i]) : 0);
+        }
+        UNROLL
+        for (uint i = 0; i < batch; i++) {
+            if (places[i].row < n_rows) write(places[i], values[i]);
+        }
+    }
 }
 
-// 128 outputs of one of the maps.
+// 256 outputs of one of the maps.
 template <typename Packing, uint TOKENS, bool ADD>
-FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs) {
-    typedef Rounded<Packing, TOKENS, MAP_BANDS> R;
+FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs, float *partial,
+                       uint *arrived) {
+    typedef Rounded<Packing, TOKENS> R;
     const uint n_blocks = args.shape.groups;
     const BlockRows rows(inputs, args.shape, TOKENS);
     if (rows.n == 0) return wait_for_inputs();
     allow_next();
-    const Output output(args, outputs, blockIdx.x / n_blocks, R::BANDS);
-    Streams from = streams<R, TOKENS>(args.shape, x, rows.n);
-    from.weight = output.weight + output.band * from.band_bytes;
-    from.n_bands = min(R::BANDS, (output.cols + 15) / 16 - output.band);
-    const typename R::Ring ring = {ring_memory()};
-    float *total = (float *)(ring.start + R::Ring::BYTES);
-    multiply_parts<R>(args.shape, from, total, ring);
-    auto read = [&](Place place) {
+    const Output output(args, outputs, blockIdx.x / n_blocks, BANDS);
+    // Bands beyond the last are read as the last; their results are not kept.
+    const uint band = min(output.band + own_warp(), (output.cols + 15) / 16 - 1);
+    float sums[R::SUMS];
+    uchar *memory = ring_memory();
+    multiply_parts<R, TOKENS>(args.shape, output.weight + ulong(band) * args.shape.n_tiles * Packing::BYTES, x, rows.n, shared_address(memory), sums);
+    auto old = [&](Place place) {
         const uint o = 16 * output.band + place.output;
-        const float old = ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
-        return make_float2(sum_of_blocks(total, place.at, n_blocks), old);
+        return ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
     };
     auto write = [&](Place place, float2 value) {
         const uint o = 16 * output.band + place.output;
         if (o < output.cols) output.template write<ADD>(args, rows.first + place.row, o, value.x, value.y);
     };
-    for_share<R, R::BANDS, float2>(n_blocks, rows.n, read, write);
-    cluster_barrier();
+    if (n_blocks == 1) return for_own<R>(rows.n, sums, old, write);
+    const float *total = show_sums<R>(partial, arrived, n_blocks, sums);
+    auto read = [&](Place place) { return make_float2(sum_of_blocks<R>(total, place.at, n_blocks), old(place)); };
+    for_share<R, BANDS, float2>(n_blocks, rows.n, read, write);
+}
+
+// Of a block that has all parts: up's warps give gate's their first rows, and get the others.
+template <typename R, uint TOKENS>
+FN void activate_own(const GatedArgs &args, uint n_rows, uint first, float *shared, const float (&sums)[R::SUMS], ushort *out) {
+    const uint half = R::SUMS / 2, lane = threadIdx.x % 32, thread = threadIdx.x % (R::THREADS / 2);
+    const bool is_up = threadIdx.x >= R::THREADS / 2;
+    const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
+    __syncthreads();
+    UNROLL
+    for (uint i = 0; i < half; i++) shared[i * R::THREADS + threadIdx.x] = is_up ? sums[i] : sums[half + i];
+    __syncthreads();
+    UNROLL
+    for (uint i = 0; i < half; i += 2) {
+        float values[2];
+        const uint nth = i + (is_up ? half : 0), output = first + thread / 32 * 16 + lane / 4 + nth / 2 % 2 * 8;
+        UNROLL
+        for (uint k = 0; k < 2; k++) {
+            const float own = is_up ? sums[half + i + k] : sums[i + k], other = shared[(i + k) * R::THREADS + (threadIdx.x ^ (R::THREADS / 2))];
+            const float value = activate(is_up ? other : own, args.gelu_tanh) * (is_up ? own : other);
+            values[k] = output < args.cols ? value : 0;
+        }
+        // Of two outputs side by side in memory one's lanes take the first row, the other's the second.
+        const uint second = lane / 8 % 2;
+        const float given = __shfl_xor_sync(0xffffffffu, second ? values[0] : values[1], 8);
+        const uint row = nth / 4 * 8 + lane % 4 * 2 + second, o = output - 2 * second;
+        const uint pair = second ? pack_bf16(given, values[1]) : pack_bf16(values[0], given);
+        if (row < n_rows && o < padded) *(uint *)(out + prompt_x_at(blockIdx.y * TOKENS + row, o, args.shape.x_rows)) = pair;
+    }
 }
 
 // `out = act(gate) * up`, 128 outputs, as the next map's x: half of a block's bands are gate's, half up's.
 template <typename Packing, uint TOKENS>
 FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x, const uchar *gate, const uchar *up,
-                      ushort *out) {
-    typedef Rounded<Packing, TOKENS, GATED_BANDS> R;
-    const uint half = R::BANDS / 2, n_blocks = args.shape.groups;
+                      ushort *out, float *partial, uint *arrived) {
+    typedef Rounded<Packing, TOKENS> R;
+    const uint half = BANDS / 2, n_blocks = args.shape.groups;
     const BlockRows rows(inputs, args.shape, TOKENS);
     if (rows.n == 0) return wait_for_inputs();
     allow_next();
-    const uint band = blockIdx.x / n_blocks * half, n_bands = (args.cols + 15) / 16, lane = threadIdx.x % 32;
-    Streams from = streams<R, TOKENS>(args.shape, x, rows.n);
-    // A lane's band: bands beyond the last are read as the last; their results are not kept.
-    const uint own = min(band + lane % half, n_bands - 1);
-    from.weight = (lane < half ? gate : up) + own * from.band_bytes - lane * from.band_bytes;
-    from.n_bands = R::BANDS;
-    const typename R::Ring ring = {ring_memory()};
-    float *total = (float *)(ring.start + R::Ring::BYTES);
-    multiply_parts<R>(args.shape, from, total, ring);
+    const uint band = blockIdx.x / n_blocks * half, n_bands = (args.cols + 15) / 16;
+    // Bands beyond the last are read as the last; their results are not kept.
+    const uint warp = own_warp(), own = min(band + warp % half, n_bands - 1);
+    float sums[R::SUMS];
+    uchar *memory = ring_memory();
+    multiply_parts<R, TOKENS>(args.shape, (warp < half ? gate : up) + ulong(own) * args.shape.n_tiles * Packing::BYTES, x, rows.n, shared_address(memory), sums);
+    if (n_blocks == 1) return activate_own<R, TOKENS>(args, rows.n, 16 * band, (float *)memory, sums, out);
+    const float *total = show_sums<R>(partial, arrived, n_blocks, sums);
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
     auto read = [&](Place place) {
-        return make_float2(sum_of_blocks(total, place.at, n_blocks),
-                           sum_of_blocks(total + R::WORKERS / 2, place.at, n_blocks));
+        return make_float2(sum_of_blocks<R>(total, place.at, n_blocks),
+                           sum_of_blocks<R>(total + R::THREADS / 2, place.at, n_blocks));
     };
     auto write = [&](Place place, float2 sums) {
         const uint o = 16 * band + place.output;
@@ -245,7 +202,6 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
         if (o < padded) out[prompt_x_at(blockIdx.y * TOKENS + place.row, o, args.shape.x_rows)] = float_to_bfloat(value);
     };
     for_share<R, half, float2>(n_blocks, rows.n, read, write);
-    cluster_barrier();
 }
 
 #define ROUNDED_BODY(CALL) CALL

@@ -7,13 +7,12 @@ use super::packing::{Packing, TILE_ROWS};
 use crate::gpu::lower::Device;
 use crate::gpu::runtime::Activations;
 
-/// Bands of 16 outputs that a block multiplies, one a SIMD-group; one more copies. Of one map
-/// two blocks share a processor.
-const MAP_BANDS: u32 = 8;
-const GATED_BANDS: u32 = 16;
+/// Bands of 16 outputs that a block multiplies, one a SIMD-group; a processor has one block.
+const BANDS: u32 = 16;
 /// Rows that blocks can do.
 const ROWS_EACH: [u32; 4] = [8, 16, 32, 64];
-/// Stages that a ring may have.
+/// Bytes that a ring may have, and stages.
+const BUDGET: u32 = 225 << 10;
 const MOST_STAGES: u32 = 8;
 
 impl Kernel {
@@ -21,42 +20,35 @@ impl Kernel {
     pub(super) fn rounded(most: usize, shape: MapShape, part_groups: u32) -> Self {
         let largest = ROWS_EACH[ROWS_EACH.len() - 1];
         let rows_each = ROWS_EACH.into_iter().find(|&rows| rows as usize >= most).unwrap_or(largest);
-        let bands = if shape.maps == 1 { MAP_BANDS } else { GATED_BANDS };
-        let shared = shared_bytes(shape.packing.tile_bytes() as u32, rows_each, bands);
-        let threads = 32 * (bands + 1);
-        Self { kind: Kind::Rounded, rows_each, bands: bands / shape.maps, threads, shared, part_groups }
+        let shared = shared_bytes(shape.packing.tile_bytes() as u32, rows_each);
+        let bands = BANDS / shape.maps;
+        Self { kind: Kind::Rounded, rows_each, bands, threads: 32 * BANDS, shared, part_groups }
     }
 }
 
 /// Bytes of threadgroup memory, as `rounded.h` lays it out from a multiple of 1024 on.
-fn shared_bytes(tile: u32, rows: u32, bands: u32) -> u32 {
-    let budget = if bands == MAP_BANDS { 111 << 10 } else { 225 << 10 };
-    let copied = if bands == MAP_BANDS && rows > 16 { 1280 } else { 2560 };
-    let sums = rows / 2 * 32 * bands * 4;
-    let stage = (copied / tile).max(1) * (rows * 128 + bands * tile);
-    let stages = ((budget - sums) / stage).min(MOST_STAGES);
-    1024 + stages * (stage + 16) + sums
+fn shared_bytes(tile: u32, rows: u32) -> u32 {
+    let copied = if rows > 16 { 1280 } else { 2560 };
+    let stage = (copied / tile).max(1) * (rows * 128 + BANDS * tile) + 8 * (2 + BANDS);
+    1024 + (BUDGET / stage).min(MOST_STAGES) * stage
 }
 
 /// `rounded_memory.h`: [`shared_bytes`] of every kernel, which the kernels compare with their own.
 pub(crate) fn header() -> String {
     let mut text = String::from(
         "#ifndef QUARREL_ROUNDED_MEMORY_H\n#define QUARREL_ROUNDED_MEMORY_H\n\
-         template <unsigned int TILE_BYTES, unsigned int TOKENS, unsigned int BANDS> struct RoundedMemory;\n",
+         template <unsigned int TILE_BYTES, unsigned int TOKENS> struct RoundedMemory;\n",
     );
     let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.tile_bytes()).collect();
-    for bands in [MAP_BANDS, GATED_BANDS] {
-        for (rows, &size) in ROWS_EACH.into_iter().flat_map(|rows| sizes.iter().map(move |size| (rows, size)))
-        {
-            let constant = format!("enum {{ BYTES = {} }};", shared_bytes(size as u32, rows, bands));
-            text += &format!("template <> struct RoundedMemory<{size}, {rows}, {bands}> {{ {constant} }};\n");
-        }
+    for (rows, &size) in ROWS_EACH.into_iter().flat_map(|rows| sizes.iter().map(move |size| (rows, size))) {
+        let constant = format!("enum {{ BYTES = {} }};", shared_bytes(size as u32, rows));
+        text += &format!("template <> struct RoundedMemory<{size}, {rows}> {{ {constant} }};\n");
     }
     text + "#endif\n"
 }
 
-/// Groups of parts for `maps` side by side of so many outputs: the blocks of a cluster, which
-/// share a map's columns, where whole maps are too few blocks for the processors.
+/// Groups of parts for `maps` side by side of so many outputs: the blocks that share a map's columns, where
+/// whole maps are too few blocks for the processors.
 ///
 /// Every kernel for generated rows in bfloat16 adds up in these groups, so that a row's sums
 /// are the same however many stand beside it.
@@ -64,13 +56,12 @@ pub(super) fn part_groups(device: &Device, maps: u32, outs: &[u32]) -> u32 {
     if device.activations == Activations::Int8 || !device.has_warpgroups {
         return 1;
     }
-    let (bands, side_by_side) = if maps == 1 { (MAP_BANDS, 2) } else { (GATED_BANDS / 2, 1) };
-    let blocks = outs.iter().map(|outs| u64::from(outs.div_ceil(TILE_ROWS as u32 * bands))).sum::<u64>();
+    let rows = TILE_ROWS as u32 * BANDS / maps;
+    let blocks = outs.iter().map(|outs| u64::from(outs.div_ceil(rows))).sum::<u64>();
     // Rounds that the processors need for all blocks, in twentieths of a whole map, and one
     // twentieth for the beginning and end of each.
     let cost = |&groups: &u32| {
-        // Clusters lie within groups of processors, which leaves some without.
-        let at_once = (device.units * side_by_side / 8 * 8 / groups).max(1);
+        let at_once = (device.units / groups).max(1);
         let rounds = blocks.div_ceil(u64::from(at_once));
         rounds * 20 / u64::from(groups) + rounds
     };

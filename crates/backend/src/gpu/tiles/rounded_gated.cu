@@ -3,11 +3,11 @@
 #include "packings.h"
 #include "rounded.h"
 
-#define GATED_KERNEL(OP, PACKING, NAME, TOKENS)                                                              \
-    extern "C" __global__ void ROUNDED_BOUNDS(GATED_BANDS)                                                               \
-        OP##_##NAME##_##TOKENS(const GatedArgs args, const uint *inputs, const ushort *x, const uchar *gate, \
-                               const uchar *up, ushort *out) {                                               \
-        ROUNDED_BODY((rounded_gated<fragments::PACKING, TOKENS>(args, inputs, x, gate, up, out)));           \
+#define GATED_KERNEL(OP, PACKING, NAME, TOKENS)                                                                      \
+    extern "C" __global__ void ROUNDED_BOUNDS                                                                        \
+        OP##_##NAME##_##TOKENS(const GatedArgs args, const uint *inputs, const ushort *x, const uchar *gate,         \
+                               const uchar *up, ushort *out, float *partial, uint *arrived) {                        \
+        ROUNDED_BODY((rounded_gated<fragments::PACKING, TOKENS>(args, inputs, x, gate, up, out, partial, arrived))); \
     }
 
 #define GATED_KERNELS_OF(OP, PACKING, NAME) \

@@ -2,11 +2,11 @@
 #include "packings.h"
 #include "rounded.h"
 
-#define ROUNDED_KERNEL(NAME, PACKING, TOKENS, ADD)                                                  \
-    extern "C" __global__ void ROUNDED_BOUNDS(MAP_BANDS)                                                    \
-        NAME(const TileArgs args, const uint *inputs, const ushort *x, MAP_PARAMETERS) {            \
-        MAP_OUTPUTS                                                                                 \
-        ROUNDED_BODY((rounded_linear<fragments::PACKING, TOKENS, ADD>(args, inputs, x, outputs)));  \
+#define ROUNDED_KERNEL(NAME, PACKING, TOKENS, ADD)                                                                      \
+    extern "C" __global__ void ROUNDED_BOUNDS                                                                           \
+        NAME(const TileArgs args, const uint *inputs, const ushort *x, MAP_PARAMETERS, float *partial, uint *arrived) { \
+        MAP_OUTPUTS                                                                                                     \
+        ROUNDED_BODY((rounded_linear<fragments::PACKING, TOKENS, ADD>(args, inputs, x, outputs, partial, arrived)));    \
     }
 
 #define ROUNDED_PAIR(OP, PACKING, NAME, TOKENS)                          \

@@ -26,7 +26,7 @@ template <bool SINGLE, uint N> struct SplitRows {
 
     // Where column `col` of row `g` stands in the first part.
     static MEMBER uint at(uint g, uint col) {
-        return col / 16 * RUN_BYTES + 8 * ((SINGLE ? 0 : 4 * g) + col % 16 / 4) + 2 * (col % 4);
+        return col / 16 * RUN_BYTES + 8 * ((SINGLE ? 0 : 4 * g) + col % 16 / 4) + 4 * (col % 2) + 2 * (col / 2 % 2);
     }
 
     template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {

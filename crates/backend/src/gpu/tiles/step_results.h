@@ -46,8 +46,8 @@ struct SendGated {
         const float value = activate(g, args.gelu_tanh) * u;
         ulong *tile = to + o / 64 * Mail::DOWN_WORDS;
         if (args.results == ROUNDED) {
-            const uint pair = float_to_bfloat(value), both = pair | __shfl_down_sync(0xffff, pair, 1) << 16;
-            if (index % 2 == 0) send(tile + SplitRows<true, 1>::at(0, o % 64) / 4, both, number);
+            const uint pair = float_to_bfloat(value), both = pair | __shfl_down_sync(0xffff, pair, 2) << 16;
+            if (index / 2 % 2 == 0) send(tile + SplitRows<true, 1>::at(0, o % 64) / 4, both, number);
         } else if (nth % 2 == 0) {
             first = value;
         } else {

@@ -245,5 +245,7 @@ kernel_args! {
         attention: AttentionArgs,
         /// The most splits that a row has.
         max_splits: u32,
+        /// Threadgroups that share a key/value head's splits.
+        sharing: u32,
     }
 }

@@ -32,12 +32,15 @@ const MOST_SLOTS: u32 = 8;
 /// Bytes of one SIMD-group's sums, two sets, and of turns.
 const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * 128;
-/// Splits of a row that are folded as one.
-const MOST_SPLITS: usize = 8;
-/// Values of a head of which so many splits are loaded together.
+/// Splits of a row that are folded as one, and those whose results are handed on together.
+const FEW_SPLITS: usize = 8;
+const MOST_SPLITS: usize = 64;
+/// SIMD-groups that fold a head's splits, as `merge_attention.h` has them, and values a head for which a lane has four.
+const FOLDING: u32 = 8;
 const MOST_V_DIM: u32 = 128;
-/// The most positions that a step's row may see.
-pub(crate) const MOST_CONTEXT: usize = MOST_SPLITS * SPLIT;
+/// The longest contexts of [`When::Short`] and [`When::Long`] steps.
+pub(crate) const SHORT: usize = FEW_SPLITS * SPLIT;
+pub(crate) const LONG: usize = MOST_SPLITS * SPLIT;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
 const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
 /// Layers whose addresses fit into a kernel's 4 KiB of arguments, which every compiler allows.
@@ -119,17 +122,14 @@ impl<'a> Layer<'a> {
     /// whether results and rows are such as the kernel takes.
     fn has_enough(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
         let units = lowering.device.units;
-        let (_, group) = lowering.cache(self.store.cache);
         let bands = args.gated.cols / TILE_ROWS as u32 / if args.gated.results == 1 { 2 } else { 1 };
         let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);
-        group.window.is_none_or(|window| window as usize >= MOST_CONTEXT)
-            && !decoding.in_turn
+        !decoding.in_turn
             && args.gated.results != 0
             && args.qkv.shape.cols <= MOST_COLS
-            // A head's splits are folded at once.
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
-            && args.attention.n_kv_heads.saturating_mul(MOST_SPLITS as u32) <= units
+            && args.attention.n_kv_heads <= units
             && [args.qkv.n_blocks, args.output.n_blocks, bands, args.down.n_blocks]
                 .iter()
                 .all(|&n| n >= units)
@@ -187,6 +187,7 @@ impl<'a> Layer<'a> {
             rope: self.store.args(lowering)?,
             attention: decoding.args,
             max_splits: lowering.u32(MOST_SPLITS)?,
+            sharing: lowering.device.units / decoding.args.n_kv_heads,
         })
     }
 
@@ -259,14 +260,23 @@ impl<'a> WholeStep<'a> {
         8 * (8 + floats + words(&output.shape, self.packings[1]) + words(&down.shape, self.packings[3]) + 64)
     }
 
-    /// Adds the launches for the generated row.
+    /// Adds the launches for the generated row: those of short contexts have less code, which comes from memory
+    /// in every step.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let n = self.layers.len().div_ceil(MOST_LAYERS);
-        let mut launches = self.layers.chunks(self.layers.len().div_ceil(n));
-        launches.try_for_each(|layers| self.launch(lowering, layers))
+        let (_, group) = lowering.cache(self.layers[0].store.cache);
+        let context = lowering.bucket.max_pages * group.page_size as usize;
+        let has_short = self.args.sharing as usize >= FEW_SPLITS;
+        let mut whens = vec![When::Short, When::Long];
+        whens.retain(|&when| if when == When::Short { has_short } else { !has_short || context > SHORT });
+        for when in whens {
+            let mut launches = self.layers.chunks(self.layers.len().div_ceil(n));
+            launches.try_for_each(|layers| self.launch(lowering, layers, when))?;
+        }
+        Ok(())
     }
 
-    fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>]) -> Result<()> {
+    fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>], when: When) -> Result<()> {
         let [.., inv_freq, _, _] = layers[0].store.buffers(lowering);
         let residual = lowering.buffer(layers[0].maps.x);
         let kept = lowering.kept(self.kept_bytes(lowering));
@@ -275,8 +285,9 @@ impl<'a> WholeStep<'a> {
             buffers.extend(layer.buffers(lowering));
         }
         let grid = Grid { x: lowering.device.units, rows: ROWS, rows_each: 1, threads: THREADS };
-        let mut definitions =
-            format!("#define STEP_LAYERS {}\n#define STEP_SLOTS {}\n", layers.len(), self.slots);
+        let (n_layers, slots, several) = (layers.len(), self.slots, when == When::Long);
+        let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
+        definitions += &format!("#define STEP_SEVERAL {several}\n");
         for (name, packing) in ["QKV", "OUTPUT", "GATED", "DOWN"].iter().zip(self.packings) {
             definitions += &format!("#define STEP_{name} {}\n", packing.name().to_uppercase());
         }
@@ -287,7 +298,7 @@ impl<'a> WholeStep<'a> {
         let launch = lowering.launch(&STEP, "step", grid, self.args, &buffers);
         (launch.definitions, launch.shared) = (definitions, self.shared);
         (launch.early, launch.together, launch.packed) = (true, true, true);
-        launch.when = When::Short;
+        launch.when = when;
         Ok(())
     }
 }
@@ -323,12 +334,13 @@ fn memory(
     ];
     let attention = &args.attention;
     let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-    // A fold's splits and its result lie where keys and values do.
-    let fold = 4 * MOST_SPLITS as u32 * (attention.v_dim + 2) + attention.v_dim / 64 * tile(packings[1]);
-    if 4 * floats > qkv || fold > decoding.shared || args.rope.n_pairs > TURNS_BYTES / 8 {
+    if 4 * floats > qkv || args.rope.n_pairs > TURNS_BYTES / 8 {
         return None;
     }
-    let rows = output.max(gated).max(down).max(qkv.next_multiple_of(128) + decoding.shared);
+    // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
+    let folded = 4 * MOST_SPLITS as u32 * (attention.v_dim + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
+    let fold = folded + attention.v_dim / 64 * tile(packings[1]);
+    let rows = output.max(gated).max(down).max(qkv.next_multiple_of(128) + decoding.shared.max(fold));
     let simdgroups = TEAMS * kernel::PARTS;
     let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + TURNS_BYTES + rows;
     let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
@@ -384,7 +396,11 @@ mod tests {
     fn layers_of_a_single_row_are_one_launch() {
         let launches = launches(SHAPE, 8, 1, None);
         let of = |when| launches.iter().filter(|launch| launch.when == when).cloned().collect::<Vec<_>>();
-        assert_eq!((of(When::Short).len(), count(&of(When::Short), &STEP)), (1, 1));
+        for when in [When::Short, When::Long] {
+            assert_eq!((of(when).len(), count(&of(when), &STEP)), (1, 1));
+            let several = format!("STEP_SEVERAL {}\n", when == When::Long);
+            assert!(of(when)[0].definitions.contains(&several));
+        }
         // Two for each layer, and as many for a prompt of one token.
         let otherwise = of(When::Otherwise);
         assert_eq!((count(&otherwise, &DECODE_ATTENTION), count(&otherwise, &PROMPT_ATTENTION)), (4, 2));
@@ -397,7 +413,6 @@ mod tests {
     fn other_steps_are_launched_op_by_op() {
         for (why, launches) in [
             ("two rows", launches(SHAPE, 8, 2, None)),
-            ("a short window", launches(SHAPE, 8, 1, Some(100))),
             ("processors without a part of a map", launches(SHAPE, 9, 1, None)),
         ] {
             assert_eq!((count(&launches, &STEP), count(&launches, &DECODE_ATTENTION)), (0, 4), "{why}");
@@ -410,7 +425,7 @@ mod tests {
             let launches = launches(ModelShape { n_layers, ..SHAPE }, 8, 1, None);
             let steps: Vec<&Launch> =
                 launches.iter().filter(|launch| std::ptr::eq(launch.source, &STEP)).collect();
-            assert_eq!(steps.len(), n);
+            assert_eq!(steps.len(), 2 * n);
             for step in steps {
                 assert!(4 * step.args.len() + 8 * step.buffers.len() <= 4096);
             }
@@ -419,14 +434,14 @@ mod tests {
 
     #[test]
     fn the_context_says_which_launches_run() {
-        let group = GroupConfig { n_pages: 128, page_size: 16, window: None };
+        let group = GroupConfig { n_pages: 1024, page_size: 16, window: None };
         let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
         let paper = Paper::with_tiles("cuda", 8);
         let notes = paper.notes();
         let mut gpu = Gpu::new(paper);
         gpu.load(case.weights.clone()).unwrap();
         gpu.create_cache(&case.cache).unwrap();
-        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 128 };
+        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 1024 };
         let id = gpu.lower(&case.step, bucket).unwrap();
         let mut entries = |n_context, role| -> Vec<String> {
             let mut inputs = inputs(&case.cache, &[(1, n_context)]);
@@ -434,15 +449,15 @@ mod tests {
             gpu.run(id, &inputs).unwrap();
             notes.take_launches().into_iter().map(|launch| launch.entry).collect()
         };
-        let short = entries(MOST_CONTEXT as u32, Role::Generated);
-        assert_eq!(short.iter().filter(|entry| *entry == "step").count(), 1);
-        assert!(
-            !short.iter().any(|entry| entry.contains("attention") || entry.contains("rope")),
-            "{short:?}"
-        );
-        let long = entries(MOST_CONTEXT as u32 + 1, Role::Generated);
-        assert!(!long.contains(&"step".to_owned()));
-        assert_eq!(long.iter().filter(|entry| *entry == "decode_attention").count(), 2);
+        let short = entries(SHORT as u32, Role::Generated);
+        let long = entries(SHORT as u32 + 1, Role::Generated);
+        for entries in [&short, &long, &entries(LONG as u32, Role::Generated)] {
+            assert_eq!(entries.iter().filter(|entry| *entry == "step").count(), 1);
+            assert!(!entries.iter().any(|entry| entry.contains("attention") || entry.contains("rope")));
+        }
+        let longer = entries(LONG as u32 + 1, Role::Generated);
+        assert!(!longer.contains(&"step".to_owned()));
+        assert_eq!(longer.iter().filter(|entry| *entry == "decode_attention").count(), 2);
         let prompt = entries(1, Role::Prompt);
         assert!(!prompt.contains(&"step".to_owned()));
         assert_eq!(prompt.iter().filter(|entry| *entry == "prompt_attention").count(), 2);

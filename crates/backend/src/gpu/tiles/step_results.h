@@ -97,16 +97,16 @@ FN void write_step(const StepArgs &args, const StepMemory &memory) {
         const Outputs down = memory.add(layer.down, layer.down_bias);
         mail.next();
         const MapWeights<QkvMaps> qkv_bands = {args.qkv, qkv};
-        const SendMap<QkvMaps, false> write_qkv(args.qkv, qkv, mail.qkv, mail.number, half, lane % 16);
+        const SendMap<QkvMaps, false> write_qkv(args.qkv, qkv, mail.qkv(), mail.number, half, lane % 16);
         write_stage(handover, qkv_bands.count(0), qkv_bands.count(half), write_qkv);
         const MapWeights<OutputMap> output_bands = {args.output, output};
-        const SendMap<OutputMap, true> write_output(args.output, output, mail.residual, mail.number, half, lane % 16);
+        const SendMap<OutputMap, true> write_output(args.output, output, mail.residual(), mail.number, half, lane % 16);
         write_stage(handover, output_bands.count(0), output_bands.count(half), write_output);
         const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count();
-        write_stage(handover, n, n, SendGated(args.gated, mail.hidden, mail.number, lane));
+        write_stage(handover, n, n, SendGated(args.gated, mail.hidden(), mail.number, lane));
         mail.next();
         const MapWeights<DownMap> down_bands = {args.down, down};
-        const SendMap<DownMap, true> write_down(args.down, down, mail.residual, mail.number, half, lane % 16);
+        const SendMap<DownMap, true> write_down(args.down, down, mail.residual(), mail.number, half, lane % 16);
         write_stage(handover, down_bands.count(0), down_bands.count(half), write_down);
     }
     // All have read where the step's numbers begin: this block has had results of all.

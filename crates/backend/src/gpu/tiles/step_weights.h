@@ -14,6 +14,7 @@
 #ifndef STEP_LAYERS
 #define STEP_LAYERS 25
 #define STEP_SLOTS 4
+#define STEP_SEVERAL true
 #define STEP_QKV P4
 #define STEP_OUTPUT P4
 #define STEP_GATED P4
@@ -72,22 +73,23 @@ struct StepMemory {
 // have read what was there: each has results in each map, which it can have only of all that came before.
 struct Mail {
     enum { OUTPUT_WORDS = OutputMap::Rows::SHARED_BYTES / 4, DOWN_WORDS = DownMap::Rows::SHARED_BYTES / 4 };
-    ulong *residual, *qkv, *partials, *totals, *output, *hidden;
-    uint *counter;
+    const StepArgs &args;
+    const StepMemory &memory;
     uint number;
 
-    MEMBER Mail(const StepArgs &args, const StepMemory &memory) : counter((uint *)memory.mail) {
-        const uint vectors = args.attention.n_heads * args.max_splits;
-        residual = memory.mail + 8;
-        qkv = residual + args.qkv.shape.cols;
-        partials = qkv + args.qkv.cols0 + args.qkv.cols1 + args.qkv.cols2;
-        totals = partials + vectors * Heads::VALUES;
-        output = totals + 2 * vectors;
-        hidden = output + args.output.shape.n_tiles * OUTPUT_WORDS;
-    }
+    MEMBER Mail(const StepArgs &args, const StepMemory &memory) : args(args), memory(memory), number(0) {}
+    // Added up where they are needed: registers are scarce.
+    MEMBER ulong *residual() const { return memory.mail + 8; }
+    MEMBER ulong *qkv() const { return residual() + args.qkv.shape.cols; }
+    MEMBER ulong *partials() const { return qkv() + args.qkv.cols0 + args.qkv.cols1 + args.qkv.cols2; }
+    MEMBER ulong *totals() const { return partials() + vectors() * Heads::VALUES; }
+    MEMBER ulong *output() const { return totals() + 2 * vectors(); }
+    MEMBER ulong *hidden() const { return output() + args.output.shape.n_tiles * OUTPUT_WORDS; }
+    // Splits of all heads.
+    MEMBER uint vectors() const { return args.attention.n_heads * args.max_splits; }
     // Behind launches before this one: each step goes on counting.
-    MEMBER void begin() { number = *(volatile uint *)counter; }
-    MEMBER void end() const { *(volatile uint *)counter = number; }
+    MEMBER void begin() { number = *(volatile uint *)memory.mail; }
+    MEMBER void end() const { *(volatile uint *)memory.mail = number; }
     MEMBER void next() { number++; }
 };
 

@@ -100,18 +100,29 @@ fn batches(cuda: &mut Cuda) -> Done {
     Ok(())
 }
 
-/// A model, the position at which its replies begin, and how many positions a row sees if not all.
-type Model = (Shape, [Format; 7], u32, Option<u32>);
+/// What replies are made by.
+#[derive(Clone, Copy)]
+struct Model {
+    shape: Shape,
+    /// Of its layers in turn.
+    formats: [[Format; 7]; 2],
+    /// The position at which replies begin.
+    start: u32,
+    /// Positions that a row sees, if not all.
+    window: Option<u32>,
+}
 
 /// A row's logits are the same bits however many generated rows its step has.
 fn rows(cuda: &mut Cuda) -> Done {
     let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
-    let small = small.map(|(shape, formats)| (shape, formats, 0, None));
-    let large = [(LARGE, [Q4_0; 7]), (LARGE, [Q4_K; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
+    let small = small.map(|(shape, formats)| Model { shape, formats: [formats; 2], start: 0, window: None });
+    let large = [(LARGE, [Q4_0; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
+    let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
+    let large = large.chain([(LARGE, [[Q4_K; 7], MIXED]), (LARGE, [MIXED, [Q4_K; 7]])]);
     // One split and several, the last with a single position; then several for each processor and a window.
     let starts = [(0, None), (450, Some(200)), (3900, Some(3700))];
-    let large = large.into_iter().flat_map(|(shape, formats)| {
-        starts.into_iter().map(move |(start, window)| (shape, formats, start, window))
+    let large = large.flat_map(|(shape, formats)| {
+        starts.into_iter().map(move |(start, window)| Model { shape, formats, start, window })
     });
     for model in small.into_iter().chain(large) {
         same_rows(cuda, model)?;
@@ -119,9 +130,10 @@ fn rows(cuda: &mut Cuda) -> Done {
     Ok(())
 }
 
-fn same_rows(cuda: &mut Cuda, (shape, formats, start, window): Model) -> Done {
-    let case = case((shape, formats, start, window));
-    let (name, format) = (shape.name, formats[6]);
+fn same_rows(cuda: &mut Cuda, model: Model) -> Done {
+    let Model { shape, formats, start, window } = model;
+    let case = case(model);
+    let (name, format) = (shape.name, formats[0][6]);
     let mut expected: Option<Vec<f32>> = None;
     for n_rows in ROWS {
         let logits = in_steps_of(cuda, &case, start, n_rows).map_err(text)?;
@@ -143,16 +155,16 @@ fn same_rows(cuda: &mut Cuda, (shape, formats, start, window): Model) -> Done {
 const PROMPT: u32 = 4;
 
 /// All layers of a model, each with values of its own.
-fn case((shape, formats, start, window): Model) -> Case {
+fn case(Model { shape, formats, start, window }: Model) -> Case {
     let mut random = Random::new(SEED);
     let mut case = CaseBuilder::new(&mut random, shape.name.into(), NO_BOUND);
     let layers: Vec<_> = (0..shape.n_layers)
-        .map(|_| {
-            let values = shape.values(case.random, formats);
+        .map(|i| {
+            let values = shape.values(case.random, formats[i % 2]);
             shape.layer(&mut case, &values)
         })
         .collect();
-    let table = shape.table(&mut case, formats[6]);
+    let table = shape.table(&mut case, formats[0][6]);
     let logits = shape.model(&mut case, &layers, table);
     let end = start + PROMPT + ROWS[ROWS.len() - 1];
     let mut cache = shape.cache(shape.n_layers, end.div_ceil(PAGE_SIZE));

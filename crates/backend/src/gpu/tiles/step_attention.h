@@ -95,8 +95,22 @@ template <typename F> FN void add_chunk(float (&acc)[4], const uchar *weights, c
     for (uint u = 0; u < F::CHUNK; u++) tiles[u].add(acc, x[u]);
 }
 
-// Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer.
-template <typename F> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own) {
+// Adds a band's `n` tiles that are this SIMD-group's.
+template <typename F> FN void add_band(float (&acc)[4], Computing &now, const uchar *rows, uint n, uint lane) {
+    for (uint tile = 0; tile < n; tile += F::CHUNK) {
+        const uchar *slot = now.ring.wait(now.piece++), *at = rows + tile * F::Rows::SHARED_BYTES;
+        // Whole pieces without questions.
+        if (n - tile >= F::CHUNK) add_chunk<F>(acc, slot, at, lane);
+        else add_tiles<F>(acc, slot, at, n - tile, lane);
+        __syncwarp();
+        now.ring.done();
+    }
+}
+
+// Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer. `others` has a bit for each
+// that is packed in the other way.
+template <typename M> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own, uint others) {
+    typedef typename M::First F;
     const uint lane = threadIdx.x % 32;
     const Columns part(n_tiles);
     const uchar *rows = Handover::rows() + part.first * F::Rows::SHARED_BYTES;
@@ -104,19 +118,17 @@ template <typename F> __noinline__ __device__ void compute(Computing &state, uin
     for (uint nth = 0; nth < n; nth++) {
         float acc[1][4] = {};
         const uint end = nth < own ? part.n : 0;
-        for (uint tile = 0; tile < end; tile += F::CHUNK) {
-            const uchar *slot = now.ring.wait(now.piece++), *at = rows + tile * F::Rows::SHARED_BYTES;
-            // Whole pieces without questions.
-            if (end - tile >= F::CHUNK) add_chunk<F>(acc[0], slot, at, lane);
-            else add_tiles<F>(acc[0], slot, at, end - tile, lane);
-            __syncwarp();
-            now.ring.done();
-        }
+        if (M::MIXED && others >> nth & 1) add_band<typename M::Other>(acc[0], now, rows, end, lane);
+        else add_band<F>(acc[0], now, rows, end, lane);
         now.handover.wait_for_room();
         F::leave(now.handover.set() + threadIdx.x / 32 * F::SUMS, acc);
         now.handover.left();
     }
     state = now;
+}
+// As many of them as this team and the first one have.
+template <typename M> FN void compute(Computing &state, const StepMap<M> &map) {
+    compute<M>(state, map.args.shape.n_tiles, map.count(0), map.count(team()), map.other_bands(team()));
 }
 
 // Turns that were computed before.

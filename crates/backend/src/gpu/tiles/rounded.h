@@ -54,7 +54,9 @@ template <typename R>
 FN float sum_of_blocks(const float *total, uint i, uint n_blocks) {
     float sums[PARTS];
     UNROLL
-    for (uint rank = 0; rank < PARTS; rank++) sums[rank] = rank < n_blocks ? load_of_block(total + rank * (R::SUMS * R::THREADS) + i) : 0;
+    for (uint rank = 0; rank < PARTS; rank++) {
+        sums[rank] = rank < n_blocks ? load_of_block(total + rank * (R::SUMS * R::THREADS) + i) : 0;
+    }
     float sum = 0;
     UNROLL
     for (uint rank = 0; rank < PARTS; rank++) sum += sums[rank];
@@ -118,8 +120,8 @@ FN void for_own(uint n_rows, const float (&sums)[R::SUMS], const Old &old, const
 
 // 256 outputs of one of the maps.
 template <typename Packing, uint TOKENS, bool ADD>
-FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs, float *partial,
-                       uint *arrived) {
+FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs,
+                       float *partial, uint *arrived) {
     typedef Rounded<Packing, TOKENS> R;
     const uint n_blocks = args.shape.groups;
     const BlockRows rows(inputs, args.shape, TOKENS);
@@ -130,7 +132,8 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
     const uint band = min(output.band + own_warp(), (output.cols + 15) / 16 - 1);
     float sums[R::SUMS];
     uchar *memory = ring_memory();
-    multiply_parts<R, TOKENS>(args.shape, output.weight + ulong(band) * args.shape.n_tiles * Packing::BYTES, x, rows.n, shared_address(memory), sums);
+    const uchar *weight = output.weight + ulong(band) * args.shape.n_tiles * Packing::BYTES;
+    multiply_parts<R, TOKENS>(args.shape, weight, x, rows.n, shared_address(memory), sums);
     auto old = [&](Place place) {
         const uint o = 16 * output.band + place.output;
         return ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
@@ -147,7 +150,8 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
 
 // Of a block that has all parts: up's warps give gate's their first rows, and get the others.
 template <typename R, uint TOKENS>
-FN void activate_own(const GatedArgs &args, uint n_rows, uint first, float *shared, const float (&sums)[R::SUMS], ushort *out) {
+FN void activate_own(const GatedArgs &args, uint n_rows, uint first, float *shared, const float (&sums)[R::SUMS],
+                     ushort *out) {
     const uint half = R::SUMS / 2, lane = threadIdx.x % 32, thread = threadIdx.x % (R::THREADS / 2);
     const bool is_up = threadIdx.x >= R::THREADS / 2;
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
@@ -161,7 +165,8 @@ FN void activate_own(const GatedArgs &args, uint n_rows, uint first, float *shar
         const uint nth = i + (is_up ? half : 0), output = first + thread / 32 * 16 + lane / 4 + nth / 2 % 2 * 8;
         UNROLL
         for (uint k = 0; k < 2; k++) {
-            const float own = is_up ? sums[half + i + k] : sums[i + k], other = shared[(i + k) * R::THREADS + (threadIdx.x ^ (R::THREADS / 2))];
+            const float own = is_up ? sums[half + i + k] : sums[i + k];
+            const float other = shared[(i + k) * R::THREADS + (threadIdx.x ^ (R::THREADS / 2))];
             const float value = activate(is_up ? other : own, args.gelu_tanh) * (is_up ? own : other);
             values[k] = output < args.cols ? value : 0;
         }
@@ -170,7 +175,8 @@ FN void activate_own(const GatedArgs &args, uint n_rows, uint first, float *shar
         const float given = __shfl_xor_sync(0xffffffffu, second ? values[0] : values[1], 8);
         const uint row = nth / 4 * 8 + lane % 4 * 2 + second, o = output - 2 * second;
         const uint pair = second ? pack_bf16(given, values[1]) : pack_bf16(values[0], given);
-        if (row < n_rows && o < padded) *(uint *)(out + prompt_x_at(blockIdx.y * TOKENS + row, o, args.shape.x_rows)) = pair;
+        if (row >= n_rows || o >= padded) continue;
+        *(uint *)(out + prompt_x_at(blockIdx.y * TOKENS + row, o, args.shape.x_rows)) = pair;
     }
 }
 
@@ -188,7 +194,8 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
     const uint warp = own_warp(), own = min(band + warp % half, n_bands - 1);
     float sums[R::SUMS];
     uchar *memory = ring_memory();
-    multiply_parts<R, TOKENS>(args.shape, (warp < half ? gate : up) + ulong(own) * args.shape.n_tiles * Packing::BYTES, x, rows.n, shared_address(memory), sums);
+    const uchar *weight = (warp < half ? gate : up) + ulong(own) * args.shape.n_tiles * Packing::BYTES;
+    multiply_parts<R, TOKENS>(args.shape, weight, x, rows.n, shared_address(memory), sums);
     if (n_blocks == 1) return activate_own<R, TOKENS>(args, rows.n, 16 * band, (float *)memory, sums, out);
     const float *total = show_sums<R>(partial, arrived, n_blocks, sums);
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;

@@ -62,7 +62,8 @@ struct WarpRing {
 
     MEMBER WarpRing(uint memory, const uchar *weights, const ushort *x, uint x_rows, uint n_rows, uint n)
         : weights(weights), weight_bytes(n * R::Packing::BYTES), x(x), x_rows(x_rows), n_rows(n_rows), n(n) {
-        warp = own_warp(), lane = threadIdx.x % 32, start = memory;
+        // Asked for so, the lane is not worked out anew for each step.
+        warp = own_warp(), lane = __shfl_sync(0xffffffffu, threadIdx.x % 32, threadIdx.x % 32), start = memory;
         slots = start + R::WEIGHTS + warp * R::STAGES * R::SLOT_BYTES;
         slots_filled = start + R::BARRIERS + 8 * (2 + warp) * R::STAGES;
         first_x = swizzled_matrix(start);
@@ -88,13 +89,16 @@ struct WarpRing {
             publish_barriers();
         }
         __syncwarp();
-        UNROLL_BY(1)
-        for (uint stage = 0; stage < R::STAGES; stage++) copy_weights(stage);
+        // The first x shall not stand behind all of the first weights.
+        copy_weights(0);
         __syncthreads();
-        if (warp > 0) return;
-        wait_for_inputs();
+        if (warp == 0) {
+            wait_for_inputs();
+            UNROLL_BY(1)
+            for (uint stage = 0; stage < R::STAGES; stage++) copy_x(stage, stage);
+        }
         UNROLL_BY(1)
-        for (uint stage = 0; stage < R::STAGES; stage++) copy_x(stage, stage);
+        for (uint stage = 1; stage < R::STAGES; stage++) copy_weights(stage);
     }
     // The next weights, if there are any.
     MEMBER void copy_weights(uint stage) {
@@ -147,7 +151,8 @@ struct PartSums {
     uint n_tiles, first, which, end;  // the part, and behind which of the block's steps it ends
     uint adds;                        // whether it has begun
 
-    MEMBER PartSums(uint n_tiles, uint first, uint first_part) : n_tiles(n_tiles), first(first), which(first_part), end(0), adds(0) {
+    MEMBER PartSums(uint n_tiles, uint first, uint first_part)
+        : n_tiles(n_tiles), first(first), which(first_part), end(0), adds(0) {
         UNROLL
         for (uint i = 0; i < R::SUMS; i++) part[i] = total[i] = 0;
         begin(0);
@@ -172,7 +177,8 @@ struct PartSums {
 // Step `i`, which is the `within`th of a stage: products of `now` start, and while they run the next step's
 // weights are unpacked into `next`, once the step before is done with it.
 template <typename R>
-FN void multiply_next(WarpRing<R> &ring, Stage &at, uint within, uint i, TileFragment &now, TileFragment &next, PartSums<R> &sums) {
+FN void multiply_next(WarpRing<R> &ring, Stage &at, uint within, uint i, TileFragment &now, TileFragment &next,
+                      PartSums<R> &sums) {
     if (within == 0) barrier_wait(ring.x_filled(at.index), at.turn);
     const ulong x = ring.x_of(at, within);
     products_begin();
@@ -201,7 +207,8 @@ FN void add_up(WarpRing<R> &ring, PartSums<R> &sums) {
     for (uint first = 0; first < ring.n; first += at_once) {
         UNROLL
         for (uint i = 0; i < at_once; i++) {
-            if (first + i < ring.n) multiply_next(ring, at, i % R::STEPS, first + i, fragments[i % 2], fragments[1 - i % 2], sums);
+            if (first + i >= ring.n) break;
+            multiply_next(ring, at, i % R::STEPS, first + i, fragments[i % 2], fragments[1 - i % 2], sums);
         }
     }
     wait_for_products<0>();
@@ -210,9 +217,11 @@ FN void add_up(WarpRing<R> &ring, PartSums<R> &sums) {
 
 // What this block does of its outputs' parts; `weight` is the warp's band.
 template <typename R, uint TOKENS>
-FN void multiply_parts(const TileShape &shape, const uchar *weight, const ushort *x, uint n_rows, uint memory, float (&total)[R::SUMS]) {
+FN void multiply_parts(const TileShape &shape, const uchar *weight, const ushort *x, uint n_rows, uint memory,
+                       float (&total)[R::SUMS]) {
     const uint rank = blockIdx.x % shape.groups, parts = PARTS / shape.groups;
-    const uint first = part_begin(shape.n_tiles, rank * parts), n = part_begin(shape.n_tiles, (rank + 1) * parts) - first;
+    const uint first = part_begin(shape.n_tiles, rank * parts);
+    const uint n = part_begin(shape.n_tiles, (rank + 1) * parts) - first;
     x += (ulong(first) * shape.x_rows + blockIdx.y * TOKENS) * STEP_COLS;
     WarpRing<R> ring(memory, weight + ulong(first) * R::Packing::BYTES, x, shape.x_rows, n_rows, n);
     ring.begin();

@@ -81,12 +81,14 @@ impl<'a> WholeStep<'a> {
 
     /// What blocks hand each other, as `Mail` of `step.h` has it: words of 64 bits.
     fn kept_bytes(&self, lowering: &Lowering<'_>) -> usize {
-        let StepArgs { qkv, output, down, attention, .. } = &self.args;
+        let StepArgs { qkv, output, gated, down, attention, .. } = &self.args;
         let words = |shape: &TileShape, packing| {
             (shape.n_tiles * kernel::row_bytes(Form::of(&lowering.device, packing, ROWS)).0 / 4) as usize
         };
         let heads = (attention.n_heads * (attention.v_dim + 2)) as usize * MOST_SPLITS;
         let floats = (qkv.shape.cols + qkv.cols0 + qkv.cols1 + qkv.cols2) as usize + heads;
+        let singles = (gated.cols - 16 * self.args.paired * lowering.device.units) as usize;
+        let floats = floats + singles;
         8 * (8
             + floats
             + words(&output.shape, self.packings.first[OUTPUT])

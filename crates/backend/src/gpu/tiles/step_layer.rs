@@ -21,6 +21,10 @@ use crate::{BufferId, Op, Result, Rows, WeightId};
 pub(super) const MOST_V_DIM: u32 = 128;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
 const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
+/// What results of gate and up are left as, as `few_rows.h` has it.
+const FLOATS: u32 = 0;
+const QUANTISED: u32 = 1;
+const ROUNDED: u32 = 2;
 /// Bands a block, a bit for each of a team's.
 const MOST_BANDS: u32 = 32 * TEAMS;
 
@@ -86,10 +90,10 @@ impl<'a> Layer<'a> {
     /// whether results and rows are such as the kernel takes.
     pub fn has_enough(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
         let units = lowering.device.units;
-        let bands = args.gated.cols / TILE_ROWS as u32 / if args.gated.results == 1 { 2 } else { 1 };
+        let bands = args.gated.cols / TILE_ROWS as u32;
         let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);
         !decoding.in_turn
-            && args.gated.results != 0
+            && args.gated.results != FLOATS
             && args.qkv.shape.cols <= MOST_COLS
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
@@ -135,6 +139,13 @@ impl<'a> Layer<'a> {
         let gated = Input { x, cols, norm: self.gated.norm, gather: false };
         let n_ff = lowering.desc(self.down.gate).cols;
         let groups = rounded::part_groups(&lowering.device, 2, &[lowering.u32(n_ff)?]);
+        let results = match down.map(|down| Form::of(&lowering.device, down, ROWS)) {
+            Some(Form::Quantised) if n_ff.is_multiple_of(TILE_COLS) => QUANTISED,
+            Some(Form::Rounded) if n_ff.is_multiple_of(TILE_COLS) => ROUNDED,
+            _ => FLOATS,
+        };
+        let paired =
+            if results == QUANTISED { paired(n_ff / TILE_ROWS, lowering.device.units as usize) } else { 0 };
         Ok(StepArgs {
             qkv,
             output: self.add(lowering, self.output.weight, self.output.scale)?,
@@ -142,16 +153,13 @@ impl<'a> Layer<'a> {
                 shape: TileShape { groups, ..gated.shape(lowering, ROWS)? },
                 cols: lowering.u32(n_ff)?,
                 gelu_tanh: (self.down.activation == Activation::GeluTanh).into(),
-                results: match down.map(|down| Form::of(&lowering.device, down, ROWS)) {
-                    Some(Form::Quantised) if n_ff.is_multiple_of(TILE_COLS) => 1,
-                    Some(Form::Rounded) if n_ff.is_multiple_of(TILE_COLS) => 2,
-                    _ => 0,
-                },
+                results,
             },
             down: self.add(lowering, self.down.weight, self.down.scale)?,
             rope: self.store.args(lowering)?,
             attention: decoding.args,
             max_splits: lowering.u32(MOST_SPLITS)?,
+            paired: lowering.u32(paired)?,
             sharing: lowering.device.units / decoding.args.n_kv_heads,
             other: OtherArgs::default(),
         })
@@ -172,6 +180,13 @@ impl<'a> Layer<'a> {
         buffers.extend([Argument::Tiles(self.down.weight), weight(self.down.bias)]);
         buffers
     }
+}
+
+/// How many of so many bands each block does in pairs: the same number for all blocks, and all of them whole tiles
+/// of the map behind.
+fn paired(bands: usize, blocks: usize) -> usize {
+    let of_tile = TILE_COLS / TILE_ROWS;
+    (0..=bands / blocks).rev().find(|n| n % 2 == 0 && (n * blocks).is_multiple_of(of_tile)).unwrap_or(0)
 }
 
 fn map(lowering: &Lowering<'_>, p: &crate::kernels::norm_linear::Projection) -> Map {

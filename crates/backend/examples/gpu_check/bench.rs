@@ -10,7 +10,7 @@ use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
 use crate::choosing;
-use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
+use crate::layers::{MISTRAL, PAGE_SIZE, QWEN, QWEN_SMALL, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 const MAPS: [(Format, u32); 6] = [
@@ -38,8 +38,9 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let format = word(2).map_or(Some(Format::Q4_0), named).ok_or("there is no such format")?;
     let n_context = word(3).map_or(Ok(512), |n| n.parse().map_err(|_| format!("`{n}` is no context")))?;
     for n_rows in [1, 8, 16, 32, 64].into_iter().filter(is_wanted) {
-        decode(cuda, (MISTRAL, format), (n_rows, n_context)).map_err(text)?;
-        decode(cuda, (SMOLLM2, format), (n_rows, n_context)).map_err(text)?;
+        for shape in [MISTRAL, QWEN, QWEN_SMALL, SMOLLM2] {
+            decode(cuda, (shape, format), (n_rows, n_context)).map_err(text)?;
+        }
     }
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
         prefill(cuda, MISTRAL, n_rows).map_err(text)?;

@@ -260,6 +260,8 @@ kernel_args! {
         max_splits: u32,
         /// Threadgroups that share a key/value head's splits.
         sharing: u32,
+        /// Bands of gate and up that each threadgroup does in pairs.
+        paired: u32,
         /// Packings.
         other: OtherArgs,
     }

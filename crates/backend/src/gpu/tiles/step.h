@@ -38,7 +38,7 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
         const uint n = maps.gated().count();
         compute<GatedMaps>(state, gated.n_tiles, n, n, 0);
 
-        fetch_words(mail.hidden(), mail.number, down.n_tiles * Mail::DOWN_WORDS);
+        fetch_hidden(args, mail);
         mail.next();
         compute(state, maps.down());
     }

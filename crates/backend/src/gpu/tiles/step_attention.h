@@ -82,6 +82,19 @@ FN void fetch_words(const ulong *mail, uint number, uint n) {
     block_barrier();
 }
 
+// Reads what gate and up left: words as `down` takes them, and floats behind them.
+FN void fetch_hidden(const StepArgs &args, const Mail &mail) {
+    typedef DownMap::Rows Rows;
+    const uint first = args.gated.results == QUANTISED ? 16 * StepGated::first_single(args) : args.gated.cols;
+    uchar *rows = Handover::rows();
+    block_barrier();
+    receive_words((uint *)rows, mail.hidden(), first / 64 * Mail::DOWN_WORDS, mail.number);
+    for (uint o = first + 4 * threadIdx.x; o < args.gated.cols; o += 4 * n_threads()) {
+        Rows::put(rows + o / 64 * Rows::SHARED_BYTES, o, receive_four(mail.singles() + o - first, mail.number));
+    }
+    block_barrier();
+}
+
 // Adds a whole piece of weights, all of which is read first.
 template <typename F> FN void add_chunk(float (&acc)[4], const uchar *weights, const uchar *rows, uint lane) {
     typename F::Tile tiles[F::CHUNK];
@@ -192,9 +205,11 @@ struct StepAttention {
     }
     // Over the row of the maps of q, k and v.
     static MEMBER float *heads() { return (float *)Handover::rows(); }
-    // Behind the row of the maps of q, k and v.
+    // Behind both.
     MEMBER Heads tiles() const {
-        return Heads(Handover::rows() + (args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES + 127) / 128 * 128);
+        const uint heads_bytes = 4 * ((Heads::HEADS + 1) * Heads::KEYS + Heads::VALUES);
+        const uint bytes = max(args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES, heads_bytes);
+        return Heads(Handover::rows() + (bytes + 127) / 128 * 128);
     }
 
     // Begins to copy keys and values that were stored before.

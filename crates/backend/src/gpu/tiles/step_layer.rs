@@ -21,6 +21,10 @@ use crate::{BufferId, Op, Result, Rows, WeightId};
 pub(super) const MOST_V_DIM: u32 = 128;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
 const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
+/// What results of gate and up are left as, as `few_rows.h` has it.
+const FLOATS: u32 = 0;
+const QUANTISED: u32 = 1;
+const ROUNDED: u32 = 2;
 /// Bands a block, a bit for each of a team's.
 const MOST_BANDS: u32 = 32 * TEAMS;
 
@@ -82,21 +86,19 @@ impl<'a> Layer<'a> {
         [of(self.maps), vec![self.output.weight], of(self.gated), vec![self.down.weight]]
     }
 
-    /// Whether each block has results in each map, so that nobody runs ahead of others by more than that, and
-    /// whether results and rows are such as the kernel takes.
-    pub fn has_enough(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
-        let units = lowering.device.units;
-        let bands = args.gated.cols / TILE_ROWS as u32 / if args.gated.results == 1 { 2 } else { 1 };
+    /// Whether most processors have a part of each map, and results and rows are such as the kernel takes.
+    pub fn is_regular(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
+        let (units, n_blocks) = (lowering.device.units, n_blocks(lowering, args));
         let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);
         !decoding.in_turn
-            && args.gated.results != 0
+            && args.gated.results != FLOATS
             && args.qkv.shape.cols <= MOST_COLS
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
-            && args.attention.n_kv_heads <= units
-            && [args.qkv.n_blocks, args.output.n_blocks, bands, args.down.n_blocks]
-                .iter()
-                .all(|&n| (units..=MOST_BANDS * units).contains(&n))
+            && args.sharing > 0
+            // With fewer, launches op by op are faster (docs/performance.md).
+            && 3 * n_blocks >= 2 * units
+            && [&args.qkv, &args.output, &args.down].iter().all(|map| map.n_blocks <= MOST_BANDS * n_blocks)
             && self.weights().iter().flatten().all(has_whole_bands)
     }
 
@@ -135,26 +137,34 @@ impl<'a> Layer<'a> {
         let gated = Input { x, cols, norm: self.gated.norm, gather: false };
         let n_ff = lowering.desc(self.down.gate).cols;
         let groups = rounded::part_groups(&lowering.device, 2, &[lowering.u32(n_ff)?]);
-        Ok(StepArgs {
+        let results = match down.map(|down| Form::of(&lowering.device, down, ROWS)) {
+            Some(Form::Quantised) if n_ff.is_multiple_of(TILE_COLS) => QUANTISED,
+            Some(Form::Rounded) if n_ff.is_multiple_of(TILE_COLS) => ROUNDED,
+            _ => FLOATS,
+        };
+        let mut args = StepArgs {
             qkv,
             output: self.add(lowering, self.output.weight, self.output.scale)?,
             gated: GatedArgs {
                 shape: TileShape { groups, ..gated.shape(lowering, ROWS)? },
                 cols: lowering.u32(n_ff)?,
                 gelu_tanh: (self.down.activation == Activation::GeluTanh).into(),
-                results: match down.map(|down| Form::of(&lowering.device, down, ROWS)) {
-                    Some(Form::Quantised) if n_ff.is_multiple_of(TILE_COLS) => 1,
-                    Some(Form::Rounded) if n_ff.is_multiple_of(TILE_COLS) => 2,
-                    _ => 0,
-                },
+                results,
             },
             down: self.add(lowering, self.down.weight, self.down.scale)?,
             rope: self.store.args(lowering)?,
             attention: decoding.args,
             max_splits: lowering.u32(MOST_SPLITS)?,
-            sharing: lowering.device.units / decoding.args.n_kv_heads,
+            sharing: 0,
+            paired: 0,
             other: OtherArgs::default(),
-        })
+        };
+        let n_blocks = n_blocks(lowering, &args);
+        args.sharing = n_blocks / args.attention.n_kv_heads;
+        if results == QUANTISED {
+            args.paired = paired(args.gated.cols / TILE_ROWS as u32, n_blocks);
+        }
+        Ok(args)
     }
 
     /// As `Layer` of `step.h` has them.
@@ -172,6 +182,20 @@ impl<'a> Layer<'a> {
         buffers.extend([Argument::Tiles(self.down.weight), weight(self.down.bias)]);
         buffers
     }
+}
+
+/// Blocks of the launch: each has results in each map, so that nobody runs ahead of others by more than that.
+pub(super) fn n_blocks(lowering: &Lowering<'_>, args: &StepArgs) -> u32 {
+    let gated = args.gated.cols / TILE_ROWS as u32;
+    let maps = [args.qkv.n_blocks, args.output.n_blocks, gated, args.down.n_blocks];
+    maps.into_iter().fold(lowering.device.units, u32::min).max(1)
+}
+
+/// How many of so many bands each block does in pairs: the same number for all blocks, and all of them whole tiles
+/// of the map behind.
+fn paired(bands: u32, blocks: u32) -> u32 {
+    let of_tile = (TILE_COLS / TILE_ROWS) as u32;
+    (0..=bands / blocks).rev().find(|n| n % 2 == 0 && (n * blocks).is_multiple_of(of_tile)).unwrap_or(0)
 }
 
 fn map(lowering: &Lowering<'_>, p: &crate::kernels::norm_linear::Projection) -> Map {

@@ -36,22 +36,25 @@ template <typename M, bool ADD> struct SendMap {
 
 // Hands on `act(gate) * up` as the map of down takes it.
 struct SendGated {
-    const GatedArgs &args;
-    ulong *const to;
-    const uint number, index;
+    const StepArgs &args;
+    const Mail &mail;
+    const uint index;
     float first;
-    MEMBER SendGated(const GatedArgs &args, ulong *to, uint number, uint index) : args(args), to(to), number(number), index(index), first(0) {}
+    MEMBER SendGated(const StepArgs &args, const Mail &mail, uint index) : args(args), mail(mail), index(index), first(0) {}
     MEMBER void begin(uint) const {}
     MEMBER void operator()(const float *sums, uint nth) {
         typedef GatedMaps::First F;
         if (index >= 16) return;
-        const uint o = 16 * GatedWeights<F>::band(args, nth) + index;
-        const float g = F::total(sums, index, 0, args.shape), u = F::total(sums + PARTS * F::SUMS, index, 0, args.shape);
-        const float value = activate(g, args.gelu_tanh) * u;
-        ulong *tile = to + o / 64 * Mail::DOWN_WORDS;
-        if (args.results == ROUNDED) {
+        const TileShape &shape = args.gated.shape;
+        const uint o = 16 * StepGated{args}.band(nth) + index;
+        const float g = F::total(sums, index, 0, shape), u = F::total(sums + PARTS * F::SUMS, index, 0, shape);
+        const float value = activate(g, args.gated.gelu_tanh) * u;
+        ulong *tile = mail.hidden() + o / 64 * Mail::DOWN_WORDS;
+        if (args.gated.results == ROUNDED) {
             const uint pair = float_to_bfloat(value), both = pair | __shfl_down_sync(0xffff, pair, 2) << 16;
-            if (index / 2 % 2 == 0) send(tile + SplitRows<true, 1>::at(0, o % 64) / 4, both, number);
+            if (index / 2 % 2 == 0) send(tile + SplitRows<true, 1>::at(0, o % 64) / 4, both, mail.number);
+        } else if (nth >= args.paired) {
+            send(mail.singles() + o - 16 * StepGated::first_single(args), value, mail.number);
         } else if (nth % 2 == 0) {
             first = value;
         } else {
@@ -69,12 +72,12 @@ struct SendGated {
         uint w0 = uint(q0 & 255) << 8 * (index % 4), w1 = uint(q1 & 255) << 8 * (index % 4);
         for (uint i = 1; i < 4; i *= 2) w0 |= __shfl_xor_sync(0xffff, w0, i), w1 |= __shfl_xor_sync(0xffff, w1, i);
         const uint at = index + 2 * block;
-        if (index % 4 == 0) send(tile + at, w0, number);
-        if (index % 4 == 1) send(tile + at, w1, number);
+        if (index % 4 == 0) send(tile + at, w0, mail.number);
+        if (index % 4 == 1) send(tile + at, w1, mail.number);
         // Words that stand for nothing are waited for like others.
         const float d = m / 127.0f, x = index / 4 == 0 ? d : d * float(total);
-        if (index % 4 == 2 && index < 8) send(tile + 16 + 4 * (index / 4) + 2 * block, x, number);
-        if (index % 4 == 3 && index < 8) send(tile + 17 + 4 * (index / 4) + 2 * block, 0u, number);
+        if (index % 4 == 2 && index < 8) send(tile + 16 + 4 * (index / 4) + 2 * block, x, mail.number);
+        if (index % 4 == 3 && index < 8) send(tile + 17 + 4 * (index / 4) + 2 * block, 0u, mail.number);
     }
 };
 
@@ -107,7 +110,7 @@ FN void write_step(const StepArgs &args, const StepMemory &memory) {
         write_map<false>(handover, maps.qkv(), mail.qkv(), mail.number);
         write_map<true>(handover, maps.output(), mail.residual(), mail.number);
         const uint n = maps.gated().count();
-        write_stage(handover, n, n, SendGated(args.gated, mail.hidden(), mail.number, lane));
+        write_stage(handover, n, n, SendGated(args, mail, lane));
         mail.next();
         write_map<true>(handover, maps.down(), mail.residual(), mail.number);
     }

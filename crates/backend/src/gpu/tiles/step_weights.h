@@ -118,6 +118,30 @@ template <typename M> struct StepMap {
     }
 };
 
+// The bands of gate and up. Where results are quantised bands are done in pairs, which make up a block of 32 columns, as long
+// as all blocks have as many; who reads the others quantises them.
+struct StepGated {
+    const StepArgs &args;
+    const uchar *gate, *up;
+    // The first of those that are not in pairs.
+    static MEMBER uint first_single(const StepArgs &args) { return args.paired * gridDim.x; }
+    MEMBER uint band(uint nth) const {
+        if (nth < args.paired) return 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2;
+        return first_single(args) + blockIdx.x + (nth - args.paired) * gridDim.x;
+    }
+    // Bands of a block.
+    MEMBER uint count() const {
+        uint n = args.paired;
+        while (16 * band(n) < args.gated.cols) n++;
+        return n;
+    }
+    // The second team does the bands of up.
+    MEMBER Band at(uint nth, uint team) const {
+        if (16 * band(nth) >= args.gated.cols) return {};
+        return Band::of<GatedMaps::First>(team == 0 ? gate : up, band(nth), args.gated.shape);
+    }
+};
+
 // Those of a layer.
 struct StepMaps {
     const StepArgs &args;
@@ -131,7 +155,7 @@ struct StepMaps {
     MEMBER StepMap<OutputMap> output() const {
         return {args.output, memory.add(layer().output, layer().output_bias), args.other.output >> i & 1};
     }
-    MEMBER GatedWeights<GatedMaps::First> gated() const { return {args.gated, layer().gate, layer().up}; }
+    MEMBER StepGated gated() const { return {args, layer().gate, layer().up}; }
     MEMBER StepMap<DownMap> down() const {
         return {args.down, memory.add(layer().down, layer().down_bias), args.other.down >> i & 1};
     }
@@ -153,6 +177,8 @@ struct Mail {
     MEMBER ulong *totals() const { return partials() + vectors() * Heads::VALUES; }
     MEMBER ulong *output() const { return totals() + 2 * vectors(); }
     MEMBER ulong *hidden() const { return output() + args.output.shape.n_tiles * OUTPUT_WORDS; }
+    // Those that are not quantised yet.
+    MEMBER ulong *singles() const { return hidden() + args.down.shape.n_tiles * DOWN_WORDS; }
     // Splits of all heads.
     MEMBER uint vectors() const { return args.attention.n_heads * args.max_splits; }
     // Behind launches before this one: each step goes on counting.
@@ -219,8 +245,7 @@ struct StepWeights {
         if (stage % 4 == 0) return maps.qkv().at(nth, team);
         if (stage % 4 == 1) return maps.output().at(nth, team);
         if (stage % 4 == 3) return maps.down().at(nth, team);
-        typedef GatedMaps::First F;
-        return {maps.gated().at(nth, team), F::Tile::BYTES, F::CHUNK};
+        return maps.gated().at(nth, team);
     }
 };
 

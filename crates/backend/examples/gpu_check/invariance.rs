@@ -1,6 +1,6 @@
 //! Bits that must not depend on what a step holds beside a row.
 
-use gguf::Format::{self, BF16, Q4_0, Q4_K, Q6_K, Q8_0};
+use gguf::Format::{self, BF16, F16, Q4_0, Q4_K, Q6_K, Q8_0};
 use quarrel_backend::cuda::Cuda;
 use quarrel_backend::{KvFormat, Role, StepInputs, TokenInputs};
 
@@ -31,6 +31,9 @@ const LARGE: Shape = Shape {
 /// The same with what some models have beside it, and positions that share scales.
 const EXTRAS: Shape = Shape { name: "extras", kv_format: KvFormat::Q8_0, has_extras: true, ..LARGE };
 
+/// Rows go to two of six experts, of which each has more than eight rows of the larger steps.
+const EXPERTS: Shape = Shape { name: "experts", experts: Some((6, 2)), ..SMALL };
+
 const SMALL: Shape = Shape {
     name: "small",
     n_layers: 1,
@@ -41,6 +44,7 @@ const SMALL: Shape = Shape {
     head_dim: 64,
     n_vocab: 1001,
     kv_format: KvFormat::F16,
+    experts: None,
     has_extras: false,
 };
 
@@ -57,6 +61,7 @@ pub fn check(cuda: &mut Cuda) -> Done {
     let alone: &[&[(u32, u32)]] = &[&[(20, 20), (1, 1)], &[(3, 23), (1, 1)], &[(1, 24), (1, 1)]];
     let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
     same_bits(cuda, MISTRAL, alone, beside)?;
+    same_bits(cuda, EXPERTS, alone, beside)?;
     batches(cuda)?;
     rows(cuda)
 }
@@ -100,11 +105,13 @@ fn batches(cuda: &mut Cuda) -> Done {
 
 /// A row's logits are the same bits however many generated rows its step has.
 fn rows(cuda: &mut Cuda) -> Done {
-    let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)].map(|m| (m, 0));
+    let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
+    let experts = [[Q4_0; 7], MIXED, [BF16; 7], [F16; 7]].map(|formats| (EXPERTS, formats));
+    let small = small.into_iter().chain(experts).map(|m| (m, 0));
     // Several splits, and a last position that begins one.
     let large = [(LARGE, [Q4_0; 7]), (LARGE, [Q4_K; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
     let large = large.into_iter().flat_map(|m| [(m, 0), (m, 450)]);
-    for ((shape, formats), start) in small.into_iter().chain(large) {
+    for ((shape, formats), start) in small.chain(large) {
         let mut expected: Option<Vec<f32>> = None;
         for n_rows in ROWS {
             let logits = in_steps_of(cuda, (shape, formats), start, n_rows)?;

@@ -92,6 +92,7 @@ mod tests {
             together: false,
             packed: false,
             batches: None,
+            items: None,
             when: When::Always,
             embeds: false,
             op: 0,

@@ -59,6 +59,25 @@ pub(crate) struct Grid {
     pub threads: u32,
 }
 
+/// Rows gathered by their experts (`tiles::experts`), of which a threadgroup multiplies an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Items {
+    pub n_experts: u32,
+    /// Experts a row.
+    pub n_used: u32,
+    /// Rows an item, at most.
+    pub each: u32,
+}
+
+impl Items {
+    /// How many there are of so many rows, at most: one an expert, and what fills others.
+    pub fn most(self, rows: usize) -> usize {
+        let slots = rows * self.n_used as usize;
+        let experts = slots.min(self.n_experts as usize);
+        experts + (slots - experts) / self.each as usize
+    }
+}
+
 /// Which steps of a bucket a launch is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
@@ -94,6 +113,8 @@ pub(crate) struct Launch {
     pub packed: bool,
     /// The cache group whose batches of generated rows it is for, one at a time.
     pub batches: Option<usize>,
+    /// The items that it is for instead of rows, with so many threadgroups in a column for each.
+    pub items: Option<(Items, u32)>,
     /// Which of the bucket's steps it is part of.
     pub when: When,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
@@ -389,6 +410,7 @@ impl<'a> Lowering<'a> {
             together: false,
             packed: false,
             batches: None,
+            items: None,
             when: When::Always,
             embeds: false,
             op: self.op,

@@ -47,12 +47,23 @@ impl Form {
         }
     }
 
-    fn kernel(self) -> &'static str {
+    /// The kernel that converts rows to it.
+    pub(super) fn kernel(self) -> &'static str {
         match self {
             Self::Quantised => "quantise_rows",
             Self::Split => "split_rows",
             Self::Rounded => "round_generated_rows",
             Self::Prompt => "round_rows",
+        }
+    }
+
+    /// How kernels that make the next map's rows are told the form; `None` is floats.
+    pub(super) fn as_results(results: Option<Self>) -> u32 {
+        match results {
+            None | Some(Self::Split) => 0,
+            Some(Self::Quantised) => 1,
+            Some(Self::Rounded) => 2,
+            Some(Self::Prompt) => 3,
         }
     }
 

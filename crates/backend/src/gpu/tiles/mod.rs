@@ -5,6 +5,8 @@
 //! Prompt rows are rounded to bfloat16, and so are the weights as they are unpacked.
 
 pub(crate) mod convert;
+mod expert_maps;
+pub(crate) mod experts;
 pub(crate) mod gated;
 pub(crate) mod kernel;
 pub(crate) mod linear;

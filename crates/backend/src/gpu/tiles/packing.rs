@@ -39,8 +39,7 @@ pub(crate) enum Packing {
 
 impl Packing {
     /// Every packing.
-    pub const ALL: [Self; 7] =
-        [Self::P2A, Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
+    pub const ALL: [Self; 7] = [Self::P2A, Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
 
     /// The packing of a format; `None` for those read as they are in the file.
     pub fn of(format: Format) -> Option<Self> {
@@ -257,7 +256,9 @@ impl Band {
     /// Four elements of each 16 columns of a tile, in the quarters of four bytes.
     fn pairs(&self, row: usize, col: usize) -> [u8; 4] {
         let quants = &self.quants[row * self.cols + col..];
-        std::array::from_fn(|i| (0..4).fold(0, |byte, group| byte | (quants[16 * group + i] as u8 & 3) << (2 * group)))
+        std::array::from_fn(|i| {
+            (0..4).fold(0, |byte, group| byte | (quants[16 * group + i] as u8 & 3) << (2 * group))
+        })
     }
 
     /// Four elements and the four 16 columns further, in the halves of four bytes.

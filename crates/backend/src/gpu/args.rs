@@ -113,6 +113,17 @@ kernel_args! {
         /// What results of one to eight rows are left as.
         results: u32,
     }
+    /// The router's map, of floats.
+    RouterArgs {
+        /// Behind the last row.
+        end_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// Experts in all.
+        n_experts: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
     /// Which experts rows go to.
     RouteArgs {
         /// First row.

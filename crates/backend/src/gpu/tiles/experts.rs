@@ -4,11 +4,13 @@
 //! `route.cu` says what slots, places and items are. Maps over tiles read an expert's weights once for each item
 //! of it; other weights are read as they are in the file, once a slot. A row's bits do not depend on its place.
 
+use gguf::Format;
+
 use super::convert::Input;
 use super::expert_maps::{ExpertMaps, Gathered};
 use super::linear::{Map, Maps};
 use super::packing::Packing;
-use crate::gpu::args::{RouteArgs, SumSlotsArgs, SwigluArgs};
+use crate::gpu::args::{RouteArgs, RouterArgs, SumSlotsArgs, SwigluArgs};
 use crate::gpu::formats::kernel_name;
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::linear::Linear;
@@ -22,6 +24,9 @@ use crate::{Result, Rows, WeightId};
 /// Threads of a threadgroup that routes, a row a SIMD-group, and of others.
 const ROUTE_THREADS: u32 = 128;
 const THREADS: u32 = 256;
+/// Rows of a threadgroup of the router, and rows of which each SIMD-group has one expert for the sake of more of them.
+const ROUTER_ROWS: u32 = 8;
+const FEW_ROWS: usize = 64;
 const ALL: RowsOf = RowsOf::All(Rows::Tokens);
 
 /// The op with its sizes.
@@ -87,19 +92,12 @@ impl<'a> Experts<'a> {
         gathered: Option<Gathered>,
         skip: usize,
     ) -> Result<()> {
-        let op = self.op;
-        let x = lowering.buffer(op.x);
-        op.norm.launch(lowering, (Rows::Tokens, self.n_embd), From::SameRow, x, routed.hidden)?;
-        let (logits, skip) = lowering.scratch(skip, Rows::Tokens, op.n_experts)?;
-        // As floats where there is a kernel for it: rounded rows would choose other experts.
-        if kernel_name(lowering.weight(op.router).format()).is_ok() {
-            let router = Linear::new(op.router, None, Rows::Tokens);
-            router.launch(lowering, &NORM_LINEAR, routed.hidden, logits)?;
+        let (logits, skip) = lowering.scratch(skip, Rows::Tokens, self.op.n_experts)?;
+        // Rows are read four elements at a time.
+        if lowering.weight(self.op.router).format() == Format::F32 && self.n_embd.is_multiple_of(4) {
+            self.route_floats(lowering, routed.hidden, logits)?;
         } else {
-            let input = Input { x: routed.hidden, cols: self.n_embd, norm: None, gather: false };
-            let maps = [Map { weight: op.router, bias: None, out: logits }];
-            let (rows, scale, softcap, add) = (Rows::Tokens, 1.0, None, false);
-            Maps { maps: &maps, rows, scale, softcap, add }.launch(lowering, &input, skip)?;
+            self.route_any(lowering, routed.hidden, logits, skip)?;
         }
         let args = RouteArgs { has_items: gathered.is_some().into(), ..self.route_args(ALL, 1) };
         let grid = Grid { x: 1, rows: ALL, rows_each: ROUTE_THREADS / 32, threads: ROUTE_THREADS };
@@ -108,6 +106,52 @@ impl<'a> Experts<'a> {
         let buffers = [logits, routed.experts, routed.shares, items, slots];
         lowering.launch(&ROUTE, "route_rows", grid, args, &buffers).early = true;
         Ok(())
+    }
+
+    /// Norm and router in one launch for a single row, in two for others.
+    fn route_floats(&self, lowering: &mut Lowering<'_>, hidden: Argument, logits: Argument) -> Result<()> {
+        let (op, n_tokens) = (self.op, lowering.rows(Rows::Tokens));
+        let [x, router] = [lowering.buffer(op.x), Argument::Weight(op.router)];
+        let cols = lowering.u32(self.n_embd)?;
+        let (_, end_at) = Layout::span(ALL);
+        let args = RouterArgs { end_at, cols, n_experts: self.n_experts, eps: op.norm.eps };
+        let experts = |each: u32| self.n_experts.div_ceil(each * THREADS / 32);
+        if n_tokens == 1 && 4 * cols <= lowering.device.shared_limit / 2 {
+            let grid = Grid { x: experts(1), rows: ALL, rows_each: 1, threads: THREADS };
+            let buffers = [x, Argument::Weight(op.norm.weight), router, hidden, logits];
+            let launch = lowering.launch(&ROUTE, "router_one", grid, args, &buffers);
+            launch.early = true;
+            launch.shared = 4 * cols;
+            return Ok(());
+        }
+        let input = Input { x, cols: self.n_embd, norm: Some(op.norm), gather: false };
+        input.normalise(lowering, ALL, hidden)?;
+        let (entry, each) = if n_tokens <= FEW_ROWS { ("router_few", 1) } else { ("router_many", 4) };
+        let grid = Grid { x: experts(each), rows: ALL, rows_each: ROUTER_ROWS, threads: THREADS };
+        lowering.launch(&ROUTE, entry, grid, args, &[hidden, router, logits]).early = true;
+        Ok(())
+    }
+
+    /// The same with a router of any format.
+    fn route_any(
+        &self,
+        lowering: &mut Lowering<'_>,
+        hidden: Argument,
+        logits: Argument,
+        skip: usize,
+    ) -> Result<()> {
+        let op = self.op;
+        let x = lowering.buffer(op.x);
+        op.norm.launch(lowering, (Rows::Tokens, self.n_embd), From::SameRow, x, hidden)?;
+        // As floats where there is a kernel for it: rounded rows would choose other experts.
+        if kernel_name(lowering.weight(op.router).format()).is_ok() {
+            let router = Linear::new(op.router, None, Rows::Tokens);
+            return router.launch(lowering, &NORM_LINEAR, hidden, logits);
+        }
+        let input = Input { x: hidden, cols: self.n_embd, norm: None, gather: false };
+        let maps = [Map { weight: op.router, bias: None, out: logits }];
+        let (rows, scale, softcap, add) = (Rows::Tokens, 1.0, None, false);
+        Maps { maps: &maps, rows, scale, softcap, add }.launch(lowering, &input, skip)
     }
 
     fn route_args(&self, rows: RowsOf, each: u32) -> RouteArgs {

@@ -5,8 +5,8 @@
 
 // A single row, which a place says, as it is.
 template <typename F> struct PlacedRow : PlainRow<F> {
-    MEMBER PlacedRow(const ExpertArgs &args, const float *x, const uint *slots) {
-        this->x = x + ulong(row_in(slots, blockIdx.y, args.divide)) * args.gated.shape.cols, this->norm = 0;
+    MEMBER PlacedRow(const ExpertArgs &args, const float *x, uint row) {
+        this->x = x + ulong(row) * args.gated.shape.cols, this->norm = 0;
     }
     MEMBER void begin(const uint *, const TileShape &, BlockRows) const {}
 };
@@ -43,6 +43,7 @@ template <typename F> struct WriteSlots {
     allow_next();                                                                    \
     wait_for_inputs();                                                               \
     const Item item(items, blockIdx.y);                                              \
+    const uint row = SINGLE ? row_in(slots, blockIdx.y, args.divide) : 0;            \
     if (item.n == 0) return;                                                         \
     const TileShape &shape = args.gated.shape;                                       \
     const ulong first_band = ulong(item.expert) * (args.gated.cols / 16);            \
@@ -74,9 +75,9 @@ template <typename F> struct WriteSlots {
     }
 
 #define EXPERT_KERNELS(NAME, TILE)                                                                                     \
-    GATED_KERNEL(NAME##_gated_1, TILE, true, float, PlacedRow<F>(args, x, slots), __launch_bounds__(512, 2))           \
+    GATED_KERNEL(NAME##_gated_1, TILE, true, float, PlacedRow<F>(args, x, row), __launch_bounds__(512, 2))           \
     GATED_KERNEL(NAME##_gated_8, TILE, false, uchar, ConvertedRows<F>{x}, __launch_bounds__(512))                      \
-    LINEAR_KERNEL(NAME##_linear_1, TILE, true, float, PlacedRow<F>(args, x, slots), __launch_bounds__(256, 4))         \
+    LINEAR_KERNEL(NAME##_linear_1, TILE, true, float, PlacedRow<F>(args, x, row), __launch_bounds__(256, 4))         \
     LINEAR_KERNEL(NAME##_linear_1c, TILE, true, uchar, ConvertedRows<F>{x}, __launch_bounds__(256, 4))                 \
     LINEAR_KERNEL(NAME##_linear_8, TILE, false, uchar, ConvertedRows<F>{x}, __launch_bounds__(512))
 

@@ -8,8 +8,11 @@
 struct Item {
     // Rows, none where there is no such item.
     uint expert, n;
-    MEMBER Item(const uint *items, uint i) : expert(0), n(0) {
-        if (i < items[0]) expert = items[2 + 2 * i], n = items[3 + 2 * i];
+    MEMBER Item(const uint *items, uint i) {
+        // Loaded together; there is room for as many as there may be.
+        const uint n_items = items[0];
+        const uint2 item = *(const uint2 *)(items + 2 + 2 * i);
+        expert = item.x, n = i < n_items ? item.y : 0;
     }
 };
 

@@ -3,9 +3,100 @@
 // A slot is one of a row's chosen experts, `row * n_used + rank`. Slots of one expert lie in places side by side,
 // from a multiple of `each` on; up to `each` of them are an item: what one threadgroup multiplies together. Of
 // items there is their number, a word that is free, and for each its expert and how many slots it has.
-#include "args.h"
 #include "choose_experts.h"
-#include "cuda.h"
+#include "row.h"
+
+extern __shared__ __align__(16) uchar memory[];
+
+// `w . x` of four elements, added to `sum`.
+FN float add_dot(float4 w, float4 x, float sum) {
+    return fmaf(w.w, x.w, fmaf(w.z, x.z, fmaf(w.y, x.y, fmaf(w.x, x.x, sum))));
+}
+
+// Elements that a SIMD-group's lanes take in turn: a router's sums are taken in one order by any kernel.
+#define STEP_ELEMENTS 128
+
+// Router logits of rows that are normalised: ROWS rows and EXPERTS experts a SIMD-group.
+template <uint ROWS, uint EXPERTS>
+FN void router(const RouterArgs &args, const uint *inputs, const float *hidden, const float *weight, float *logits) {
+    const uint lane = threadIdx.x % 32, first_expert = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * EXPERTS;
+    const uint first_row = blockIdx.y * ROWS;
+    allow_next();
+    wait_for_inputs();
+    const uint n_rows = inputs[args.end_at];
+    if (first_expert >= args.n_experts || first_row >= n_rows) return;
+    float sums[EXPERTS][ROWS] = {};
+    UNROLL_BY(EXPERTS == 1 ? 4 : 1)
+    for (uint i = 4 * lane; i < args.cols; i += STEP_ELEMENTS) {
+        float4 w[EXPERTS], x[ROWS];
+        UNROLL
+        for (uint e = 0; e < EXPERTS; e++) {
+            w[e] = *(const float4 *)(weight + ulong(min(first_expert + e, args.n_experts - 1)) * args.cols + i);
+        }
+        UNROLL
+        for (uint r = 0; r < ROWS; r++) x[r] = *(const float4 *)(hidden + ulong(min(first_row + r, n_rows - 1)) * args.cols + i);
+        UNROLL
+        for (uint e = 0; e < EXPERTS; e++) {
+            UNROLL
+            for (uint r = 0; r < ROWS; r++) sums[e][r] = add_dot(w[e], x[r], sums[e][r]);
+        }
+    }
+    UNROLL
+    for (uint e = 0; e < EXPERTS; e++) {
+        UNROLL
+        for (uint r = 0; r < ROWS; r++) {
+            const float sum = simd_sum(sums[e][r]);
+            const bool exists = first_expert + e < args.n_experts && first_row + r < n_rows;
+            if (lane == 0 && exists) logits[ulong(first_row + r) * args.n_experts + first_expert + e] = sum;
+        }
+    }
+}
+
+#define ROUTER(NAME, EXPERTS)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(256) NAME(const RouterArgs args, const uint *inputs,           \
+                                                           const float *hidden, const float *weight, float *logits) { \
+        router<8, EXPERTS>(args, inputs, hidden, weight, logits);                                               \
+    }
+ROUTER(router_few, 1)
+ROUTER(router_many, 4)
+
+// Loads of a lane that are under way before the row is known.
+#define AHEAD 8
+
+// The same of the only row, which every block normalises first; an expert a SIMD-group.
+extern "C" __global__ void __launch_bounds__(256)
+    router_one(const RouterArgs args, const uint *inputs, const float *x, const float *norm, const float *weight,
+               float *hidden, float *logits) {
+    __shared__ float partial[32];
+    float4 *row = (float4 *)memory;
+    const uint lane = threadIdx.x % 32, expert = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    const bool exists = expert < args.n_experts;
+    RowNorm<LOADS> weights;
+    weights.load(norm, args.cols);
+    weight += ulong(exists ? expert : 0) * args.cols;
+    float4 w[AHEAD];
+    UNROLL
+    for (uint n = 0; n < AHEAD; n++) w[n] = load_or_zero(weight, 4 * lane + n * STEP_ELEMENTS, args.cols);
+    allow_next();
+    wait_for_inputs();
+    weights.apply(x, norm, args.cols, args.cols, args.eps, partial, [&](uint i, float4 v) {
+        row[i / 4] = v;
+        if (blockIdx.x == 0) *(float4 *)(hidden + i) = v;
+    });
+    group_barrier();
+    float sum = 0;
+    UNROLL
+    for (uint n = 0; n < AHEAD; n++) {
+        const uint i = 4 * lane + n * STEP_ELEMENTS;
+        if (i < args.cols) sum = add_dot(w[n], row[i / 4], sum);
+    }
+    UNROLL_BY(4)
+    for (uint i = 4 * lane + AHEAD * STEP_ELEMENTS; i < args.cols; i += STEP_ELEMENTS) {
+        sum = add_dot(*(const float4 *)(weight + i), row[i / 4], sum);
+    }
+    sum = simd_sum(sum);
+    if (lane == 0 && exists) logits[expert] = sum;
+}
 
 // A SIMD-group a row. Of the only row slots are items as they are, if `items` are wanted.
 extern "C" __global__ void route_rows(const RouteArgs args, const uint *inputs, const float *logits, uint *experts,
@@ -25,8 +116,6 @@ extern "C" __global__ void route_rows(const RouteArgs args, const uint *inputs, 
     }
 }
 
-extern __shared__ uint counts[];
-
 // The sum over a block of up to 1024 threads.
 FN uint block_sum(uint x) {
     __shared__ uint sums[32];
@@ -43,6 +132,7 @@ FN uint block_sum(uint x) {
 extern "C" __global__ void gather_slots(const RouteArgs args, const uint *inputs, const uint *experts, uint *items,
                                         uint *slots) {
     __shared__ uint taken[32];
+    uint *counts = (uint *)memory;
     const uint own = blockIdx.x, simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32;
     allow_next();
     wait_for_inputs();

@@ -2,12 +2,13 @@
 
 use super::convert::{Form, Input};
 use super::experts::Experts;
+use super::items::Items;
 use super::kernel::{self, Kernel, MapShape};
 use super::packing::{Packing, TILE_COLS, TILE_ROWS};
 use super::prompts;
 use crate::gpu::args::{ExpertArgs, GatedArgs, SlotMapArgs, TileShape};
 use crate::gpu::inputs::{Layout, RowsOf};
-use crate::gpu::lower::{Argument, Grid, Items, Launch, Lowering};
+use crate::gpu::lower::{Argument, Grid, Launch, Lowering};
 use crate::gpu::source::{ACTIVATIONS, GENERATED_EXPERTS, MOE_ADD, PROMPT_EXPERTS};
 use crate::kernels::swiglu_linear_add::Activation;
 use crate::{Result, WeightId};

@@ -7,7 +7,7 @@ use quarrel_backend::bounds::Bound;
 use quarrel_backend::cuda::Cuda;
 use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
-use quarrel_backend::{Backend, Error};
+use quarrel_backend::{Backend, CacheConfig, Error};
 
 use crate::choosing;
 use crate::layers::{MISTRAL, PAGE_SIZE, QWEN, QWEN_SMALL, SMOLLM2, Shape};
@@ -49,6 +49,12 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     for n_rows in [8, 32, 128, 256, 512].into_iter().filter(is_wanted) {
         mixed(cuda, MISTRAL, n_rows).map_err(text)?;
     }
+    for n_rows in [1, 8, 64].into_iter().filter(|_| wanted("experts")) {
+        experts(cuda, &vec![(1, 1); n_rows]).map_err(text)?;
+    }
+    for n_rows in [512, 2048].into_iter().filter(|_| wanted("experts")) {
+        experts(cuda, &[(n_rows, n_rows)]).map_err(text)?;
+    }
     if wanted("choose") {
         choosing::bench(cuda)?;
     }
@@ -76,6 +82,41 @@ fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
         2 * MISTRAL.n_ff,
         seconds / SETS as f64 * 1e6,
         bytes as f64 / seconds / 1e12
+    );
+    Ok(())
+}
+
+/// A feed-forward layer of experts as Qwen3-30B-A3B has it, several in turn.
+fn experts(cuda: &mut Cuda, sequences: &[(u32, u32)]) -> Result<(), Error> {
+    const LAYERS: usize = 4;
+    const N: (usize, usize) = (128, 8);
+    let shape = Shape { n_embd: 2048, n_ff: 768, experts: Some(N), ..SMOLLM2 };
+    let format = Format::Q4_0;
+    let mut random = Random::new(SEED);
+    let mut case = CaseBuilder::new(&mut random, "experts".into(), NO_BOUND);
+    let x = case.input("x", shape.n_embd, 1.0);
+    let values = shape.values(case.random, [format; 7]);
+    for _ in 0..LAYERS {
+        let layer = shape.layer(&mut case, &values);
+        shape.experts(&mut case, &layer, x, N);
+    }
+    let cache = CacheConfig::default();
+    let runs = vec![inputs(&cache, sequences)];
+    let case = case.build(cache, runs, vec![x]);
+    let seconds = median_seconds(cuda, &case, 20)? / LAYERS as f64;
+    let n_rows: u32 = sequences.iter().map(|(n_rows, _)| n_rows).sum();
+    // Rows choose as if at random.
+    let chosen = N.0 as f64 * (1.0 - (1.0 - N.1 as f64 / N.0 as f64).powi(n_rows as i32));
+    let bytes = chosen * (3 * format.row_bytes(shape.n_embd).unwrap_or(0) * shape.n_ff) as f64;
+    println!(
+        "experts {format}, {} of {} of [{}, {}], {n_rows} rows in {} sequences: {:.1} µs a layer, {:.2} TB/s of {chosen:.0} experts' weights",
+        N.1,
+        N.0,
+        shape.n_ff,
+        shape.n_embd,
+        sequences.len(),
+        seconds * 1e6,
+        bytes / seconds / 1e12
     );
     Ok(())
 }

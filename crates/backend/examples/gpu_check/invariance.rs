@@ -1,6 +1,6 @@
 //! Bits that must not depend on what a step holds beside a row.
 
-use gguf::Format::{self, BF16, Q4_0, Q4_K, Q6_K, Q8_0};
+use gguf::Format::{self, BF16, F16, Q4_0, Q4_K, Q6_K, Q8_0};
 use quarrel_backend::cuda::Cuda;
 use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs};
 use quarrel_backend::{Backend, Bucket, Error, KvFormat, Role, TokenInputs};
@@ -37,6 +37,9 @@ const EXTRAS: Shape = Shape { name: "extras", kv_format: KvFormat::Q8_0, has_ext
 const FEWER: Shape =
     Shape { name: "fewer", n_layers: 2, n_embd: 1536, n_ff: 4096, n_heads: 12, n_kv_heads: 2, ..LARGE };
 
+/// Rows go to two of six experts, of which each has more than eight rows of the larger steps.
+const EXPERTS: Shape = Shape { name: "experts", experts: Some((6, 2)), ..SMALL };
+
 const SMALL: Shape = Shape {
     name: "small",
     n_layers: 1,
@@ -47,6 +50,7 @@ const SMALL: Shape = Shape {
     head_dim: 64,
     n_vocab: 1001,
     kv_format: KvFormat::F16,
+    experts: None,
     has_extras: false,
 };
 
@@ -63,6 +67,7 @@ pub fn check(cuda: &mut Cuda) -> Done {
     let alone: &[&[(u32, u32)]] = &[&[(20, 20), (1, 1)], &[(3, 23), (1, 1)], &[(1, 24), (1, 1)]];
     let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
     same_bits(cuda, MISTRAL, alone, beside)?;
+    same_bits(cuda, EXPERTS, alone, beside)?;
     batches(cuda)?;
     rows(cuda)
 }
@@ -119,6 +124,8 @@ struct Model {
 /// A row's logits are the same bits however many generated rows its step has.
 fn rows(cuda: &mut Cuda) -> Done {
     let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
+    let experts = [[Q4_0; 7], MIXED, [BF16; 7], [F16; 7]].map(|formats| (EXPERTS, formats));
+    let small = small.into_iter().chain(experts);
     let small = small.map(|(shape, formats)| Model { shape, formats: [formats; 2], start: 0, window: None });
     let large = [(LARGE, [Q4_0; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7]), (FEWER, [Q8_0; 7])];
     let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
@@ -128,7 +135,7 @@ fn rows(cuda: &mut Cuda) -> Done {
     let large = large.flat_map(|(shape, formats)| {
         starts.into_iter().map(move |(start, window)| Model { shape, formats, start, window })
     });
-    for model in small.into_iter().chain(large) {
+    for model in small.chain(large) {
         same_rows(cuda, model)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use quarrel_backend::harness::{Case, CaseBuilder, Outcome, Random, inputs, matri
 use quarrel_backend::kernels::embed::Embed;
 use quarrel_backend::kernels::head::Head;
 use quarrel_backend::kernels::linear_add::LinearAdd;
+use quarrel_backend::kernels::moe_add::MoeAdd;
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::kernels::paged_attention::PagedAttention;
 use quarrel_backend::kernels::rms_norm::Norm;
@@ -35,6 +36,8 @@ pub struct Shape {
     pub n_vocab: usize,
     /// Of keys and values.
     pub kv_format: KvFormat,
+    /// Experts in all and of a row; then `n_ff` is an expert's.
+    pub experts: Option<(usize, usize)>,
     /// Whether q, k and v have biases, and q and k norms of their heads and pairs of halves.
     pub has_extras: bool,
 }
@@ -49,6 +52,7 @@ pub const SMOLLM2: Shape = Shape {
     head_dim: 64,
     n_vocab: 49152,
     kv_format: KvFormat::F16,
+    experts: None,
     has_extras: false,
 };
 
@@ -62,6 +66,7 @@ pub const QWEN: Shape = Shape {
     head_dim: 128,
     n_vocab: 151_936,
     kv_format: KvFormat::F16,
+    experts: None,
     has_extras: false,
 };
 
@@ -78,6 +83,7 @@ pub const MISTRAL: Shape = Shape {
     head_dim: 128,
     n_vocab: 32768,
     kv_format: KvFormat::F16,
+    experts: None,
     has_extras: false,
 };
 
@@ -92,7 +98,8 @@ impl Shape {
     fn sizes(&self) -> [(usize, usize); 7] {
         let (q, kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
         let (n, ff) = (self.n_embd, self.n_ff);
-        [(q, n), (kv, n), (kv, n), (n, q), (ff, n), (ff, n), (n, ff)]
+        let each = self.experts.map_or(1, |(n_experts, _)| n_experts);
+        [(q, n), (kv, n), (kv, n), (n, q), (each * ff, n), (each * ff, n), (each * n, ff)]
     }
 
     /// Random values for one layer: a norm, and the maps in `formats`.
@@ -175,7 +182,37 @@ impl Shape {
         case.push(LinearAdd { x: out, weight, bias: None, post_norm: None, scale: 1.0, residual });
     }
 
+    /// The feed-forward layer of experts.
+    pub fn experts(
+        &self,
+        case: &mut CaseBuilder<'_>,
+        weights: &LayerWeights,
+        x: BufferId,
+        (n, used): (usize, usize),
+    ) {
+        let [.., gate, up, down] = weights.maps;
+        // As files have it.
+        let router = case.weight(|random| matrix(random, "router", Format::F32, n, self.n_embd));
+        case.push(MoeAdd {
+            x,
+            norm: Norm { weight: weights.norm, eps: 1e-5 },
+            router,
+            gate,
+            up,
+            down,
+            n_experts: n,
+            n_used: used,
+            renormalise: true,
+            activation: Activation::Silu,
+            scale: 1.0,
+            residual: x,
+        });
+    }
+
     fn feed_forward(&self, case: &mut CaseBuilder<'_>, weights: &LayerWeights, residual: BufferId) {
+        if let Some(experts) = self.experts {
+            return self.experts(case, weights, residual, experts);
+        }
         let [gate, up] = ["gate", "up"].map(|name| case.buffer(name, self.n_ff));
         let projections = [(gate, 4), (up, 5)];
         let projections = projections.map(|(out, i)| Projection { weight: weights.maps[i], bias: None, out });

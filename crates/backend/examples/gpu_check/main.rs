@@ -1,7 +1,7 @@
 //! Runs the op cases and whole layers on a CUDA device, compares them with the
 //! reference and the CPU, and times maps and whole steps.
 //!
-//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill | mixed [ROWS] | choose]] [--nvrtc PATH] [--kernels DIR]
+//! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill | mixed [ROWS] | experts | choose]] [--nvrtc PATH] [--kernels DIR]
 //! [--bf16]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. Exit status 1 when anything is off.
 
 mod bench;

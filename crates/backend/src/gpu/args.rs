@@ -113,6 +113,71 @@ kernel_args! {
         /// What results of one to eight rows are left as.
         results: u32,
     }
+    /// The router's map, of floats.
+    RouterArgs {
+        /// Behind the last row.
+        end_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// Experts in all.
+        n_experts: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+    /// Which experts rows go to.
+    RouteArgs {
+        /// First row.
+        first_at: u32,
+        /// Behind the last row.
+        end_at: u32,
+        /// Experts in all.
+        n_experts: u32,
+        /// Experts a row.
+        n_used: u32,
+        /// 1 if shares add up to 1.
+        renormalise: u32,
+        /// Slots an item, at most.
+        each: u32,
+        /// 1 if there is one row whose slots become items.
+        has_items: u32,
+    }
+    /// A map of rows and their experts, over tiles.
+    ExpertArgs {
+        /// Its shape and outputs, and for gate and up what becomes of results.
+        gated: GatedArgs,
+        /// Slots that share a row, or 0 where each place has its own.
+        divide: u32,
+        /// Slots an item, at most.
+        each: u32,
+    }
+    /// A map of rows and their experts, of weights as they are in the file.
+    SlotMapArgs {
+        /// First row.
+        first_at: u32,
+        /// Behind the last row.
+        end_at: u32,
+        /// Inputs.
+        cols: u32,
+        /// Outputs.
+        out_cols: u32,
+        /// Experts a row.
+        n_used: u32,
+        /// Slots that share a row.
+        divide: u32,
+        /// Threadgroups a slot.
+        groups: u32,
+    }
+    /// The sum of what a row's experts make.
+    SumSlotsArgs {
+        /// Number of rows.
+        n_rows_at: u32,
+        /// Elements a row.
+        cols: u32,
+        /// Experts a row.
+        n_used: u32,
+        /// Multiplies the sum.
+        scale: f32,
+    }
     /// A gated activation.
     SwigluArgs {
         /// Number of rows.

@@ -59,13 +59,9 @@ pub(crate) fn kv_type(format: KvFormat) -> &'static str {
     }
 }
 
-/// Why CUDA has no mixture of experts.
-pub(crate) const MOE_ABSENT: &str = "its CUDA kernels are not written yet";
-
-/// What CUDA has kernels for: weights in tiles besides, but no mixture of experts.
+/// What CUDA has kernels for: weights in tiles besides.
 pub fn support_with_tiles(op: &'static str, stored: Stored) -> Support {
     match stored {
-        _ if op == "moe_add" => absent(MOE_ABSENT),
         Stored::Weight(format) if Packing::of(format).is_some() => Support::Yes,
         Stored::Weight(_) | Stored::Kv(_) => support(op, stored),
     }

@@ -91,6 +91,7 @@ mod tests {
             together: false,
             packed: false,
             batches: None,
+            items: None,
             when: When::Always,
             embeds: false,
             op: 0,

@@ -12,6 +12,7 @@ use super::runtime::Activations;
 use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
+use super::tiles::items::Items;
 use super::tiles::step::{self, WholeStep};
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
@@ -99,6 +100,8 @@ pub(crate) struct Launch {
     pub packed: bool,
     /// The cache group whose batches of generated rows it is for, one at a time.
     pub batches: Option<usize>,
+    /// The items that it is for instead of rows, with so many threadgroups in a column for each.
+    pub items: Option<(Items, u32)>,
     /// Which of the bucket's steps it is part of.
     pub when: When,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
@@ -393,6 +396,7 @@ impl<'a> Lowering<'a> {
             together: false,
             packed: false,
             batches: None,
+            items: None,
             when: When::Always,
             embeds: false,
             op: self.op,

@@ -118,12 +118,14 @@ impl<R: Runtime> Lowered<R> {
             let values = self.order.to_device(values, values.len() / rows.0);
             return runtime.upload(to, offset, bytemuck::cast_slice(&values));
         }
-        let groups = launch.grid.groups(rows);
+        let groups = launch.groups(rows);
         if groups.1 == 0 {
             return Ok(());
         }
         let Launch { shared, early, together, packed, grid, .. } = *launch;
-        let work = cost.work(grid.rows.count(rows), groups.1, grid.rows.seen(memory.seen));
+        // Each expert's weights are about as much read as there are items of it.
+        let readers = if launch.items.is_some() { 1 } else { groups.1 };
+        let work = cost.work(grid.rows.count(rows), readers, grid.rows.seen(memory.seen));
         let writes = |(i, &argument)| u32::from(launch.writes(argument)) << i;
         // Who takes buffers as one structure does not ask.
         let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
@@ -131,6 +133,17 @@ impl<R: Runtime> Lowered<R> {
         let threads = grid.threads;
         let shape = Shape { groups, threads, shared, early, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)
+    }
+}
+
+impl Launch {
+    /// Threadgroups for so many tokens, outputs and generated rows.
+    fn groups(&self, rows: (usize, usize, usize)) -> Groups {
+        match (self.grid.rows.count(rows), self.items) {
+            // As many as the bucket's were checked to fit.
+            (n, Some((items, each))) => (self.grid.x, items.most(n) as u32 * each),
+            (_, None) => self.grid.groups(rows),
+        }
     }
 }
 

@@ -56,7 +56,8 @@ sources! {
     EMBED = "embed";
     HEAD = "head" in "../kernels/head": cuda;
     LINEAR_ADD = "linear_add" in "../kernels/linear_add": cuda;
-    MOE_ADD = "moe_add" in "../kernels/moe_add": metal;
+    MOE_ADD = "moe_add";
+    ROUTE = "route" in "../kernels/moe_add": cuda;
     NORM_LINEAR = "norm_linear" in "../kernels/norm_linear": cuda;
     MATRIX_ATTENTION = "matrix_attention" in "../kernels/paged_attention": metal;
     PAGED_ATTENTION = "paged_attention" in "../kernels/paged_attention": cuda;
@@ -72,8 +73,10 @@ sources! {
     SWIGLU_LINEAR_ADD = "swiglu_linear_add" in "../kernels/swiglu_linear_add": cuda;
     ACTIVATIONS = "activations" in "tiles": cuda;
     EMBED_TILES = "embed_tiles" in "tiles": cuda;
+    GENERATED_EXPERTS = "generated_experts" in "tiles": cuda;
     GENERATED_GATED = "generated_gated" in "tiles": cuda;
     GENERATED_LINEAR = "generated_linear" in "tiles": cuda;
+    PROMPT_EXPERTS = "prompt_experts" in "tiles": cuda;
     PROMPT_GATED = "prompt_gated" in "tiles": cuda;
     PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
     ROUNDED_GATED = "rounded_gated" in "tiles": cuda;
@@ -93,6 +96,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("cache.h", include_str!("include/cache.h")),
     ("weight_parts.h", include_str!("simd/weight_parts.h")),
     ("gated_rows.h", include_str!("simd/gated_rows.h")),
+    ("choose_experts.h", include_str!("../kernels/moe_add/choose_experts.h")),
     ("moe_add.h", include_str!("../kernels/moe_add/moe_add.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),
     ("simd_prompts.h", include_str!("simd/simd_prompts.h")),
@@ -105,6 +109,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("fragments.h", include_str!("tiles/fragments.h")),
     ("many_rows.h", include_str!("tiles/many_rows.h")),
     ("maps.h", include_str!("tiles/maps.h")),
+    ("items.h", include_str!("tiles/items.h")),
     ("matrix.h", include_str!("tiles/matrix.h")),
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
     ("parts.h", include_str!("tiles/parts.h")),
@@ -154,7 +159,7 @@ impl Source {
     /// Definitions of which each makes other kernels of it.
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
-            "generated_linear" | "generated_gated" | "step" => &["", BF16_ACTIVATIONS],
+            "generated_experts" | "generated_linear" | "generated_gated" | "step" => &["", BF16_ACTIVATIONS],
             _ => &[""],
         }
     }

@@ -47,12 +47,23 @@ impl Form {
         }
     }
 
-    fn kernel(self) -> &'static str {
+    /// The kernel that converts rows to it.
+    pub(super) fn kernel(self) -> &'static str {
         match self {
             Self::Quantised => "quantise_rows",
             Self::Split => "split_rows",
             Self::Rounded => "round_generated_rows",
             Self::Prompt => "round_rows",
+        }
+    }
+
+    /// How kernels that make the next map's rows are told the form; `None` is floats.
+    pub(super) fn as_results(results: Option<Self>) -> u32 {
+        match results {
+            None | Some(Self::Split) => 0,
+            Some(Self::Quantised) => 1,
+            Some(Self::Rounded) => 2,
+            Some(Self::Prompt) => 3,
         }
     }
 
@@ -123,12 +134,7 @@ impl Input {
         let n_tiles = self.cols.div_ceil(TILE_COLS);
         let (out, end) = lowering.scratch_bytes(skip, form.bytes(rows.most(lowering.bucket), n_tiles))?;
         let args = self.shape(lowering, rows)?;
-        let wanted = (self.cols / COLS_EACH).next_multiple_of(32).max(32);
-        // One row alone is done the sooner the more threads do it.
-        let alone = self.norm.is_some() && rows != RowsOf::Prompts;
-        let threads = wanted.min(if alone { MAX_THREADS } else { MANY_THREADS });
-        let groups = if self.norm.is_some() { 1 } else { wanted.div_ceil(threads) };
-        let grid = Grid { x: lowering.u32(groups)?, rows, rows_each: 1, threads: lowering.u32(threads)? };
+        let grid = self.grid(lowering, rows)?;
         let launch = match self.norm {
             None => lowering.launch(&ACTIVATIONS, form.kernel(), grid, args, &[self.x, out]),
             Some(norm) => {
@@ -139,5 +145,24 @@ impl Input {
         };
         launch.early = true;
         Ok((out, end))
+    }
+
+    /// Normalises rows to `out`, as they are where the model has them.
+    pub fn normalise(&self, lowering: &mut Lowering<'_>, rows: RowsOf, out: Argument) -> Result<()> {
+        let args = self.shape(lowering, rows)?;
+        let grid = self.grid(lowering, rows)?;
+        let [x, norm] = self.plain();
+        lowering.launch(&ACTIVATIONS, "norm_store_rows", grid, args, &[x, norm, out]).early = true;
+        Ok(())
+    }
+
+    /// Threadgroups that convert rows.
+    fn grid(&self, lowering: &Lowering<'_>, rows: RowsOf) -> Result<Grid> {
+        let wanted = (self.cols / COLS_EACH).next_multiple_of(32).max(32);
+        // One row alone is done the sooner the more threads do it.
+        let alone = self.norm.is_some() && rows != RowsOf::Prompts;
+        let threads = wanted.min(if alone { MAX_THREADS } else { MANY_THREADS });
+        let groups = if self.norm.is_some() { 1 } else { wanted.div_ceil(threads) };
+        Ok(Grid { x: lowering.u32(groups)?, rows, rows_each: 1, threads: lowering.u32(threads)? })
     }
 }

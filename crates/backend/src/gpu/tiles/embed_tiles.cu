@@ -11,6 +11,15 @@ struct Place {
     MEMBER uint lane() const { return 4 * g + t; }
 };
 
+struct Element2 {
+    enum { BYTES = 512 };
+    static MEMBER float at(const uchar *tile, Place p) {
+        const uint group = 2 * p.block + p.half, i = 16 * p.g + 2 * group + p.upper;
+        const uint q = tile[8 * p.lane() + 4 * p.upper + p.j] >> (2 * group) & 3;
+        return number_at(tile, 256, i) * float(q) + number_at(tile, 256, i + 8);
+    }
+};
+
 template <bool AFFINE> struct Element4 {
     enum { BYTES = AFFINE ? 640 : 576 };
     static MEMBER float at(const uchar *tile, Place p) {
@@ -43,6 +52,7 @@ struct Element16 {
     }
 };
 
+typedef Element2 P2A;
 typedef Element4<false> P4;
 typedef Element4<true> P4A;
 typedef Element8<false, false> P8;

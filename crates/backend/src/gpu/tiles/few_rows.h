@@ -107,14 +107,14 @@ FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint
     }
 }
 
-// Does the block's bands, each by a team or by both; `write` takes the sums of each.
-template <typename F, typename Input, typename Weights, typename Write>
-FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write) {
+// Does the block's bands, each by a team or by both; `write` takes the sums of each. `find` says which rows it has.
+template <typename F, typename Input, typename Weights, typename Write, typename Find>
+FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write, const Find &find) {
     const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = n_threads() / 32;
     float *sums = (float *)(shared_memory + simdgroups * F::Ring::BYTES);
     uchar *rows = (uchar *)(sums + 2 * simdgroups * F::SUMS);
     Stream<F, Weights> stream(shared_memory + simdgroup * F::Ring::BYTES, weights, shape.n_tiles);
-    const BlockRows here(inputs, shape, F::MOST);
+    const BlockRows here = find();
     input.begin(inputs, shape, here);
     allow_next();
     wait_for_inputs();
@@ -141,6 +141,11 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
         else group_barrier();
         write(set, nth, here);
     }
+}
+
+template <typename F, typename Input, typename Weights, typename Write>
+FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write) {
+    multiply_few<F>(inputs, shape, input, weights, write, [&] { return BlockRows(inputs, shape, F::MOST); });
 }
 
 // Where the bands of up to three maps begin; teams take them in turn.

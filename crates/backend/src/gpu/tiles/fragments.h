@@ -91,6 +91,24 @@ struct P4 {
     }
 };
 
+// 2 bits, a scale and a minimum for each 16 columns.
+struct P2A {
+    static constexpr uint BYTES = 512;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint2 w = load_pair(tile + 8 * lane);
+        const uint4 d = load_quad(tile + 256 + 32 * (lane / 4)), m = load_quad(tile + 272 + 32 * (lane / 4));
+        columns(w.x, w.y, d.x, m.x, f.a[0]);
+        columns(w.x >> 2, w.y >> 2, d.y, m.y, f.a[1]);
+        columns(w.x >> 4, w.y >> 4, d.z, m.z, f.a[2]);
+        columns(w.x >> 6, w.y >> 6, d.w, m.w, f.a[3]);
+    }
+    static MEMBER void columns(uint w0, uint w1, uint d, uint m, uint *a) {
+        const uint mask = 0x03030303u;
+        const Affine s0(scale_of(d, 0), scale_of(m, 0)), s1(scale_of(d, 1), scale_of(m, 1));
+        unpack_words(w0 & mask, w1 & mask, s0, s1, a);
+    }
+};
+
 // 4 bits, a scale and a minimum for each 32 columns.
 struct P4A {
     static constexpr uint BYTES = 640;

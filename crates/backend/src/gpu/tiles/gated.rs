@@ -168,12 +168,7 @@ impl<'a> Gated<'a> {
             shape: TileShape { groups: kernel.part_groups, ..self.input.shape(lowering, rows)? },
             cols: lowering.u32(lowering.desc(self.op.gate).cols)?,
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
-            results: match form {
-                None | Some(Form::Split) => 0,
-                Some(Form::Quantised) => 1,
-                Some(Form::Rounded) => 2,
-                Some(Form::Prompt) => 3,
-            },
+            results: Form::as_results(form),
         };
         let Kernel { rows_each, threads, shared, .. } = kernel;
         let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));

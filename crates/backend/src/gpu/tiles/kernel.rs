@@ -121,6 +121,30 @@ impl Kernel {
         })
     }
 
+    /// That of `generated_experts.cu` for so many rows, one or eight, of a map whose columns are added up
+    /// together; `None` where the device lacks memory.
+    pub fn experts(device: &Device, form: Form, shape: MapShape, rows: u32) -> Option<Self> {
+        let fits =
+            Self::shared(form, shape, rows, shape.maps).saturating_add(RESERVED) <= device.shared_limit;
+        let teams = if rows == 1 { shape.maps } else { shape.teams(device, form, rows) };
+        fits.then(|| Self {
+            kind: Kind::Generated,
+            rows_each: rows,
+            bands: 1,
+            threads: TEAM_THREADS * teams,
+            shared: Self::shared(form, shape, rows, teams),
+            part_groups: 1,
+        })
+    }
+
+    /// Threadgroups of a single row or eight that a processor runs side by side.
+    pub fn side_by_side(&self, device: &Device) -> u32 {
+        // Two teams keep a processor busy.
+        let is_enough = self.rows_each == 8 && self.threads > TEAM_THREADS;
+        let most = if is_enough { 1 } else { (MOST_THREADS / self.threads).max(1) };
+        (device.shared_limit / (self.shared + RESERVED)).clamp(1, most)
+    }
+
     /// Whether it reads its row as it is, and converts it.
     pub fn converts(&self) -> bool {
         self.rows_each == 1
@@ -168,11 +192,7 @@ impl Kernel {
         if self.rows_each > 8 || self.kind != Kind::Generated {
             return n_blocks.saturating_mul(self.sharers());
         }
-        // Two teams keep a processor busy.
-        let is_enough = self.rows_each == 8 && self.threads > TEAM_THREADS;
-        let most = if is_enough { 1 } else { (MOST_THREADS / self.threads).max(1) };
-        let side_by_side = (device.shared_limit / (self.shared + RESERVED)).clamp(1, most);
-        n_blocks.min(device.units.saturating_mul(side_by_side))
+        n_blocks.min(device.units.saturating_mul(self.side_by_side(device)))
     }
 
     /// Bytes of threadgroup memory of `generated_*.cu`, as `few_rows.h` and `many_rows.h` lay it out.

@@ -5,7 +5,10 @@
 //! Prompt rows are rounded to bfloat16, and so are the weights as they are unpacked.
 
 pub(crate) mod convert;
+mod expert_maps;
+pub(crate) mod experts;
 pub(crate) mod gated;
+pub(crate) mod items;
 pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod packing;

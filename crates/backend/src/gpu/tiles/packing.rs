@@ -21,6 +21,8 @@ pub(crate) const TILE_COLS: usize = 64;
 /// What a tile's elements are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Packing {
+    /// `d * q + m`, `q` from 0 to 3, both for each 16 columns.
+    P2A,
     /// `d * q`, `q` from -8 to 7, a scale for each 32 columns.
     P4,
     /// `d * q + m`, `q` from 0 to 15, both for each 32 columns.
@@ -37,7 +39,7 @@ pub(crate) enum Packing {
 
 impl Packing {
     /// Every packing.
-    pub const ALL: [Self; 6] = [Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
+    pub const ALL: [Self; 7] = [Self::P2A, Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
 
     /// The packing of a format; `None` for those read as they are in the file.
     pub fn of(format: Format) -> Option<Self> {
@@ -55,6 +57,7 @@ impl Packing {
                     (32, false) => Some(Packing::P8),
                     (32, true) => Some(Packing::P8A),
                     (16, false) => Some(Packing::P8S),
+                    (16, true) if low >= 0 && high <= 3 => Some(Packing::P2A),
                     _ => None,
                 }
             }
@@ -68,6 +71,7 @@ impl Packing {
     /// Its name in the names of kernels.
     pub fn name(self) -> &'static str {
         match self {
+            Self::P2A => "p2a",
             Self::P4 => "p4",
             Self::P4A => "p4a",
             Self::P8 => "p8",
@@ -80,6 +84,7 @@ impl Packing {
     /// Bytes of a tile's elements.
     fn element_bytes(self) -> usize {
         match self {
+            Self::P2A => TILE_ROWS * TILE_COLS / 4,
             Self::P4 | Self::P4A => TILE_ROWS * TILE_COLS / 2,
             Self::P8 | Self::P8A | Self::P8S => TILE_ROWS * TILE_COLS,
             Self::P16 => TILE_ROWS * TILE_COLS * 2,
@@ -91,8 +96,19 @@ impl Packing {
         match self {
             Self::P4 | Self::P8 => 2,
             Self::P4A | Self::P8A | Self::P8S => 4,
+            Self::P2A => 8,
             Self::P16 => 0,
         }
+    }
+
+    /// Columns a scale.
+    fn group(self) -> usize {
+        if matches!(self, Self::P2A | Self::P8S) { 16 } else { 32 }
+    }
+
+    /// Whether there are offsets.
+    fn is_affine(self) -> bool {
+        matches!(self, Self::P2A | Self::P4A | Self::P8A)
     }
 
     /// Bytes a tile.
@@ -171,7 +187,7 @@ struct Band {
 impl Band {
     fn new(packing: Packing, cols: usize) -> Self {
         let cols = cols.next_multiple_of(TILE_COLS);
-        let group = if packing == Packing::P8S { 16 } else { 32 };
+        let group = packing.group();
         let n = TILE_ROWS * cols;
         let (quants, floats) = if packing == Packing::P16 { (0, n) } else { (n, 0) };
         let groups = n / group;
@@ -203,6 +219,12 @@ impl Band {
                 (g + 8 * (word % 2), TILE_COLS * j + 32 * block + 4 * t + 16 * (word / 2))
             };
             match self.packing {
+                Packing::P2A => {
+                    for i in 0..2 {
+                        let (row, col) = place(0, i);
+                        elements[8 * lane + 4 * i..][..4].copy_from_slice(&self.pairs(row, col));
+                    }
+                }
                 Packing::P4 | Packing::P4A => {
                     for i in 0..4 {
                         let (row, col) = place(i / 2, i % 2);
@@ -230,6 +252,14 @@ impl Band {
         self.write_scales(j, scales);
     }
 
+    /// Four elements of each 16 columns of a tile, in the quarters of four bytes.
+    fn pairs(&self, row: usize, col: usize) -> [u8; 4] {
+        let quants = &self.quants[row * self.cols + col..];
+        std::array::from_fn(|i| {
+            (0..4).fold(0, |byte, group| byte | (quants[16 * group + i] as u8 & 3) << (2 * group))
+        })
+    }
+
     /// Four elements and the four 16 columns further, in the halves of four bytes.
     fn nibbles(&self, row: usize, col: usize) -> [u8; 4] {
         let quants = &self.quants[row * self.cols + col..];
@@ -240,7 +270,7 @@ impl Band {
     /// A lane group's scales lie together: of each group of columns those of rows `g` and `g + 8`, then the offsets so.
     fn write_scales(&self, j: usize, out: &mut [u8]) {
         let n = self.packing.scales_per_row();
-        let affine = matches!(self.packing, Packing::P4A | Packing::P8A);
+        let affine = self.packing.is_affine();
         for g in 0..n.min(1) * 8 {
             for i in 0..2 * n {
                 let values = if affine && i >= n { &self.offsets } else { &self.scales };
@@ -313,6 +343,10 @@ mod tests {
             f16::from_le_bytes([tile[at], tile[at + 1]]).to_f32()
         };
         let (q, group) = match packing {
+            Packing::P2A => {
+                let byte = tile[8 * lane + 4 * upper + j];
+                (f32::from(byte >> (2 * (c / 16)) & 3), c / 16)
+            }
             Packing::P4 | Packing::P4A => {
                 let byte = tile[16 * lane + 8 * block + 4 * upper + j];
                 let nibble = byte >> (4 * half) & 15;
@@ -328,7 +362,7 @@ mod tests {
                 return f32::from_bits(u32::from(u16::from_le_bytes([tile[at], tile[at + 1]])) << 16);
             }
         };
-        let offset = matches!(packing, Packing::P4A | Packing::P8A).then(|| number(4 + 2 * group + upper));
+        let offset = packing.is_affine().then(|| number(n + 2 * group + upper));
         number(2 * group + upper) * q + offset.unwrap_or(0.0)
     }
 

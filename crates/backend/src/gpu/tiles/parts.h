@@ -13,6 +13,7 @@ extern __shared__ __align__(128) uchar shared_memory[];
 // What a block does: rows from `first` on, and how many of them there are.
 struct BlockRows {
     uint first, n;
+    MEMBER BlockRows(uint first, uint n) : first(first), n(n) {}
     MEMBER BlockRows(const uint *inputs, const TileShape &shape, uint most) {
         const uint start = inputs[shape.first_at], n_rows = inputs[shape.end_at] - start, row = blockIdx.y * most;
         first = start + row;

@@ -107,17 +107,10 @@ FN uint4 gated_chunk(const GatedArgs &args, const float *gate, const float *up, 
     return uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
 }
 
-// `out = act(gate) * up`, 64 outputs a block, as the next map's x. Four bands of
-// a block's weights are gate's, four up's; they meet in shared memory.
+// `out = act(gate) * up` of rows from `first_row` on, the `nth` 64 outputs, as the next map's x. Four bands
+// of a block's weights are gate's, four up's; they meet in shared memory.
 template <typename Packing, uint TOKENS>
-FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x, const uchar *gate, const uchar *up,
-                     ushort *out) {
-    const BlockPlace place;
-    const uint first_row = place.rows * TOKENS;
-    const Operands from = operands(args.shape, inputs, x, first_row, copier() < 4 ? gate : up, args.cols,
-                                   place.outputs * 4 + copier() % 4, Packing::BYTES);
-    if (from.n_rows <= 0) return wait_for_inputs();
-    allow_next();
+FN void gated_rows(const GatedArgs &args, const Operands &from, uint first_row, uint nth, ushort *out) {
     const PromptRing<Packing, TOKENS> ring = {ring_memory<Packing, TOKENS>()};
     float sums[TOKENS / 2];
     if (!multiply_all(ring, from, sums)) return;
@@ -127,12 +120,24 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
     stage_sums<TOKENS>(sums, staged);
     workers_barrier();
     const uint chunk = threadIdx.x % 8;
-    uint4 *to = (uint4 *)(out + (ulong(place.outputs) * args.shape.x_rows + first_row) * STEP_COLS);
+    uint4 *to = (uint4 *)(out + (ulong(nth) * args.shape.x_rows + first_row) * STEP_COLS);
     UNROLL_BY(1)
     for (uint token = threadIdx.x / 8; token < TOKENS && token < uint(from.n_rows); token += 32) {
         const float *gates = staged + token * GATED_PITCH, *ups = gates + TOKENS * GATED_PITCH;
-        to[token * 8 + chunk_place(chunk, token)] = gated_chunk(args, gates, ups, place.outputs * 64, chunk);
+        to[token * 8 + chunk_place(chunk, token)] = gated_chunk(args, gates, ups, nth * 64, chunk);
     }
+}
+
+template <typename Packing, uint TOKENS>
+FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x, const uchar *gate, const uchar *up,
+                     ushort *out) {
+    const BlockPlace place;
+    const uint first_row = place.rows * TOKENS;
+    const Operands from = operands(args.shape, inputs, x, first_row, copier() < 4 ? gate : up, args.cols,
+                                   place.outputs * 4 + copier() % 4, Packing::BYTES);
+    if (from.n_rows <= 0) return wait_for_inputs();
+    allow_next();
+    gated_rows<Packing, TOKENS>(args, from, first_row, place.outputs, out);
 }
 
 #define PROMPT_BODY(CALL) CALL

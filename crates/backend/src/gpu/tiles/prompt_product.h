@@ -36,19 +36,25 @@ struct Operands {
     int n_rows;  // from the block's first on, none if not positive
 };
 
-// For rows from the `first_row`-th of the launch's on, and of weights of `n_outputs`
-// rows the part that starts at `band`.
-FN Operands operands(const TileShape &shape, const uint *inputs, const ushort *x, uint first_row, const uchar *weight,
+// For `n_rows` rows from `first_row` on, and of weights of `n_outputs` rows the part that starts at `band`.
+FN Operands operands(const TileShape &shape, int n_rows, const ushort *x, uint first_row, const uchar *weight,
                      uint n_outputs, uint band, uint tile_bytes) {
     Operands from;
     from.x = x + first_row * STEP_COLS;
     from.x_rows = shape.x_rows;
     from.n_steps = shape.n_tiles;
-    from.n_rows = int(inputs[shape.end_at] - inputs[shape.first_at] - first_row);
+    from.n_rows = n_rows;
     // Bands beyond the last are read as the last; their results are not kept.
     band = min(band, (n_outputs + TILE_ROWS - 1) / TILE_ROWS - 1);
     from.band = weight + ulong(band) * from.n_steps * tile_bytes;
     return from;
+}
+
+// For rows from the `first_row`-th of the launch's on.
+FN Operands operands(const TileShape &shape, const uint *inputs, const ushort *x, uint first_row, const uchar *weight,
+                     uint n_outputs, uint band, uint tile_bytes) {
+    const int n_rows = int(inputs[shape.end_at] - inputs[shape.first_at] - first_row);
+    return operands(shape, n_rows, x, first_row, weight, n_outputs, band, tile_bytes);
 }
 
 // Stages of a ring, up to MOST that BUDGET bytes hold, then two barriers a stage. A stage

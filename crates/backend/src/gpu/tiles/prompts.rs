@@ -35,11 +35,23 @@ impl Kernel {
         let usable = rows_each(device.has_warpgroups);
         let least = usable[usable.len() - 1];
         let rows_each = usable.iter().find(enough).copied().unwrap_or(least);
-        let shared = shared_bytes(packing.tile_bytes(), rows_each, device.has_warpgroups);
+        Self::of_prompts(packing, rows_each, bands, device.has_warpgroups)
+    }
+
+    /// That for blocks of so many rows, one of those that there are.
+    pub(super) fn of_prompts(packing: Packing, rows_each: u32, bands: u32, has_warpgroups: bool) -> Self {
+        let shared = shared_bytes(packing.tile_bytes(), rows_each, has_warpgroups);
         // Warpgroups have another that copies.
-        let threads = if device.has_warpgroups { 384 } else { 256 };
+        let threads = if has_warpgroups { 384 } else { 256 };
         Self { kind: Kind::Prompt, rows_each, bands, threads, shared, part_groups: 1 }
     }
+}
+
+/// Rows of a block for experts with so many rows each, about.
+pub(super) fn expert_rows(has_warpgroups: bool, average: usize) -> u32 {
+    let usable = rows_each(has_warpgroups);
+    let least = usable[usable.len() - 1];
+    usable.iter().find(|&&rows| rows as usize <= average).copied().unwrap_or(least)
 }
 
 fn rows_each(has_warpgroups: bool) -> &'static [u32] {

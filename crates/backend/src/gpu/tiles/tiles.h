@@ -87,6 +87,39 @@ template <bool WITH_OFFSET> struct Tile4 {
     }
 };
 
+// Two bits an element, a scale and an offset for each 16 columns.
+struct Tile2 {
+    template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
+    // Rows bring sums of 32 columns: those of 16 are products with ones.
+    enum { BYTES = 512, AFFINE = 0 };
+    static MEMBER float unit() { return 1.0f; }
+    static MEMBER uint groups(const TileShape &) { return 1; }
+    uint2 w;
+    uint4 scales, offsets;
+    MEMBER void load(const uchar *tile, uint lane) {
+        w = load_pair(tile + 8 * lane);
+        scales = load_quad(tile + 256 + 32 * (lane / 4)), offsets = load_quad(tile + 272 + 32 * (lane / 4));
+    }
+    template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
+        const uint pairs[4] = {scales.x, scales.y, scales.z, scales.w};
+        const uint lows[4] = {offsets.x, offsets.y, offsets.z, offsets.w};
+        const uint mask = 0x03030303, ones = 0x01010101;
+        UNROLL
+        for (uint group = 0; group < 4; group++) {
+            int sums[4], totals[4];
+            mma_int8_half(sums, (w.x >> (2 * group)) & mask, (w.y >> (2 * group)) & mask, x.q[group]);
+            mma_int8_half(totals, ones, ones, x.q[group]);
+            UNROLL
+            for (uint i = 0; i < 4; i++) {
+                if (i % 2 >= R::COLS) continue;
+                const float d = x.d[group / 2 * 2 + i % 2];
+                acc[i] = fmaf(float(sums[i]), scale_of(pairs[group], i / 2) * d, acc[i]);
+                acc[i] = fmaf(scale_of(lows[group], i / 2), d * float(totals[i]), acc[i]);
+            }
+        }
+    }
+};
+
 // Eight bits an element: P8 and P8A.
 template <bool WITH_OFFSET> struct Tile8 {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
@@ -143,6 +176,7 @@ struct Tile8Short {
     }
 };
 
+typedef Tile2 P2A;
 typedef Tile4<false> P4;
 typedef Tile4<true> P4A;
 typedef Tile8<false> P8;

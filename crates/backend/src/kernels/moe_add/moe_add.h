@@ -6,6 +6,7 @@
 #ifndef QUARREL_MOE_ADD_H
 #define QUARREL_MOE_ADD_H
 
+#include "choose_experts.h"
 #include "gated_rows.h"
 
 // As `simd/moe.rs` has it.
@@ -17,43 +18,12 @@ struct MoeArgs {
     uint groups;  // threadgroups of one expert
 };
 
-// The largest of the row's logits that follow (`last`, `last_expert`) in the order of choice: larger ones first,
-// of equals the lower expert. What is no number is never larger; then the last expert is taken.
-FN void next_expert(device const float *logits, uint n_experts, uint lane, thread float &last,
-                    thread uint &last_expert, bool is_first) {
-    float best = float_of_bits(0xff800000u);
-    uint best_expert = n_experts - 1;
-    for (uint i = lane; i < n_experts; i += 32) {
-        const bool follows = is_first || logits[i] < last || (logits[i] == last && i > last_expert);
-        if (follows && logits[i] > best) best = logits[i], best_expert = i;
-    }
-    const float most = simd_max(best);
-    // Experts are few enough for floats.
-    const float lowest = -simd_max(best == most ? -float(best_expert) : -float(n_experts - 1));
-    last = most, last_expert = uint(lowest);
-}
-
-// One SIMD-group a row: the chosen experts, best first, and their shares.
+// The chosen experts of a row, and their shares.
 FN void route(constant MoeArgs &args, device const float *logits, device uint *experts, device float *shares,
               uint row, uint lane) {
-    logits += ulong(row) * args.n_experts;
-    experts += ulong(row) * args.n_used, shares += ulong(row) * args.n_used;
-    float last = 0, total = 0, most = 0;
-    uint expert = 0;
-    for (uint rank = 0; rank < args.n_used; rank++) {
-        next_expert(logits, args.n_experts, lane, last, expert, rank == 0);
-        if (rank == 0) most = last;
-        const float share = exact_exp(last - most);
-        total += share;
-        if (lane == 0) experts[rank] = expert, shares[rank] = share;
-    }
-    if (!args.renormalise) {
-        float all = 0;
-        for (uint i = lane; i < args.n_experts; i += 32) all += exact_exp(logits[i] - most);
-        total = simd_sum(all);
-    }
-    if (lane != 0) return;
-    for (uint rank = 0; rank < args.n_used; rank++) shares[rank] /= total;
+    const ulong first = ulong(row) * args.n_used;
+    choose_experts(args.n_experts, args.n_used, args.renormalise != 0, logits + ulong(row) * args.n_experts,
+                   experts + first, shares + first, lane);
 }
 
 // A map of an expert's, whose weights follow the other experts'.

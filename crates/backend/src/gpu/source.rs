@@ -85,6 +85,8 @@ sources! {
 const HEADERS: &[(&str, &str)] = &[
     ("dialect.h", include_str!("include/dialect.h")),
     ("formats.h", include_str!("include/formats.h")),
+    ("pair_formats.h", include_str!("include/pair_formats.h")),
+    ("table_formats.h", include_str!("include/table_formats.h")),
     ("linear.h", include_str!("include/linear.h")),
     ("linear_kernels.h", include_str!("include/linear_kernels.h")),
     ("normalise.h", include_str!("include/normalise.h")),
@@ -92,6 +94,8 @@ const HEADERS: &[(&str, &str)] = &[
     ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("weight_parts.h", include_str!("simd/weight_parts.h")),
+    ("pair_parts.h", include_str!("simd/pair_parts.h")),
+    ("table_parts.h", include_str!("simd/table_parts.h")),
     ("gated_rows.h", include_str!("simd/gated_rows.h")),
     ("moe_add.h", include_str!("../kernels/moe_add/moe_add.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),

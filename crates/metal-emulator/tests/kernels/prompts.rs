@@ -54,7 +54,8 @@ fn logits(format: Format, chunks: &[(u32, u32, u32)]) -> Vec<u32> {
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn a_prompts_row_is_the_same_in_any_chunk() {
-    for format in [Format::BF16, Format::F16, Format::Q4_0, Format::Q5_K, Format::Q6_K] {
+    use Format::{BF16, F16, MXFP4, Q2_K, Q4_0, Q5_K, Q6_K};
+    for format in [BF16, F16, Q4_0, Q2_K, Q5_K, Q6_K, MXFP4] {
         let whole = logits(format, &[(2, ROWS, ROWS)]);
         assert!(whole.iter().all(|&bits| f32::from_bits(bits).is_finite()));
         let chunks = logits(format, &[(11, 33, 33), (5, 34, 67), (2, 3, ROWS)]);

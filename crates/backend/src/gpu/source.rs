@@ -66,6 +66,7 @@ sources! {
     ROPE_STORE = "rope_store";
     SIMD_GATED = "simd_gated" in "simd": metal;
     SIMD_MAPS = "simd_maps" in "simd": metal;
+    SIMD_PRODUCTS = "simd_products" in "simd": metal;
     SIMD_PROMPTS = "simd_prompts" in "simd": metal;
     SIMD_QKV = "simd_qkv" in "simd": metal;
     SPLIT_ATTENTION = "split_attention" in "../kernels/paged_attention": metal;

@@ -4,6 +4,7 @@
 mod barriers;
 mod mistakes;
 mod model;
+mod products;
 mod prompts;
 mod qkv;
 mod weights;
@@ -13,7 +14,7 @@ use std::sync::LazyLock;
 
 use ::model::{LoadOptions, ModelRunner as _, single};
 use backend::gpu::source::{Dialect, SOURCES};
-use backend::gpu::{Shape, Work};
+use backend::gpu::{PromptMaps, Shape, Work};
 use backend::harness::{self, Case, ModelShape, Random, Used};
 use backend::{Backend, GroupConfig, KvFormat, Role, StepInputs, Submission, TokenInputs, Wanted, Weight};
 use gguf::{Bytes, Format, Mapping, ModelFile};
@@ -67,9 +68,18 @@ fn emulator() -> MetalEmulator {
 
 /// The same with threads in another order.
 fn emulator_in_order(seed: u64) -> MetalEmulator {
+    MetalEmulator::new(library(seed))
+}
+
+/// The same with the rows of prompts multiplied so.
+fn emulator_with(prompt_maps: PromptMaps) -> MetalEmulator {
+    MetalEmulator::new(library(SEED).with_prompt_maps(prompt_maps))
+}
+
+fn library(seed: u64) -> Emulator {
     static LIBRARY: LazyLock<Compiled> =
         LazyLock::new(|| toolchain().build("kernels", &texts()).unwrap_or_else(|e| panic!("{e}")));
-    MetalEmulator::new(Emulator::load(&LIBRARY, seed).unwrap_or_else(|e| panic!("{e}")))
+    Emulator::load(&LIBRARY, seed).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

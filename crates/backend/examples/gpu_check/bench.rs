@@ -10,7 +10,7 @@ use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
 use quarrel_backend::{Backend, Error};
 
 use crate::choosing;
-use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
+use crate::layers::{MISTRAL, PAGE_SIZE, QWEN, QWEN_SMALL, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 const MAPS: [(Format, u32); 6] = [
@@ -25,7 +25,7 @@ const MAPS: [(Format, u32); 6] = [
 pub const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
 /// Single maps and whole steps, or one of them by name; of decoding and mixed steps those of
-/// so many rows, of the first with weights of such a format.
+/// so many rows, of the first with weights of such a format and of such a context.
 pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let word = |i: usize| words.get(i).map(String::as_str);
     let wanted = |name: &str| word(0).is_none_or(|only| only == name);
@@ -36,9 +36,11 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let is_wanted = |n: &usize| wanted("decode") && word(1).is_none_or(|rows| rows == n.to_string());
     let named = |name: &str| Format::ALL.iter().copied().find(|format| format.name() == name);
     let format = word(2).map_or(Some(Format::Q4_0), named).ok_or("there is no such format")?;
+    let n_context = word(3).map_or(Ok(512), |n| n.parse().map_err(|_| format!("`{n}` is no context")))?;
     for n_rows in [1, 8, 16, 32, 64].into_iter().filter(is_wanted) {
-        decode(cuda, (MISTRAL, format), n_rows).map_err(text)?;
-        decode(cuda, (SMOLLM2, format), n_rows).map_err(text)?;
+        for shape in [MISTRAL, QWEN, QWEN_SMALL, SMOLLM2] {
+            decode(cuda, (shape, format), (n_rows, n_context)).map_err(text)?;
+        }
     }
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
         prefill(cuda, MISTRAL, n_rows).map_err(text)?;
@@ -79,10 +81,14 @@ fn matvec(cuda: &mut Cuda, format: Format, n_rows: u32) -> Result<(), Error> {
 }
 
 /// Whole decode steps of so many sequences.
-fn decode(cuda: &mut Cuda, (shape, format): (Shape, Format), n_rows: usize) -> Result<(), Error> {
-    let seconds = step_seconds(cuda, (shape, format), shape.n_layers, &vec![(1, 512); n_rows])?;
+fn decode(
+    cuda: &mut Cuda,
+    (shape, format): (Shape, Format),
+    (n_rows, n_context): (usize, u32),
+) -> Result<(), Error> {
+    let seconds = step_seconds(cuda, (shape, format), shape.n_layers, &vec![(1, n_context); n_rows])?;
     println!(
-        "decode {} {format}, {} layers, {n_rows} rows, context 512: {:.2} ms, {:.0} tokens/s",
+        "decode {} {format}, {} layers, {n_rows} rows, context {n_context}: {:.2} ms, {:.0} tokens/s",
         shape.name,
         shape.n_layers,
         seconds * 1e3,

@@ -2,9 +2,11 @@
 
 use gguf::Format::{self, BF16, Q4_0, Q4_K, Q6_K, Q8_0};
 use quarrel_backend::cuda::Cuda;
-use quarrel_backend::{KvFormat, Role, StepInputs, TokenInputs};
+use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs};
+use quarrel_backend::{Backend, Bucket, Error, KvFormat, Role, TokenInputs};
 
-use crate::layers::{MISTRAL, SMOLLM2, Shape};
+use crate::bench::NO_BOUND;
+use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
 use crate::{Done, SEED, text};
 
 /// Generated rows of a step, each number with kernels or launches of its own.
@@ -98,57 +100,110 @@ fn batches(cuda: &mut Cuda) -> Done {
     Ok(())
 }
 
+/// What replies are made by.
+#[derive(Clone, Copy)]
+struct Model {
+    shape: Shape,
+    /// Of its layers in turn.
+    formats: [[Format; 7]; 2],
+    /// The position at which replies begin.
+    start: u32,
+    /// Positions that a row sees, if not all.
+    window: Option<u32>,
+}
+
 /// A row's logits are the same bits however many generated rows its step has.
 fn rows(cuda: &mut Cuda) -> Done {
-    let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)].map(|m| (m, 0));
-    // Several splits, and a last position that begins one.
-    let large = [(LARGE, [Q4_0; 7]), (LARGE, [Q4_K; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
-    let large = large.into_iter().flat_map(|m| [(m, 0), (m, 450)]);
-    for ((shape, formats), start) in small.into_iter().chain(large) {
-        let mut expected: Option<Vec<f32>> = None;
-        for n_rows in ROWS {
-            let logits = in_steps_of(cuda, (shape, formats), start, n_rows)?;
-            let expected = expected.get_or_insert_with(|| logits.clone());
-            let differs = logits.iter().zip(&*expected).position(|(a, b)| a.to_bits() != b.to_bits());
-            if let Some(at) = differs {
-                let (name, format, row) = (shape.name, formats[6], at / shape.n_vocab);
-                return Err(format!(
-                    "{name} {format}: reply {row} differs in steps of 1 and of {n_rows} rows"
-                ));
-            }
-        }
-        let (name, format) = (shape.name, formats[6]);
-        println!("invariance: {name} {format} from {start} on: the same bits in steps of {ROWS:?} rows");
+    let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
+    let small = small.map(|(shape, formats)| Model { shape, formats: [formats; 2], start: 0, window: None });
+    let large = [(LARGE, [Q4_0; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
+    let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
+    let large = large.chain([(LARGE, [[Q4_K; 7], MIXED]), (LARGE, [MIXED, [Q4_K; 7]])]);
+    // One split and several, the last with a single position; then several for each processor and a window.
+    let starts = [(0, None), (450, Some(200)), (3900, Some(3700))];
+    let large = large.flat_map(|(shape, formats)| {
+        starts.into_iter().map(move |(start, window)| Model { shape, formats, start, window })
+    });
+    for model in small.into_iter().chain(large) {
+        same_rows(cuda, model)?;
     }
     Ok(())
 }
 
-/// Logits of the last of [`ROWS`] generated rows of one sequence, so many a step, in a bucket of
-/// that size. The prompt before them fits in any; what lies before `start` is zero.
-fn in_steps_of(
-    cuda: &mut Cuda,
-    (shape, formats): (Shape, [Format; 7]),
-    start: u32,
-    n_rows: u32,
-) -> Result<Vec<f32>, String> {
-    const PROMPT: u32 = 4;
+fn same_rows(cuda: &mut Cuda, model: Model) -> Done {
+    let Model { shape, formats, start, window } = model;
+    let case = case(model);
+    let (name, format) = (shape.name, formats[0][6]);
+    let mut expected: Option<Vec<f32>> = None;
+    for n_rows in ROWS {
+        let logits = in_steps_of(cuda, &case, start, n_rows).map_err(text)?;
+        let expected = expected.get_or_insert_with(|| logits.clone());
+        let differs = logits.iter().zip(&*expected).position(|(a, b)| a.to_bits() != b.to_bits());
+        if let Some(at) = differs {
+            let row = at / shape.n_vocab;
+            return Err(format!(
+                "{name} {format} from {start} on: reply {row} differs in steps of 1 and of {n_rows} rows"
+            ));
+        }
+    }
+    let seen = window.map_or(String::new(), |window| format!(" of which a row sees {window}"));
+    println!("invariance: {name} {format} from {start} on{seen}: the same bits in steps of {ROWS:?} rows");
+    Ok(())
+}
+
+/// Rows of the prompt, which fills the cache up to `start` and goes on so far.
+const PROMPT: u32 = 4;
+
+/// All layers of a model, each with values of its own.
+fn case(Model { shape, formats, start, window }: Model) -> Case {
+    let mut random = Random::new(SEED);
+    let mut case = CaseBuilder::new(&mut random, shape.name.into(), NO_BOUND);
+    let layers: Vec<_> = (0..shape.n_layers)
+        .map(|i| {
+            let values = shape.values(case.random, formats[i % 2]);
+            shape.layer(&mut case, &values)
+        })
+        .collect();
+    let table = shape.table(&mut case, formats[0][6]);
+    let logits = shape.model(&mut case, &layers, table);
     let end = start + PROMPT + ROWS[ROWS.len() - 1];
-    let prompt = (start + 1..=start + PROMPT).map(|context| (1, context));
-    let replies = (start + PROMPT..end).step_by(n_rows as usize).map(|from| {
-        let n = n_rows.min(end - from);
-        (n, from + n)
-    });
-    let runs: Vec<[(u32, u32); 1]> = prompt.chain(replies).map(|run| [run]).collect();
-    let runs: Vec<&[(u32, u32)]> = runs.iter().map(|run| &run[..]).collect();
-    let mut case = shape.mixed_case(formats, &runs);
-    let own = |run: &mut StepInputs, role| {
+    let mut cache = shape.cache(shape.n_layers, end.div_ceil(PAGE_SIZE));
+    cache.groups[0].window = window;
+    case.build(cache, Vec::new(), vec![logits])
+}
+
+/// Logits of the last of [`ROWS`] generated rows of one sequence, so many a step, in a bucket of that size.
+fn in_steps_of(cuda: &mut Cuda, case: &Case, start: u32, n_rows: u32) -> Result<Vec<f32>, Error> {
+    let first = start + PROMPT;
+    let end = first + ROWS[ROWS.len() - 1];
+    cuda.load(case.weights.clone())?;
+    cuda.create_cache(&case.cache)?;
+    let run = |cuda: &mut Cuda, lowered, (n, context): (u32, u32), role| -> Result<Vec<f32>, Error> {
+        let mut run = inputs(&case.cache, &[(n, context)]);
         run.tokens = TokenInputs::Ids(run.positions.iter().map(|position| position * 7 % 13).collect());
-        run.outputs = (0..run.positions.len() as u32).collect();
         run.sequences[0].role = role;
+        run.outputs = match role {
+            Role::Prompt => vec![n - 1],
+            Role::Generated => (0..n).collect(),
+        };
+        cuda.run(lowered, &run)?;
+        let mut logits = Vec::new();
+        cuda.read(lowered, case.compare[0], &mut logits)?;
+        Ok(logits)
     };
-    let (prompt, replies) = case.runs.split_at_mut(PROMPT as usize);
-    prompt.iter_mut().for_each(|run| own(run, Role::Prompt));
-    replies.iter_mut().for_each(|run| own(run, Role::Generated));
-    let logits = case.run_on(cuda, SEED).map_err(text)?;
-    Ok(logits.into_iter().skip(PROMPT as usize).flat_map(|(_, values)| values).collect())
+    let bucket = |tokens: u32, outputs: u32| Bucket {
+        tokens: tokens as usize,
+        sequences: 1,
+        outputs: outputs as usize,
+        max_pages: case.cache.groups[0].n_pages as usize,
+    };
+    let prompt = cuda.lower(&case.step, bucket(first, 1))?;
+    run(cuda, prompt, (first, first), Role::Prompt)?;
+    let lowered = cuda.lower(&case.step, bucket(n_rows, n_rows))?;
+    let mut logits = Vec::new();
+    for from in (first..end).step_by(n_rows as usize) {
+        let n = n_rows.min(end - from);
+        logits.extend(run(cuda, lowered, (n, from + n), Role::Generated)?);
+    }
+    Ok(logits)
 }

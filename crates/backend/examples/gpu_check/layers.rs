@@ -52,6 +52,22 @@ pub const SMOLLM2: Shape = Shape {
     has_extras: false,
 };
 
+pub const QWEN: Shape = Shape {
+    name: "Qwen2.5-1.5B",
+    n_layers: 28,
+    n_embd: 1536,
+    n_ff: 8960,
+    n_heads: 12,
+    n_kv_heads: 2,
+    head_dim: 128,
+    n_vocab: 151_936,
+    kv_format: KvFormat::F16,
+    has_extras: false,
+};
+
+pub const QWEN_SMALL: Shape =
+    Shape { name: "Qwen2.5-0.5B", n_layers: 24, n_embd: 896, n_ff: 4864, n_heads: 14, head_dim: 64, ..QWEN };
+
 pub const MISTRAL: Shape = Shape {
     name: "Mistral-7B",
     n_layers: 32,

@@ -229,6 +229,19 @@ kernel_args! {
         /// Items of a batch whose results have places in scratch.
         max_items: u32,
     }
+    /// Which layers' weights are packed in the other of their map's two ways: a bit for each layer.
+    OtherArgs {
+        /// Queries.
+        q: u32,
+        /// Keys.
+        k: u32,
+        /// Values.
+        v: u32,
+        /// Attention's output.
+        output: u32,
+        /// Down.
+        down: u32,
+    }
     /// All layers of a step of a single generated row.
     StepArgs {
         /// The maps of q, k and v.
@@ -245,5 +258,11 @@ kernel_args! {
         attention: AttentionArgs,
         /// The most splits that a row has.
         max_splits: u32,
+        /// Threadgroups that share a key/value head's splits.
+        sharing: u32,
+        /// Bands of gate and up that each threadgroup does in pairs.
+        paired: u32,
+        /// Packings.
+        other: OtherArgs,
     }
 }

@@ -12,7 +12,7 @@ use super::runtime::{Activations, PromptMaps};
 use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
-use super::tiles::step::WholeStep;
+use super::tiles::step::{self, WholeStep};
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
 use crate::{CacheLayerConfig, Rows, Step, Weight, WeightId};
@@ -60,14 +60,21 @@ pub(crate) struct Grid {
 }
 
 /// Which steps of a bucket a launch is part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum When {
     /// All.
     Always,
-    /// Those of a single generated row with a short context (`tiles::step::MOST_CONTEXT`).
+    /// Those of a single generated row with a short context.
     Short,
+    /// Those of one with a longer context.
+    Long,
     /// All others.
     Otherwise,
+}
+
+impl When {
+    /// Of those for which a bucket may have launches that do all layers at once, with the longest contexts.
+    pub const AT_ONCE: [(Self, usize); 2] = [(Self::Short, step::SHORT), (Self::Long, step::LONG)];
 }
 
 /// A product of matrices of floats by the driver's own library ([`Runtime::multiply`](super::Runtime::multiply)),

@@ -6,7 +6,6 @@ use super::hazards::Hazards;
 use super::inputs::{Layout, RowOrder};
 use super::lower::{Argument, Grid, Launch, Product, When};
 use super::runtime::{Groups, Matrices, Runtime, Shape};
-use super::tiles::step::MOST_CONTEXT;
 use super::work::{Cost, Seen};
 use crate::host::Limits;
 use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
@@ -24,9 +23,8 @@ pub(super) struct Lowered<R: Runtime> {
     pub launches: Vec<(Launch, R::Kernel, Cost)>,
     pub tables: R::Buffer,
     pub bucket: Bucket,
-    /// The launches of a step of generated rows alone, once it has run: of one with a long context or
-    /// several rows, and of a short one.
-    pub graphs: [Option<R::Graph>; 2],
+    /// The launches of steps of generated rows alone, once one has run.
+    pub graphs: HashMap<When, R::Graph>,
     /// Tokens and outputs of the last run, or of the bucket before it.
     pub rows: (usize, usize),
     pub order: RowOrder,
@@ -38,8 +36,8 @@ pub(super) struct Lowered<R: Runtime> {
 pub(super) struct StepMemory<'a, R: Runtime> {
     /// How much of the cache.
     pub seen: Seen,
-    /// Whether the step is a [`When::Short`] one.
-    pub is_short: bool,
+    /// Which of the bucket's steps it is.
+    pub when: When,
     pub weights: &'a HashMap<Argument, R::Buffer>,
     pub layers: &'a [(R::Buffer, R::Buffer)],
     pub arena: &'a R::Buffer,
@@ -57,14 +55,15 @@ impl<R: Runtime> Lowered<R> {
             && matches!(inputs.tokens, TokenInputs::Ids(_))
     }
 
-    /// Whether a run is a [`When::Short`] one.
-    pub fn is_short(&self, inputs: &StepInputs) -> bool {
-        let [sequence] = &inputs.sequences[..] else { return false };
-        let has_short = self.launches.iter().any(|(launch, ..)| launch.when == When::Short);
-        has_short
-            && sequence.n_rows == 1
-            && self.order.n_generated == 1
-            && sequence.n_context as usize <= MOST_CONTEXT
+    /// Which of the bucket's steps a run is.
+    pub fn when(&self, inputs: &StepInputs) -> When {
+        let [sequence] = &inputs.sequences[..] else { return When::Otherwise };
+        let has = |when| self.launches.iter().any(|(launch, ..)| launch.when == when);
+        let fits = |&(when, most): &(When, usize)| sequence.n_context as usize <= most && has(when);
+        match When::AT_ONCE.iter().find(|at_once| fits(at_once)) {
+            Some(&(when, _)) if sequence.n_rows == 1 && self.order.n_generated == 1 => when,
+            _ => When::Otherwise,
+        }
     }
 
     /// Enqueues the launches for so many tokens, outputs and generated rows.
@@ -100,12 +99,7 @@ impl<R: Runtime> Lowered<R> {
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
     ) -> Result<()> {
-        let is_left_out = match launch.when {
-            When::Always => false,
-            When::Short => !memory.is_short,
-            When::Otherwise => memory.is_short,
-        };
-        if is_left_out {
+        if launch.when != When::Always && launch.when != memory.when {
             return Ok(());
         }
         let buffer = |argument: &Argument| match *argument {

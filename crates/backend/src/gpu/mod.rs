@@ -135,7 +135,7 @@ impl<R: Runtime> Gpu<R> {
         for (buffer, bytes, what) in wanted {
             if buffer.as_ref().is_none_or(|(_, size)| *size < bytes) {
                 // They hold the address of what is replaced.
-                self.lowered.iter_mut().for_each(|lowered| lowered.graphs = [None, None]);
+                self.lowered.iter_mut().for_each(|lowered| lowered.graphs.clear());
                 // The old one first: both together may not fit.
                 *buffer = None;
                 *buffer = Some((self.runtime.allocate(what, bytes)?, bytes));
@@ -205,14 +205,13 @@ impl<R: Runtime> Gpu<R> {
     fn launch_all(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {
         let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, chosen, .. } = self;
         let lowered = &mut lowered[id.0 as usize];
-        let is_short = lowered.is_short(inputs);
-        let kept = &lowered.graphs[usize::from(is_short)];
-        if let (Some(graph), true) = (kept, lowered.has_one_role(inputs)) {
+        let when = lowered.when(inputs);
+        if let (Some(graph), true) = (lowered.graphs.get(&when), lowered.has_one_role(inputs)) {
             return runtime.replay(graph);
         }
         let memory = StepMemory {
             seen: Seen::of(inputs),
-            is_short,
+            when,
             weights: device_weights,
             layers,
             arena: &arena.as_ref().expect("lowering reserved it").0,
@@ -224,7 +223,7 @@ impl<R: Runtime> Gpu<R> {
             let mut launches =
                 |runtime: &mut R| lowered.launch(runtime, &memory, (tokens, outputs, tokens), None);
             let graph = runtime.record(&mut launches)?;
-            lowered.graphs[usize::from(is_short)] = graph;
+            lowered.graphs.extend(graph.map(|graph| (when, graph)));
             return Ok(());
         }
         let rows = (inputs.tokens.len(), inputs.outputs.len(), lowered.order.n_generated);
@@ -340,7 +339,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             limits: Limits::new(step, &self.weights, bucket),
             step: step.clone(),
             bucket,
-            graphs: [None, None],
+            graphs: HashMap::new(),
             order: RowOrder::default(),
             batches: Vec::new(),
             rows: (bucket.tokens, bucket.outputs),

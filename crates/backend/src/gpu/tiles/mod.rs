@@ -12,3 +12,5 @@ pub(crate) mod packing;
 pub(crate) mod prompts;
 pub(crate) mod rounded;
 pub(crate) mod step;
+mod step_layer;
+mod step_packings;

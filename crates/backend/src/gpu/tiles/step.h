@@ -21,28 +21,26 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
     mail.begin();
     const StepAttention attention(args, memory);
     for (uint i = 0; i < STEP_LAYERS; i++) {
-        const Layer &layer = memory.layers[i];
+        const StepMaps maps = {args, memory, i};
+        const Layer &layer = maps.layer();
         const TileShape &qkv = args.qkv.shape, &output = args.output.shape, &gated = args.gated.shape, &down = args.down.shape;
-        fetch_row<QkvMaps::Rows>(i > 0 ? mail.residual : 0, mail.number, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
+        fetch_row<QkvMaps::Rows>(i > 0 ? mail.residual() : 0, mail.number, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
         mail.next();
         attention.begin(layer);
-        const MapWeights<QkvMaps> qkv_bands = {args.qkv, memory.qkv(layer)};
-        compute<QkvMaps>(state, qkv.n_tiles, qkv_bands.count(0), qkv_bands.count(team()));
+        compute(state, maps.qkv());
         attention.run(layer, mail);
         attention.fold(mail);
 
-        fetch_words(mail.output, mail.number, output.n_tiles * Mail::OUTPUT_WORDS);
-        const MapWeights<OutputMap> output_bands = {args.output, memory.add(layer.output, 0)};
-        compute<OutputMap>(state, output.n_tiles, output_bands.count(0), output_bands.count(team()));
+        fetch_words(mail.output(), mail.number, output.n_tiles * Mail::OUTPUT_WORDS);
+        compute(state, maps.output());
 
-        fetch_row<GatedMaps::Rows>(mail.residual, mail.number, 0, gated.has_norm ? layer.gated_norm : 0, gated.cols, gated.eps);
-        const uint n = GatedWeights<GatedMaps>{args.gated, layer.gate, layer.up}.count();
-        compute<GatedMaps>(state, gated.n_tiles, n, n);
+        fetch_row<GatedMaps::Rows>(mail.residual(), mail.number, 0, gated.has_norm ? layer.gated_norm : 0, gated.cols, gated.eps);
+        const uint n = maps.gated().count();
+        compute<GatedMaps>(state, gated.n_tiles, n, n, 0);
 
-        fetch_words(mail.hidden, mail.number, down.n_tiles * Mail::DOWN_WORDS);
+        fetch_hidden(args, mail);
         mail.next();
-        const MapWeights<DownMap> down_bands = {args.down, memory.add(layer.down, 0)};
-        compute<DownMap>(state, down.n_tiles, down_bands.count(0), down_bands.count(team()));
+        compute(state, maps.down());
     }
     allow_next();
 }

@@ -1,29 +1,23 @@
 //! Layers of a step of a single generated row in one launch, where they are alike and large enough for every
 //! processor to have a part of each map.
 
-use bytemuck::bytes_of;
-
-use super::convert::{Form, Input};
+use super::convert::Form;
 use super::gated::reads_first;
 use super::kernel::{self, TEAM_THREADS};
-use super::linear::{self, MAX_MAPS, Map, Maps};
-use super::packing::{Packing, TILE_COLS, TILE_ROWS};
-use super::rounded;
-use crate::gpu::args::{GatedArgs, StepArgs, TileArgs, TileShape};
+use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM};
+use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
+use crate::gpu::args::{OtherArgs, StepArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::items::SPLIT;
-use crate::gpu::lower::{Argument, Grid, Lowering, When};
+use crate::gpu::lower::{Grid, Lowering, When};
 use crate::gpu::source::{BF16_ACTIVATIONS, STEP};
-use crate::kernels::linear_add::LinearAdd;
-use crate::kernels::norm_linear::NormLinear;
-use crate::kernels::paged_attention::{Decoding, PagedAttention};
-use crate::kernels::rope_store::RopeStore;
-use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
-use crate::{BufferId, Op, Result, Rows, WeightId};
+use crate::kernels::paged_attention::Decoding;
+use crate::{Op, Result, Rows};
 
-const ROWS: RowsOf = RowsOf::Generated;
+/// What it is for.
+pub(super) const ROWS: RowsOf = RowsOf::Generated;
 /// Threads that multiply, and those that fill rings and write.
-const TEAMS: u32 = 2;
+pub(super) const TEAMS: u32 = 2;
 const THREADS: u32 = TEAMS * TEAM_THREADS + 64;
 /// What the kernel declares itself, and the driver takes.
 const RESERVED: u32 = 1024 + 256;
@@ -32,185 +26,21 @@ const MOST_SLOTS: u32 = 8;
 /// Bytes of one SIMD-group's sums, two sets, and of turns.
 const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * 128;
-/// Splits of a row that are folded as one.
-const MOST_SPLITS: usize = 8;
-/// Values of a head of which so many splits are loaded together.
-const MOST_V_DIM: u32 = 128;
-/// The most positions that a step's row may see.
-pub(crate) const MOST_CONTEXT: usize = MOST_SPLITS * SPLIT;
-/// The longest row that is normalised: four times `LOADS` elements a thread.
-const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
+/// Splits of a row that are folded as one, and those whose results are handed on together.
+const FEW_SPLITS: usize = 8;
+pub(super) const MOST_SPLITS: usize = 64;
+/// SIMD-groups that fold a head's splits, as `merge_attention.h` has them.
+const FOLDING: u32 = 8;
+/// The longest contexts of [`When::Short`] and [`When::Long`] steps.
+pub(crate) const SHORT: usize = FEW_SPLITS * SPLIT;
+pub(crate) const LONG: usize = MOST_SPLITS * SPLIT;
 /// Layers whose addresses fit into a kernel's 4 KiB of arguments, which every compiler allows.
 const MOST_LAYERS: usize = 25;
-
-/// The ops of a layer.
-#[derive(Clone, Copy)]
-struct Layer<'a> {
-    maps: &'a NormLinear,
-    store: &'a RopeStore,
-    attention: &'a PagedAttention,
-    output: &'a LinearAdd,
-    gated: &'a NormLinear,
-    down: &'a SwigluLinearAdd,
-}
-
-/// Ops of a layer.
-const LAYER_OPS: usize = 6;
-
-impl<'a> Layer<'a> {
-    fn find(ops: &'a [Op]) -> Option<Self> {
-        match ops {
-            [
-                Op::NormLinear(maps),
-                Op::RopeStore(store),
-                Op::PagedAttention(attention),
-                Op::LinearAdd(output),
-                Op::NormLinear(gated),
-                Op::SwigluLinearAdd(down),
-                ..,
-            ] => Some(Self { maps, store, attention, output, gated, down }),
-            _ => None,
-        }
-    }
-
-    /// Whether each op takes what the one before it made, and nothing else happens to it.
-    fn is_chain(&self) -> bool {
-        let outs = |maps: &NormLinear| maps.projections.iter().map(|p| p.out).collect::<Vec<BufferId>>();
-        let residual = self.maps.x;
-        outs(self.maps) == [self.store.q, self.store.k, self.store.v]
-            && (self.attention.q, self.attention.cache) == (self.store.q, self.store.cache)
-            && self.attention.n_heads == self.store.n_heads
-            && self.output.x == self.attention.out
-            && self.output.residual == residual
-            && self.output.post_norm.is_none()
-            && self.gated.x == residual
-            && outs(self.gated) == [self.down.gate, self.down.up]
-            && self.gated.projections.iter().all(|p| p.bias.is_none())
-            && self.down.residual == residual
-            && self.down.post_norm.is_none()
-    }
-
-    /// Buffers whose contents blocks hand each other instead.
-    fn unwritten(&self) -> [BufferId; 6] {
-        let (store, down) = (self.store, self.down);
-        [store.q, store.k, store.v, self.attention.out, down.gate, down.up]
-    }
-
-    fn weights(&self) -> [Vec<WeightId>; 4] {
-        let of = |maps: &NormLinear| maps.projections.iter().map(|p| p.weight).collect();
-        [of(self.maps), vec![self.output.weight], of(self.gated), vec![self.down.weight]]
-    }
-
-    /// The packing of each map, where maps of the same row share one.
-    fn packings(&self, lowering: &Lowering<'_>) -> Option<[Packing; 4]> {
-        let weights = self.weights();
-        if !linear::can(lowering, weights.iter().flatten().copied()) {
-            return None;
-        }
-        let packing = |id: &WeightId| Packing::of(lowering.weight(*id).format());
-        let one = |ids: &[WeightId]| {
-            packing(&ids[0]).filter(|&first| ids.iter().all(|id| packing(id) == Some(first)))
-        };
-        let [a, b, c, d] = &weights;
-        Some([one(a)?, one(b)?, one(c)?, one(d)?])
-    }
-
-    /// Whether each block has results in each map, so that nobody runs ahead of others by more than that, and
-    /// whether results and rows are such as the kernel takes.
-    fn has_enough(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
-        let units = lowering.device.units;
-        let (_, group) = lowering.cache(self.store.cache);
-        let bands = args.gated.cols / TILE_ROWS as u32 / if args.gated.results == 1 { 2 } else { 1 };
-        let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);
-        group.window.is_none_or(|window| window as usize >= MOST_CONTEXT)
-            && !decoding.in_turn
-            && args.gated.results != 0
-            && args.qkv.shape.cols <= MOST_COLS
-            // A head's splits are folded at once.
-            && args.attention.v_dim <= MOST_V_DIM
-            && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
-            && args.attention.n_kv_heads.saturating_mul(MOST_SPLITS as u32) <= units
-            && [args.qkv.n_blocks, args.output.n_blocks, bands, args.down.n_blocks]
-                .iter()
-                .all(|&n| n >= units)
-            && self.weights().iter().flatten().all(has_whole_bands)
-    }
-
-    /// Whether the kernel does this layer as it does the `first`.
-    fn is_like(
-        &self,
-        lowering: &Lowering<'_>,
-        first: Self,
-        (packings, args, decoding): ([Packing; 4], &StepArgs, &Decoding),
-    ) -> bool {
-        let inv_freq = |layer: &Self| layer.store.rope.as_ref().map(|rope| rope.inv_freq.clone());
-        let Ok(Some(own)) = self.attention.decoding(lowering) else { return false };
-        self.is_chain()
-            && self.maps.x == first.maps.x
-            && inv_freq(self) == inv_freq(&first)
-            && self.packings(lowering) == Some(packings)
-            && own.definitions == decoding.definitions
-            && self.args(lowering, packings, &own).is_ok_and(|own| bytes_of(&own) == bytes_of(args))
-    }
-
-    fn add(&self, lowering: &Lowering<'_>, weight: WeightId, scale: f32) -> Result<TileArgs> {
-        let cols = lowering.weight(weight).cols();
-        let bias = if weight == self.output.weight { self.output.bias } else { self.down.bias };
-        let map = Map { weight, bias, out: lowering.buffer(self.output.residual) };
-        let maps = Maps { maps: &[map], rows: Rows::Tokens, scale, softcap: None, add: true };
-        tile_args(lowering, &maps, &Input { x: map.out, cols, norm: None, gather: false })
-    }
-
-    fn args(&self, lowering: &Lowering<'_>, packings: [Packing; 4], decoding: &Decoding) -> Result<StepArgs> {
-        let x = lowering.buffer(self.maps.x);
-        let cols = lowering.desc(self.maps.x).cols;
-        let maps: Vec<Map> = self.maps.projections.iter().map(|p| map(lowering, p)).collect();
-        let maps = Maps { maps: &maps, rows: Rows::Tokens, scale: 1.0, softcap: None, add: false };
-        let qkv = tile_args(lowering, &maps, &Input { x, cols, norm: self.maps.norm, gather: false })?;
-        let gated = Input { x, cols, norm: self.gated.norm, gather: false };
-        let n_ff = lowering.desc(self.down.gate).cols;
-        let groups = rounded::part_groups(&lowering.device, 2, &[lowering.u32(n_ff)?]);
-        Ok(StepArgs {
-            qkv,
-            output: self.add(lowering, self.output.weight, self.output.scale)?,
-            gated: GatedArgs {
-                shape: TileShape { groups, ..gated.shape(lowering, ROWS)? },
-                cols: lowering.u32(n_ff)?,
-                gelu_tanh: (self.down.activation == Activation::GeluTanh).into(),
-                results: match Form::of(&lowering.device, packings[3], ROWS) {
-                    Form::Quantised if n_ff.is_multiple_of(TILE_COLS) => 1,
-                    Form::Rounded if n_ff.is_multiple_of(TILE_COLS) => 2,
-                    _ => 0,
-                },
-            },
-            down: self.add(lowering, self.down.weight, self.down.scale)?,
-            rope: self.store.args(lowering)?,
-            attention: decoding.args,
-            max_splits: lowering.u32(MOST_SPLITS)?,
-        })
-    }
-
-    /// As `Layer` of `step.h` has them.
-    fn buffers(&self, lowering: &mut Lowering<'_>) -> Vec<Argument> {
-        let weight = |id: Option<WeightId>| id.map_or(Argument::Inputs, Argument::Weight);
-        let [_, _, _, q_norm, k_norm, _, keys, values] = self.store.buffers(lowering);
-        let mut buffers = vec![weight(self.maps.norm.map(|norm| norm.weight))];
-        for p in &self.maps.projections {
-            buffers.extend([Argument::Tiles(p.weight), weight(p.bias)]);
-        }
-        buffers.extend([q_norm, k_norm, keys, values]);
-        buffers.extend([Argument::Tiles(self.output.weight), weight(self.output.bias)]);
-        buffers.push(weight(self.gated.norm.map(|norm| norm.weight)));
-        buffers.extend(self.gated.projections.iter().map(|p| Argument::Tiles(p.weight)));
-        buffers.extend([Argument::Tiles(self.down.weight), weight(self.down.bias)]);
-        buffers
-    }
-}
 
 /// Layers that become one launch for a generated row.
 pub(crate) struct WholeStep<'a> {
     layers: Vec<Layer<'a>>,
-    packings: [Packing; 4],
+    packings: Packings,
     args: StepArgs,
     decoding: Decoding,
     slots: u32,
@@ -226,16 +56,17 @@ impl<'a> WholeStep<'a> {
             && !lowering.is_op_by_op
             && lowering.desc(first.maps.x).rows == Rows::Tokens
             && first.is_chain();
-        let packings = if is_one { first.packings(lowering)? } else { return None };
+        let mut packings = if is_one { Packings::of(lowering, &first)? } else { return None };
         let decoding = first.attention.decoding(lowering).ok()??;
-        let args = first.args(lowering, packings, &decoding).ok()?;
-        let (slots, shared) = memory(lowering, packings, &args, &decoding)?;
+        let args = first.args(lowering, &decoding).ok()?;
         if !first.has_enough(lowering, &args, &decoding) {
             return None;
         }
         let layers = ops.chunks_exact(LAYER_OPS).map_while(Layer::find);
-        let layers = layers.take_while(|layer| layer.is_like(lowering, first, (packings, &args, &decoding)));
-        let layers: Vec<_> = layers.collect();
+        let layers = layers.take_while(|layer| layer.is_like(lowering, first, (&args, &decoding)));
+        let mut with = |layer: &Layer<'_>| packings.with(lowering, layer).map(|both| packings = both);
+        let layers: Vec<_> = layers.take_while(|layer| with(layer).is_some()).collect();
+        let (slots, shared) = memory(lowering, packings, &args, &decoding)?;
         let later = &ops[layers.len() * LAYER_OPS..];
         // Few layers a launch were not measured.
         let is_most = 2 * layers.len() >= lowering.n_layers();
@@ -250,23 +81,52 @@ impl<'a> WholeStep<'a> {
 
     /// What blocks hand each other, as `Mail` of `step.h` has it: words of 64 bits.
     fn kept_bytes(&self, lowering: &Lowering<'_>) -> usize {
-        let StepArgs { qkv, output, down, attention, .. } = &self.args;
+        let StepArgs { qkv, output, gated, down, attention, .. } = &self.args;
         let words = |shape: &TileShape, packing| {
             (shape.n_tiles * kernel::row_bytes(Form::of(&lowering.device, packing, ROWS)).0 / 4) as usize
         };
         let heads = (attention.n_heads * (attention.v_dim + 2)) as usize * MOST_SPLITS;
         let floats = (qkv.shape.cols + qkv.cols0 + qkv.cols1 + qkv.cols2) as usize + heads;
-        8 * (8 + floats + words(&output.shape, self.packings[1]) + words(&down.shape, self.packings[3]) + 64)
+        let singles = (gated.cols - 16 * self.args.paired * lowering.device.units) as usize;
+        let floats = floats + singles;
+        8 * (8
+            + floats
+            + words(&output.shape, self.packings.first[OUTPUT])
+            + words(&down.shape, self.packings.first[DOWN])
+            + 64)
     }
 
-    /// Adds the launches for the generated row.
+    /// Adds the launches for the generated row: those of short contexts have less code, which comes from memory
+    /// in every step.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let n = self.layers.len().div_ceil(MOST_LAYERS);
-        let mut launches = self.layers.chunks(self.layers.len().div_ceil(n));
-        launches.try_for_each(|layers| self.launch(lowering, layers))
+        let (_, group) = lowering.cache(self.layers[0].store.cache);
+        let context = lowering.bucket.max_pages * group.page_size as usize;
+        let has_short = self.args.sharing as usize >= FEW_SPLITS;
+        let mut whens = vec![When::Short, When::Long];
+        whens.retain(|&when| if when == When::Short { has_short } else { !has_short || context > SHORT });
+        for when in whens {
+            let mut launches = self.layers.chunks(self.layers.len().div_ceil(n));
+            launches.try_for_each(|layers| self.launch(lowering, layers, when))?;
+        }
+        Ok(())
     }
 
-    fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>]) -> Result<()> {
+    /// Which of the layers' weights are packed in the other way.
+    fn others(&self, lowering: &Lowering<'_>, layers: &[Layer<'_>]) -> OtherArgs {
+        let qkv = |i: usize| {
+            self.packings.others(lowering, layers, QKV, move |layer| layer.maps.projections[i].weight)
+        };
+        OtherArgs {
+            q: qkv(0),
+            k: qkv(1),
+            v: qkv(2),
+            output: self.packings.others(lowering, layers, OUTPUT, |layer| layer.output.weight),
+            down: self.packings.others(lowering, layers, DOWN, |layer| layer.down.weight),
+        }
+    }
+
+    fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>], when: When) -> Result<()> {
         let [.., inv_freq, _, _] = layers[0].store.buffers(lowering);
         let residual = lowering.buffer(layers[0].maps.x);
         let kept = lowering.kept(self.kept_bytes(lowering));
@@ -275,45 +135,36 @@ impl<'a> WholeStep<'a> {
             buffers.extend(layer.buffers(lowering));
         }
         let grid = Grid { x: lowering.device.units, rows: ROWS, rows_each: 1, threads: THREADS };
-        let mut definitions =
-            format!("#define STEP_LAYERS {}\n#define STEP_SLOTS {}\n", layers.len(), self.slots);
-        for (name, packing) in ["QKV", "OUTPUT", "GATED", "DOWN"].iter().zip(self.packings) {
-            definitions += &format!("#define STEP_{name} {}\n", packing.name().to_uppercase());
+        let (n_layers, slots, several) = (layers.len(), self.slots, when == When::Long);
+        let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
+        definitions += &format!("#define STEP_SEVERAL {several}\n");
+        let Packings { first, other } = self.packings;
+        for (name, map) in [("QKV", QKV), ("OUTPUT", OUTPUT), ("GATED", GATED), ("DOWN", DOWN)] {
+            let [first, other] = [first[map], other[map]].map(|packing| packing.name().to_uppercase());
+            definitions += &format!("#define STEP_{name} {first}\n#define STEP_{name}_OTHER {other}\n");
         }
         definitions += &self.decoding.definitions;
-        if Form::of(&lowering.device, self.packings[0], ROWS) == Form::Rounded {
+        if Form::of(&lowering.device, first[QKV], ROWS) == Form::Rounded {
             definitions += BF16_ACTIVATIONS;
         }
-        let launch = lowering.launch(&STEP, "step", grid, self.args, &buffers);
+        let args = StepArgs { other: self.others(lowering, layers), ..self.args };
+        let launch = lowering.launch(&STEP, "step", grid, args, &buffers);
         (launch.definitions, launch.shared) = (definitions, self.shared);
         (launch.early, launch.together, launch.packed) = (true, true, true);
-        launch.when = When::Short;
+        launch.when = when;
         Ok(())
     }
-}
-
-fn map(lowering: &Lowering<'_>, p: &crate::kernels::norm_linear::Projection) -> Map {
-    Map { weight: p.weight, bias: p.bias, out: lowering.buffer(p.out) }
-}
-
-fn tile_args(lowering: &Lowering<'_>, maps: &Maps<'_>, input: &Input) -> Result<TileArgs> {
-    let outs = maps.maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
-    let outs: Vec<u32> = outs.collect::<Result<_>>()?;
-    let groups = rounded::part_groups(&lowering.device, 1, &outs);
-    let shape = TileShape { groups, ..input.shape(lowering, ROWS)? };
-    debug_assert!(outs.len() <= MAX_MAPS);
-    Ok(maps.arguments(lowering, maps.maps, shape, |outs| outs.div_ceil(TILE_ROWS as u32))?.0)
 }
 
 /// Slots of rings and bytes of threadgroup memory, as `step.h` lays it out.
 fn memory(
     lowering: &Lowering<'_>,
-    packings: [Packing; 4],
+    Packings { first: packings, other }: Packings,
     args: &StepArgs,
     decoding: &Decoding,
 ) -> Option<(u32, u32)> {
     let device = &lowering.device;
-    let slot = packings.iter().map(|&packing| kernel::slot_bytes(packing)).max()?;
+    let slot = packings.iter().chain(&other).map(|&packing| kernel::slot_bytes(packing)).max()?;
     let tile = |packing| kernel::row_bytes(Form::of(device, packing, ROWS)).0;
     let [qkv, output, gated, down] = [
         args.qkv.shape.n_tiles * tile(packings[0]),
@@ -323,12 +174,13 @@ fn memory(
     ];
     let attention = &args.attention;
     let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-    // A fold's splits and its result lie where keys and values do.
-    let fold = 4 * MOST_SPLITS as u32 * (attention.v_dim + 2) + attention.v_dim / 64 * tile(packings[1]);
-    if 4 * floats > qkv || fold > decoding.shared || args.rope.n_pairs > TURNS_BYTES / 8 {
+    if 4 * floats > qkv || args.rope.n_pairs > TURNS_BYTES / 8 {
         return None;
     }
-    let rows = output.max(gated).max(down).max(qkv.next_multiple_of(128) + decoding.shared);
+    // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
+    let folded = 4 * MOST_SPLITS as u32 * (attention.v_dim + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
+    let fold = folded + attention.v_dim / 64 * tile(packings[1]);
+    let rows = output.max(gated).max(down).max(qkv.next_multiple_of(128) + decoding.shared.max(fold));
     let simdgroups = TEAMS * kernel::PARTS;
     let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + TURNS_BYTES + rows;
     let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
@@ -343,7 +195,7 @@ mod tests {
     use crate::gpu::lower::{Device, Launch};
     use crate::gpu::paper::Paper;
     use crate::gpu::source::{DECODE_ATTENTION, PROMPT_ATTENTION, Source};
-    use crate::harness::{ModelShape, Random, inputs};
+    use crate::harness::{Case, ModelShape, Random, inputs, matrix};
     use crate::{Backend, Bucket, GroupConfig, Plan, Role};
 
     /// The smallest of whose maps eight processors have a part each.
@@ -357,10 +209,16 @@ mod tests {
         head_dim: 64,
     };
 
-    /// The launches of a model for so many rows, which see all positions or a window of them.
-    fn launches(shape: ModelShape, units: u32, tokens: usize, window: Option<u32>) -> Vec<Launch> {
-        let group = GroupConfig { n_pages: 256, page_size: 16, window };
-        let case = shape.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
+    const SHAPE_3: ModelShape = ModelShape { n_layers: 3, ..SHAPE };
+    const GROUP: GroupConfig = GroupConfig { n_pages: 256, page_size: 16, window: None };
+
+    /// The launches of a model for so many rows, on a device of so many processors.
+    fn launches(shape: ModelShape, units: u32, tokens: usize) -> Vec<Launch> {
+        let case = shape.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
+        lowered(&case, units, tokens)
+    }
+
+    fn lowered(case: &Case, units: u32, tokens: usize) -> Vec<Launch> {
         let device = Device {
             name: "cuda",
             has_tiles: true,
@@ -383,9 +241,13 @@ mod tests {
 
     #[test]
     fn layers_of_a_single_row_are_one_launch() {
-        let launches = launches(SHAPE, 8, 1, None);
+        let launches = launches(SHAPE, 8, 1);
         let of = |when| launches.iter().filter(|launch| launch.when == when).cloned().collect::<Vec<_>>();
-        assert_eq!((of(When::Short).len(), count(&of(When::Short), &STEP)), (1, 1));
+        for when in [When::Short, When::Long] {
+            assert_eq!((of(when).len(), count(&of(when), &STEP)), (1, 1));
+            let several = format!("STEP_SEVERAL {}\n", when == When::Long);
+            assert!(of(when)[0].definitions.contains(&several));
+        }
         // Two for each layer, and as many for a prompt of one token.
         let otherwise = of(When::Otherwise);
         assert_eq!((count(&otherwise, &DECODE_ATTENTION), count(&otherwise, &PROMPT_ATTENTION)), (4, 2));
@@ -395,11 +257,38 @@ mod tests {
     }
 
     #[test]
+    fn layers_may_be_packed_in_two_ways() {
+        use gguf::Format::{Q4_0, Q4_1, Q8_0};
+        // Of v and down, as in mixed formats; a third is not taken.
+        let v = [Q8_0, Q4_0, Q4_1];
+        let down = [Q8_0, Q4_0, Q4_0];
+        let mut case = SHAPE_3.case(&mut Random::new(1), Q4_0, vec![GROUP]);
+        let ops = case.step.ops().to_vec();
+        let mut layer = 0;
+        for op in &ops {
+            let (id, format) = match op {
+                Op::NormLinear(maps) if maps.projections.len() == 3 => (maps.projections[2].weight, v[layer]),
+                Op::SwigluLinearAdd(op) => (op.weight, down[layer]),
+                _ => continue,
+            };
+            layer += usize::from(matches!(op, Op::SwigluLinearAdd(_)));
+            let weight = &mut case.weights[id.0 as usize];
+            *weight = matrix(&mut Random::new(2), "w", format, weight.rows(), weight.cols());
+        }
+        let launches = lowered(&case, 8, 1);
+        let step = launches.iter().find(|launch| std::ptr::eq(launch.source, &STEP)).unwrap();
+        for name in ["LAYERS 2", "QKV P4", "QKV_OTHER P8", "DOWN P8", "DOWN_OTHER P4", "OUTPUT_OTHER P4"] {
+            assert!(step.definitions.contains(&format!("#define STEP_{name}\n")), "{name}");
+        }
+        // Of q, k, v, output and down: a bit for each layer.
+        assert_eq!(step.args[step.args.len() - 5..], [0, 0, 0b01, 0, 0b10]);
+    }
+
+    #[test]
     fn other_steps_are_launched_op_by_op() {
         for (why, launches) in [
-            ("two rows", launches(SHAPE, 8, 2, None)),
-            ("a short window", launches(SHAPE, 8, 1, Some(100))),
-            ("processors without a part of a map", launches(SHAPE, 9, 1, None)),
+            ("two rows", launches(SHAPE, 8, 2)),
+            ("processors without a part of a map", launches(SHAPE, 9, 1)),
         ] {
             assert_eq!((count(&launches, &STEP), count(&launches, &DECODE_ATTENTION)), (0, 4), "{why}");
         }
@@ -408,10 +297,10 @@ mod tests {
     #[test]
     fn arguments_of_a_launch_are_at_most_four_kilobytes() {
         for (n_layers, n) in [(MOST_LAYERS, 1), (MOST_LAYERS + 1, 2)] {
-            let launches = launches(ModelShape { n_layers, ..SHAPE }, 8, 1, None);
+            let launches = launches(ModelShape { n_layers, ..SHAPE }, 8, 1);
             let steps: Vec<&Launch> =
                 launches.iter().filter(|launch| std::ptr::eq(launch.source, &STEP)).collect();
-            assert_eq!(steps.len(), n);
+            assert_eq!(steps.len(), 2 * n);
             for step in steps {
                 assert!(4 * step.args.len() + 8 * step.buffers.len() <= 4096);
             }
@@ -420,14 +309,14 @@ mod tests {
 
     #[test]
     fn the_context_says_which_launches_run() {
-        let group = GroupConfig { n_pages: 128, page_size: 16, window: None };
+        let group = GroupConfig { n_pages: 1024, ..GROUP };
         let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
         let paper = Paper::with_tiles("cuda", 8);
         let notes = paper.notes();
         let mut gpu = Gpu::new(paper);
         gpu.load(case.weights.clone()).unwrap();
         gpu.create_cache(&case.cache).unwrap();
-        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 128 };
+        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 1024 };
         let id = gpu.lower(&case.step, bucket).unwrap();
         let mut entries = |n_context, role| -> Vec<String> {
             let mut inputs = inputs(&case.cache, &[(1, n_context)]);
@@ -435,15 +324,15 @@ mod tests {
             gpu.run(id, &inputs).unwrap();
             notes.take_launches().into_iter().map(|launch| launch.entry).collect()
         };
-        let short = entries(MOST_CONTEXT as u32, Role::Generated);
-        assert_eq!(short.iter().filter(|entry| *entry == "step").count(), 1);
-        assert!(
-            !short.iter().any(|entry| entry.contains("attention") || entry.contains("rope")),
-            "{short:?}"
-        );
-        let long = entries(MOST_CONTEXT as u32 + 1, Role::Generated);
-        assert!(!long.contains(&"step".to_owned()));
-        assert_eq!(long.iter().filter(|entry| *entry == "decode_attention").count(), 2);
+        let short = entries(SHORT as u32, Role::Generated);
+        let long = entries(SHORT as u32 + 1, Role::Generated);
+        for entries in [&short, &long, &entries(LONG as u32, Role::Generated)] {
+            assert_eq!(entries.iter().filter(|entry| *entry == "step").count(), 1);
+            assert!(!entries.iter().any(|entry| entry.contains("attention") || entry.contains("rope")));
+        }
+        let longer = entries(LONG as u32 + 1, Role::Generated);
+        assert!(!longer.contains(&"step".to_owned()));
+        assert_eq!(longer.iter().filter(|entry| *entry == "decode_attention").count(), 2);
         let prompt = entries(1, Role::Prompt);
         assert!(!prompt.contains(&"step".to_owned()));
         assert_eq!(prompt.iter().filter(|entry| *entry == "prompt_attention").count(), 2);

@@ -82,6 +82,19 @@ FN void fetch_words(const ulong *mail, uint number, uint n) {
     block_barrier();
 }
 
+// Reads what gate and up left: words as `down` takes them, and floats behind them.
+FN void fetch_hidden(const StepArgs &args, const Mail &mail) {
+    typedef DownMap::Rows Rows;
+    const uint first = args.gated.results == QUANTISED ? 16 * StepGated::first_single(args) : args.gated.cols;
+    uchar *rows = Handover::rows();
+    block_barrier();
+    receive_words((uint *)rows, mail.hidden(), first / 64 * Mail::DOWN_WORDS, mail.number);
+    for (uint o = first + 4 * threadIdx.x; o < args.gated.cols; o += 4 * n_threads()) {
+        Rows::put(rows + o / 64 * Rows::SHARED_BYTES, o, receive_four(mail.singles() + o - first, mail.number));
+    }
+    block_barrier();
+}
+
 // Adds a whole piece of weights, all of which is read first.
 template <typename F> FN void add_chunk(float (&acc)[4], const uchar *weights, const uchar *rows, uint lane) {
     typename F::Tile tiles[F::CHUNK];
@@ -95,8 +108,22 @@ template <typename F> FN void add_chunk(float (&acc)[4], const uchar *weights, c
     for (uint u = 0; u < F::CHUNK; u++) tiles[u].add(acc, x[u]);
 }
 
-// Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer.
-template <typename F> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own) {
+// Adds a band's `n` tiles that are this SIMD-group's.
+template <typename F> FN void add_band(float (&acc)[4], Computing &now, const uchar *rows, uint n, uint lane) {
+    for (uint tile = 0; tile < n; tile += F::CHUNK) {
+        const uchar *slot = now.ring.wait(now.piece++), *at = rows + tile * F::Rows::SHARED_BYTES;
+        // Whole pieces without questions.
+        if (n - tile >= F::CHUNK) add_chunk<F>(acc, slot, at, lane);
+        else add_tiles<F>(acc, slot, at, n - tile, lane);
+        __syncwarp();
+        now.ring.done();
+    }
+}
+
+// Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer. `others` has a bit for each
+// that is packed in the other way.
+template <typename M> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own, uint others) {
+    typedef typename M::First F;
     const uint lane = threadIdx.x % 32;
     const Columns part(n_tiles);
     const uchar *rows = Handover::rows() + part.first * F::Rows::SHARED_BYTES;
@@ -104,19 +131,17 @@ template <typename F> __noinline__ __device__ void compute(Computing &state, uin
     for (uint nth = 0; nth < n; nth++) {
         float acc[1][4] = {};
         const uint end = nth < own ? part.n : 0;
-        for (uint tile = 0; tile < end; tile += F::CHUNK) {
-            const uchar *slot = now.ring.wait(now.piece++), *at = rows + tile * F::Rows::SHARED_BYTES;
-            // Whole pieces without questions.
-            if (end - tile >= F::CHUNK) add_chunk<F>(acc[0], slot, at, lane);
-            else add_tiles<F>(acc[0], slot, at, end - tile, lane);
-            __syncwarp();
-            now.ring.done();
-        }
+        if (M::MIXED && others >> nth & 1) add_band<typename M::Other>(acc[0], now, rows, end, lane);
+        else add_band<F>(acc[0], now, rows, end, lane);
         now.handover.wait_for_room();
         F::leave(now.handover.set() + threadIdx.x / 32 * F::SUMS, acc);
         now.handover.left();
     }
     state = now;
+}
+// As many of them as this team and the first one have.
+template <typename M> FN void compute(Computing &state, const StepMap<M> &map) {
+    compute<M>(state, map.args.shape.n_tiles, map.count(0), map.count(team()), map.other_bands(team()));
 }
 
 // Turns that were computed before.
@@ -145,32 +170,41 @@ struct KeptHead {
     }
 };
 
-// Attention of the step's row, a split of a key/value head a block.
+// Attention of the step's row, a split of a key/value head at a time. A block's splits are of one head, its last one
+// first: the newest key and value are in the last of all.
 struct StepAttention {
     const StepArgs &args;
     const StepMemory &memory;
     const Span span;
-    const uint first_split, n_splits;
-    const uint *table;
+    const uint n_splits;
     const uint lane, warp;
-    float *heads;
-    const Work work;  // the same in all layers
+    const Work work;  // that of its last split, the same in all layers
 
     MEMBER StepAttention(const StepArgs &args, const StepMemory &memory)
         : args(args), memory(memory), span(args.attention, memory.inputs[args.attention.places_at] + 1),
-          first_split(span.from / SPLIT), n_splits(span.n_splits()),
-          table(memory.inputs + args.attention.block_tables_at + memory.inputs[args.attention.sequences_at] * args.attention.max_pages),
-          lane(threadIdx.x % 32), warp(threadIdx.x / 32), heads((float *)Handover::rows()),
-          work(args.attention, table, span, min(first_split + split(), (span.to - 1) / SPLIT), kv_head()) {
+          n_splits(span.n_splits()),
+          lane(threadIdx.x % 32), warp(threadIdx.x / 32),
+          work(work_of(min(last(), n_splits - 1))) {
         Turns turns;
         turns.inv_freq = memory.inv_freq, turns.position = float(memory.inputs[args.rope.positions_at]);
         turns.magnitude = args.rope.magnitude;
         for (uint pair = threadIdx.x; pair < args.rope.n_pairs; pair += n_threads()) Handover::turns()[pair] = turns.at(pair);
     }
 
-    MEMBER bool has_work() const { return blockIdx.x < args.attention.n_kv_heads * n_splits; }
     MEMBER uint kv_head() const { return blockIdx.x % args.attention.n_kv_heads; }
-    MEMBER uint split() const { return blockIdx.x / args.attention.n_kv_heads; }
+    // This block's splits, counted from the first that the row sees.
+    MEMBER uint first() const { return blockIdx.x / args.attention.n_kv_heads; }
+    MEMBER uint last() const {
+        return STEP_SEVERAL && has_work() ? first() + (n_splits - 1 - first()) / args.sharing * args.sharing : first();
+    }
+    MEMBER bool has_work() const { return first() < min(args.sharing, n_splits); }
+    MEMBER Work work_of(uint split) const {
+        const uint *tables = memory.inputs + args.attention.block_tables_at;
+        const uint *table = tables + memory.inputs[args.attention.sequences_at] * args.attention.max_pages;
+        return Work(args.attention, table, span, span.from / SPLIT + split, kv_head());
+    }
+    // Over the row of the maps of q, k and v.
+    static MEMBER float *heads() { return (float *)Handover::rows(); }
     // Behind the row of the maps of q, k and v.
     MEMBER Heads tiles() const {
         return Heads(Handover::rows() + (args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES + 127) / 128 * 128);
@@ -188,9 +222,9 @@ struct StepAttention {
     MEMBER void rotate(const Layer &layer) const {
         const KnownTurns turns = {Handover::turns()};
         const RopeStoreArgs &rope = args.rope;
-        const uint n = Heads::HEADS + (split() == n_splits - 1 ? 2 : 0);
+        const uint n = Heads::HEADS + (last() == n_splits - 1 ? 2 : 0);
         for (uint head = warp; head < n; head += STEP_SIMDGROUPS) {
-            float *x = heads + head * Heads::KEYS;
+            float *x = heads() + head * Heads::KEYS;
             if (head < Heads::HEADS) {
                 const HeadOut out = {x, 0, 0};
                 rope_head(rope, x, layer.q_norm, rope.q_eps, turns, out, lane);
@@ -217,41 +251,59 @@ struct StepAttention {
     // The place of what comes of a head's split; `head` counts all.
     MEMBER uint vector(uint head, uint split) const { return head * args.max_splits + split; }
 
-    // This block's split.
+    // This block's splits.
     MEMBER void run(const Layer &layer, const Mail &mail) const {
         if (!has_work()) return;
         wait_for_copies<0>();
         const uint q = Heads::HEADS * Heads::KEYS, kv = kv_head();
         block_barrier();
-        receive_words((uint *)heads, mail.qkv + kv * q, q, mail.number);
-        if (split() == n_splits - 1) {
-            const ulong *k = mail.qkv + args.qkv.cols0 + kv * Heads::KEYS;
-            const ulong *v = mail.qkv + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES;
-            receive_words((uint *)heads + q, k, Heads::KEYS, mail.number);
-            receive_words((uint *)heads + q + Heads::KEYS, v, Heads::VALUES, mail.number);
+        receive_words((uint *)heads(), mail.qkv() + kv * q, q, mail.number);
+        if (last() == n_splits - 1) {
+            const ulong *k = mail.qkv() + args.qkv.cols0 + kv * Heads::KEYS;
+            const ulong *v = mail.qkv() + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES;
+            receive_words((uint *)heads() + q, k, Heads::KEYS, mail.number);
+            receive_words((uint *)heads() + q + Heads::KEYS, v, Heads::VALUES, mail.number);
         }
         block_barrier();
         rotate(layer);
         block_barrier();
-        if (warp < DECODE_WARPS) attend(mail);
+        if (warp >= DECODE_WARPS) return;
+        attend(layer, mail);
     }
-    MEMBER void attend(const Mail &mail) const {
+    // As `decode_attention`: of several splits the next one's keys and values come while it computes.
+    MEMBER void attend(const Layer &layer, const Mail &mail) const {
         const Heads decode = tiles();
-        float scores[Heads::N_TILES][2][4];
-        decode.score(scores, heads, args.attention, work.part);
-        decode.find_maxima(scores);
-        decode.barrier();
-        decode.share(scores);
-        decode.clear_unseen(work.part);
-        decode.barrier();
+        Part part = work.part;
+        for (uint split = last();; split -= args.sharing) {
+            const bool is_last = !STEP_SEVERAL || split == first();
+            const Work next = STEP_SEVERAL ? work_of(is_last ? split : split - args.sharing) : work;
+            float scores[Heads::N_TILES][2][4];
+            decode.score(scores, heads(), args.attention, part);
+            if (!is_last) __syncwarp(), decode.copy<Heads::KTile>(decode.k_tile, layer.k_cache, next);
+            decode.find_maxima(scores);
+            decode.barrier();
+            decode.share(scores);
+            if (!is_last) wait_for_copies<1>();
+            else if (STEP_SEVERAL) wait_for_copies<0>();
+            if (STEP_SEVERAL) __syncwarp();
+            decode.clear_unseen(part);
+            decode.barrier();
+            send_split(decode, part, split, mail);
+            if (is_last) return;
+            decode.barrier();
+            decode.copy<Heads::VTile>(decode.v_tile, layer.v_cache, next);
+            part = next.part;
+        }
+    }
+    MEMBER void send_split(const Heads &decode, Part part, uint split, const Mail &mail) const {
         float sums[Heads::WARP_M_TILES][Heads::N_TILES][4];
-        decode.weigh(sums, work.part);
+        decode.weigh(sums, part);
         const uint first = kv_head() * Heads::HEADS;
         decode.store(sums, n_splits == 1, [&](uint head, uint dim, float sum) {
-            send(mail.partials + vector(first + head, split()) * Heads::VALUES + dim, sum, mail.number);
+            send(mail.partials() + vector(first + head, split) * Heads::VALUES + dim, sum, mail.number);
         });
         if (threadIdx.x >= Heads::HEADS) return;
-        ulong *totals = mail.totals + 2 * vector(first + threadIdx.x, split());
+        ulong *totals = mail.totals() + 2 * vector(first + threadIdx.x, split);
         send(totals, decode.maximum(threadIdx.x), mail.number);
         send(totals + 1, decode.sum(threadIdx.x), mail.number);
     }
@@ -260,25 +312,39 @@ struct StepAttention {
     MEMBER void fold(const Mail &mail) const {
         typedef OutputMap::Rows Rows;
         float *outs = (float *)tiles().k_tile, *totals = outs + args.max_splits * Heads::VALUES;
-        uchar *row = (uchar *)(totals + 2 * args.max_splits);
+        WarpFolds<Heads::VALUES> &folds = *(WarpFolds<Heads::VALUES> *)(totals + 2 * args.max_splits);
+        uchar *row = (uchar *)(&folds + 1);
+        const auto put = [&](uint dim, float4 v) { Rows::put(row + dim / 64 * Rows::SHARED_BYTES, dim, v); };
         for (uint head = gridDim.x - 1 - blockIdx.x; head < args.attention.n_heads; head += gridDim.x) {
             block_barrier();
-            receive_words((uint *)outs, mail.partials + vector(head, 0) * Heads::VALUES, n_splits * Heads::VALUES, mail.number);
-            receive_words((uint *)totals, mail.totals + 2 * vector(head, 0), 2 * n_splits, mail.number);
+            receive_words((uint *)outs, mail.partials() + vector(head, 0) * Heads::VALUES, n_splits * Heads::VALUES, mail.number);
+            receive_words((uint *)totals, mail.totals() + 2 * vector(head, 0), 2 * n_splits, mail.number);
             block_barrier();
+            // Few are a SIMD-group's, as in `merge_attention`.
+            const bool is_one = !STEP_SEVERAL || n_splits <= Folded<Heads::VALUES>::TOGETHER;
+            if (!is_one) {
+                if (warp < MERGE_WARPS) leave(folds, outs, totals);
+                block_barrier();
+            }
             if (warp > 0) continue;
-            const auto put = [&](uint dim, float4 v) { Rows::put(row + dim / 64 * Rows::SHARED_BYTES, dim, v); };
             if (n_splits == 1) {
                 for (uint dim = 4 * lane; dim < Heads::VALUES; dim += 128) put(dim, *(const float4 *)(outs + dim));
-            } else {
+            } else if (is_one) {
                 Folded<Heads::VALUES> folded;
                 folded.add_all(outs, totals, 1, 0, 1, n_splits, lane);
                 folded.finish(lane, put);
+            } else {
+                folds.fold(lane).finish(lane, put);
             }
             __syncwarp();
             const uint n = Heads::VALUES / 64 * Mail::OUTPUT_WORDS;
-            for (uint i = lane; i < n; i += 32) send(mail.output + head * n + i, ((const uint *)row)[i], mail.number);
+            for (uint i = lane; i < n; i += 32) send(mail.output() + head * n + i, ((const uint *)row)[i], mail.number);
         }
+    }
+    MEMBER void leave(WarpFolds<Heads::VALUES> &folds, const float *outs, const float *totals) const {
+        Folded<Heads::VALUES> folded;
+        folded.add_all(outs, totals, 1, warp, MERGE_WARPS, n_splits, lane);
+        folds.leave(folded, warp, lane);
     }
 };
 

@@ -14,10 +14,14 @@
 #ifndef STEP_LAYERS
 #define STEP_LAYERS 25
 #define STEP_SLOTS 4
+#define STEP_SEVERAL true
 #define STEP_QKV P4
+#define STEP_QKV_OTHER P4
 #define STEP_OUTPUT P4
+#define STEP_OUTPUT_OTHER P4
 #define STEP_GATED P4
 #define STEP_DOWN P4
+#define STEP_DOWN_OTHER P4
 #define ATTENTION_K KvF16
 #define ATTENTION_V KvF16
 #define ATTENTION_K_DIM 128
@@ -25,13 +29,24 @@
 #define ATTENTION_GROUP 4
 #endif
 
-typedef FewRows<TILE_OF(STEP_QKV), true> QkvMaps;
-typedef FewRows<TILE_OF(STEP_OUTPUT), true> OutputMap;
-typedef FewRows<TILE_OF(STEP_GATED), true> GatedMaps;
-typedef FewRows<TILE_OF(STEP_DOWN), true> DownMap;
-typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP> Heads;
+template <typename A, typename B> struct AreSame { enum { YES = false }; };
+template <typename A> struct AreSame<A, A> { enum { YES = true }; };
 
 FN constexpr uint larger_of(uint a, uint b) { return a > b ? a : b; }
+
+// Maps whose weights are packed in one of two ways.
+template <typename A, typename B> struct Maps {
+    typedef FewRows<A, true> First;
+    typedef FewRows<B, true> Other;
+    typedef typename First::Rows Rows;
+    static_assert(AreSame<Rows, typename Other::Rows>::YES, "both take the same rows");
+    enum { MIXED = !AreSame<A, B>::YES, SUMS = First::SUMS, SLOT_BYTES = larger_of(First::SLOT_BYTES, Other::SLOT_BYTES) };
+};
+typedef Maps<TILE_OF(STEP_QKV), TILE_OF(STEP_QKV_OTHER)> QkvMaps;
+typedef Maps<TILE_OF(STEP_OUTPUT), TILE_OF(STEP_OUTPUT_OTHER)> OutputMap;
+typedef Maps<TILE_OF(STEP_GATED), TILE_OF(STEP_GATED)> GatedMaps;
+typedef Maps<TILE_OF(STEP_DOWN), TILE_OF(STEP_DOWN_OTHER)> DownMap;
+typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP> Heads;
 
 // Copies of a ring that are under way together.
 #define STEP_UNDER_WAY 2
@@ -68,26 +83,107 @@ struct StepMemory {
     MEMBER Outputs add(const uchar *weight, const float *bias) const { return {{weight}, {bias}, {residual}}; }
 };
 
+// A band's weights.
+struct Band {
+    const uchar *at;  // null behind the last
+    uint tile_bytes, chunk;
+    template <typename F> static MEMBER Band of(const uchar *weight, uint band, const TileShape &shape) {
+        return {weight + ulong(band) * shape.n_tiles * F::Tile::BYTES, F::Tile::BYTES, F::CHUNK};
+    }
+};
+
+// The bands of up to three maps, of which teams take them in turn. `others` has a bit for each map that is packed in the
+// other way.
+template <typename M> struct StepMap {
+    const TileArgs &args;
+    const Outputs outputs;
+    const uint others;
+    static MEMBER uint block(uint nth, uint team) { return MapWeights<typename M::First>::block(nth, team); }
+    MEMBER uint count(uint team) const { return MapWeights<typename M::First>{args, outputs}.count(team); }
+    MEMBER bool is_other(uint block) const {
+        return M::MIXED && others >> (uint(block >= args.block1) + uint(block >= args.block2)) & 1;
+    }
+    // A bit for each of a team's bands that is.
+    MEMBER uint other_bands(uint team) const {
+        uint bands = 0;
+        for (uint nth = 0; M::MIXED && nth < count(team); nth++) bands |= uint(is_other(block(nth, team))) << nth;
+        return bands;
+    }
+    MEMBER Band at(uint nth, uint team) const {
+        const uint block = StepMap::block(nth, team);
+        if (block >= args.n_blocks) return {};
+        const Output output(args, outputs, block, 1);
+        return is_other(block) ? Band::of<typename M::Other>(output.weight, output.band, args.shape)
+                               : Band::of<typename M::First>(output.weight, output.band, args.shape);
+    }
+};
+
+// The bands of gate and up. Where results are quantised bands are done in pairs, which make up a block of 32 columns, as long
+// as all blocks have as many; who reads the others quantises them.
+struct StepGated {
+    const StepArgs &args;
+    const uchar *gate, *up;
+    // The first of those that are not in pairs.
+    static MEMBER uint first_single(const StepArgs &args) { return args.paired * gridDim.x; }
+    MEMBER uint band(uint nth) const {
+        if (nth < args.paired) return 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2;
+        return first_single(args) + blockIdx.x + (nth - args.paired) * gridDim.x;
+    }
+    // Bands of a block.
+    MEMBER uint count() const {
+        uint n = args.paired;
+        while (16 * band(n) < args.gated.cols) n++;
+        return n;
+    }
+    // The second team does the bands of up.
+    MEMBER Band at(uint nth, uint team) const {
+        if (16 * band(nth) >= args.gated.cols) return {};
+        return Band::of<GatedMaps::First>(team == 0 ? gate : up, band(nth), args.gated.shape);
+    }
+};
+
+// Those of a layer.
+struct StepMaps {
+    const StepArgs &args;
+    const StepMemory &memory;
+    const uint i;
+    MEMBER const Layer &layer() const { return memory.layers[i]; }
+    MEMBER StepMap<QkvMaps> qkv() const {
+        const OtherArgs &o = args.other;
+        return {args.qkv, memory.qkv(layer()), (o.q >> i & 1) | (o.k >> i & 1) << 1 | (o.v >> i & 1) << 2};
+    }
+    MEMBER StepMap<OutputMap> output() const {
+        return {args.output, memory.add(layer().output, layer().output_bias), args.other.output >> i & 1};
+    }
+    MEMBER StepGated gated() const { return {args, layer().gate, layer().up}; }
+    MEMBER StepMap<DownMap> down() const {
+        return {args.down, memory.add(layer().down, layer().down_bias), args.other.down >> i & 1};
+    }
+};
+
 // What blocks hand each other, and the numbers of a step's letters. A place is written again only when all blocks
 // have read what was there: each has results in each map, which it can have only of all that came before.
 struct Mail {
     enum { OUTPUT_WORDS = OutputMap::Rows::SHARED_BYTES / 4, DOWN_WORDS = DownMap::Rows::SHARED_BYTES / 4 };
-    ulong *residual, *qkv, *partials, *totals, *output, *hidden;
-    uint *counter;
+    const StepArgs &args;
+    const StepMemory &memory;
     uint number;
 
-    MEMBER Mail(const StepArgs &args, const StepMemory &memory) : counter((uint *)memory.mail) {
-        const uint vectors = args.attention.n_heads * args.max_splits;
-        residual = memory.mail + 8;
-        qkv = residual + args.qkv.shape.cols;
-        partials = qkv + args.qkv.cols0 + args.qkv.cols1 + args.qkv.cols2;
-        totals = partials + vectors * Heads::VALUES;
-        output = totals + 2 * vectors;
-        hidden = output + args.output.shape.n_tiles * OUTPUT_WORDS;
-    }
+    MEMBER Mail(const StepArgs &args, const StepMemory &memory) : args(args), memory(memory), number(0) {}
+    // Added up where they are needed: registers are scarce.
+    MEMBER ulong *residual() const { return memory.mail + 8; }
+    MEMBER ulong *qkv() const { return residual() + args.qkv.shape.cols; }
+    MEMBER ulong *partials() const { return qkv() + args.qkv.cols0 + args.qkv.cols1 + args.qkv.cols2; }
+    MEMBER ulong *totals() const { return partials() + vectors() * Heads::VALUES; }
+    MEMBER ulong *output() const { return totals() + 2 * vectors(); }
+    MEMBER ulong *hidden() const { return output() + args.output.shape.n_tiles * OUTPUT_WORDS; }
+    // Those that are not quantised yet.
+    MEMBER ulong *singles() const { return hidden() + args.down.shape.n_tiles * DOWN_WORDS; }
+    // Splits of all heads.
+    MEMBER uint vectors() const { return args.attention.n_heads * args.max_splits; }
     // Behind launches before this one: each step goes on counting.
-    MEMBER void begin() { number = *(volatile uint *)counter; }
-    MEMBER void end() const { *(volatile uint *)counter = number; }
+    MEMBER void begin() { number = *(volatile uint *)memory.mail; }
+    MEMBER void end() const { *(volatile uint *)memory.mail = number; }
     MEMBER void next() { number++; }
 };
 
@@ -141,21 +237,15 @@ struct StepWeights {
     static MEMBER uint choose(uint stage, uint a, uint b, uint c, uint d) {
         return stage % 4 < 2 ? (stage % 4 == 0 ? a : b) : (stage % 4 == 2 ? c : d);
     }
-    static MEMBER uint tile_bytes(uint stage) {
-        return choose(stage, QkvMaps::Tile::BYTES, OutputMap::Tile::BYTES, GatedMaps::Tile::BYTES, DownMap::Tile::BYTES);
-    }
-    static MEMBER uint chunk(uint stage) {
-        return choose(stage, QkvMaps::CHUNK, OutputMap::CHUNK, GatedMaps::CHUNK, DownMap::CHUNK);
-    }
     MEMBER uint n_tiles(uint stage) const {
         return choose(stage, args.qkv.shape.n_tiles, args.output.shape.n_tiles, args.gated.shape.n_tiles, args.down.shape.n_tiles);
     }
-    MEMBER const uchar *at(uint stage, uint nth, uint team) const {
-        const Layer &l = memory.layers[stage / 4];
-        if (stage % 4 == 2) return GatedWeights<GatedMaps>{args.gated, l.gate, l.up}.at(nth, team);
-        if (stage % 4 == 0) return MapWeights<QkvMaps>{args.qkv, memory.qkv(l)}.at(nth, team);
-        if (stage % 4 == 1) return MapWeights<OutputMap>{args.output, memory.add(l.output, 0)}.at(nth, team);
-        return MapWeights<DownMap>{args.down, memory.add(l.down, 0)}.at(nth, team);
+    MEMBER Band at(uint stage, uint nth, uint team) const {
+        const StepMaps maps = {args, memory, stage / 4};
+        if (stage % 4 == 0) return maps.qkv().at(nth, team);
+        if (stage % 4 == 1) return maps.output().at(nth, team);
+        if (stage % 4 == 3) return maps.down().at(nth, team);
+        return maps.gated().at(nth, team);
     }
 };
 
@@ -165,39 +255,39 @@ struct Feed {
     const StepRing ring;
     const uint simdgroup;
     Columns part;
-    const uchar *next;
+    Band band;
     uint stage, nth, tile, asked;
     const ulong policy;
 
     // A SIMD-group that is not there gets nothing.
     MEMBER Feed(const StepWeights &weights, uint simdgroup)
-        : weights(weights), ring(simdgroup), simdgroup(simdgroup), part(weights.n_tiles(0), simdgroup), next(0), stage(0),
+        : weights(weights), ring(simdgroup), simdgroup(simdgroup), part(weights.n_tiles(0), simdgroup), band(), stage(0),
           nth(0), tile(0), asked(0), policy(read_once()) {
         if (simdgroup >= STEP_SIMDGROUPS) return;
-        next = at();
+        band = at();
         find();
     }
-    MEMBER const uchar *at() const { return weights.at(stage, nth, simdgroup / PARTS); }
+    MEMBER Band at() const { return weights.at(stage, nth, simdgroup / PARTS); }
 
     // Goes on to the next stage that has weights, where this one has no more.
     MEMBER void find() {
-        while (!next || part.n == 0) {
+        while (!band.at || part.n == 0) {
             if (++stage >= 4 * STEP_LAYERS) {
-                next = 0;
+                band.at = 0;
                 return;
             }
-            nth = 0, part = Columns(weights.n_tiles(stage), simdgroup), next = at();
+            nth = 0, part = Columns(weights.n_tiles(stage), simdgroup), band = at();
         }
     }
 
     // Asks for the next piece if there is room for it.
     MEMBER bool ask() {
-        if (!next || !ring.is_free(asked) || !ring.is_quiet(asked)) return false;
-        const uint bytes = StepWeights::tile_bytes(stage), tiles = min(StepWeights::chunk(stage), part.n - tile);
-        ring.copy(asked++, next + ulong(part.first + tile) * bytes, tiles * bytes, policy);
+        if (!band.at || !ring.is_free(asked) || !ring.is_quiet(asked)) return false;
+        const uint bytes = band.tile_bytes, tiles = min(band.chunk, part.n - tile);
+        ring.copy(asked++, band.at + ulong(part.first + tile) * bytes, tiles * bytes, policy);
         tile += tiles;
         if (tile == part.n) {
-            tile = 0, nth++, next = at();
+            tile = 0, nth++, band = at();
             find();
         }
         return true;
@@ -207,7 +297,7 @@ struct Feed {
 // Fills all rings; one lane for each.
 FN void feed(const StepWeights &weights) {
     Feed feed(weights, threadIdx.x % 32);
-    while (__any_sync(0xffffffff, feed.next != 0)) {
+    while (__any_sync(0xffffffff, feed.band.at != 0)) {
         // The others shall not lose their turns to one that can do nothing.
         if (!__any_sync(0xffffffff, feed.ask())) __nanosleep(20);
     }

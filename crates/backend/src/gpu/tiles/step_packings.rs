@@ -1,0 +1,63 @@
+//! How the weights of layers that are one launch are packed.
+
+use super::convert::Form;
+use super::packing::Packing;
+use super::step::ROWS;
+use super::step_layer::Layer;
+use crate::WeightId;
+use crate::gpu::lower::Lowering;
+
+/// The places of maps.
+pub(super) const QKV: usize = 0;
+pub(super) const OUTPUT: usize = 1;
+pub(super) const GATED: usize = 2;
+pub(super) const DOWN: usize = 3;
+
+/// How weights of the maps of q, k and v, of output, gate and up, and down are packed: as in the first layer or in one
+/// other way, which takes the same rows.
+#[derive(Clone, Copy)]
+pub(super) struct Packings {
+    pub first: [Packing; 4],
+    pub other: [Packing; 4],
+}
+
+impl Packings {
+    /// Those of one layer.
+    pub fn of(lowering: &Lowering<'_>, layer: &Layer<'_>) -> Option<Self> {
+        let packing = |ids: &Vec<WeightId>| Packing::of(lowering.weight(ids[0]).format());
+        let [a, b, c, d] = layer.weights();
+        let first = [packing(&a)?, packing(&b)?, packing(&c)?, packing(&d)?];
+        Self { first, other: first }.with(lowering, layer)
+    }
+
+    /// These with those of another layer, where that makes no third way.
+    pub fn with(mut self, lowering: &Lowering<'_>, layer: &Layer<'_>) -> Option<Self> {
+        let form = |packing| Form::of(&lowering.device, packing, ROWS);
+        for (map, ids) in layer.weights().iter().enumerate() {
+            let (first, other) = (self.first[map], &mut self.other[map]);
+            for &id in ids {
+                let packing = Packing::of(lowering.weight(id).format())?;
+                // The bands of gate and up are not told apart.
+                let may_differ = map != GATED && form(packing) == form(first);
+                match packing == first || packing == *other {
+                    true => {}
+                    false if *other == first && may_differ => *other = packing,
+                    false => return None,
+                }
+            }
+        }
+        Some(self)
+    }
+
+    /// A bit for each layer whose weight of this map is packed in the other way.
+    pub fn others(
+        &self,
+        lowering: &Lowering<'_>,
+        layers: &[Layer<'_>],
+        map: usize,
+        id: impl Fn(&Layer<'_>) -> WeightId,
+    ) -> u32 {
+        let is_other = |layer| Packing::of(lowering.weight(id(layer)).format()) != Some(self.first[map]);
+        layers.iter().enumerate().map(|(i, layer)| u32::from(is_other(layer)) << i).sum()
+    }
+}

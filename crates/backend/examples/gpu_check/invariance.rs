@@ -33,6 +33,10 @@ const LARGE: Shape = Shape {
 /// The same with what some models have beside it, and positions that share scales.
 const EXTRAS: Shape = Shape { name: "extras", kv_format: KvFormat::Q8_0, has_extras: true, ..LARGE };
 
+/// As large, but that not every processor has a part of each map.
+const FEWER: Shape =
+    Shape { name: "fewer", n_layers: 2, n_embd: 1536, n_ff: 4096, n_heads: 12, n_kv_heads: 2, ..LARGE };
+
 const SMALL: Shape = Shape {
     name: "small",
     n_layers: 1,
@@ -116,7 +120,7 @@ struct Model {
 fn rows(cuda: &mut Cuda) -> Done {
     let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
     let small = small.map(|(shape, formats)| Model { shape, formats: [formats; 2], start: 0, window: None });
-    let large = [(LARGE, [Q4_0; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7])];
+    let large = [(LARGE, [Q4_0; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7]), (FEWER, [Q8_0; 7])];
     let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
     let large = large.chain([(LARGE, [[Q4_K; 7], MIXED]), (LARGE, [MIXED, [Q4_K; 7]])]);
     // One split and several, the last with a single position; then several for each processor and a window.

@@ -4,7 +4,7 @@
 use super::convert::Form;
 use super::gated::reads_first;
 use super::kernel::{self, TEAM_THREADS};
-use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM};
+use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM, n_blocks};
 use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
 use crate::gpu::args::{OtherArgs, StepArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
@@ -59,7 +59,7 @@ impl<'a> WholeStep<'a> {
         let mut packings = if is_one { Packings::of(lowering, &first)? } else { return None };
         let decoding = first.attention.decoding(lowering).ok()??;
         let args = first.args(lowering, &decoding).ok()?;
-        if !first.has_enough(lowering, &args, &decoding) {
+        if !first.is_regular(lowering, &args, &decoding) {
             return None;
         }
         let layers = ops.chunks_exact(LAYER_OPS).map_while(Layer::find);
@@ -87,7 +87,7 @@ impl<'a> WholeStep<'a> {
         };
         let heads = (attention.n_heads * (attention.v_dim + 2)) as usize * MOST_SPLITS;
         let floats = (qkv.shape.cols + qkv.cols0 + qkv.cols1 + qkv.cols2) as usize + heads;
-        let singles = (gated.cols - 16 * self.args.paired * lowering.device.units) as usize;
+        let singles = (gated.cols - 16 * self.args.paired * n_blocks(lowering, &self.args)) as usize;
         let floats = floats + singles;
         8 * (8
             + floats
@@ -134,7 +134,7 @@ impl<'a> WholeStep<'a> {
         for layer in layers {
             buffers.extend(layer.buffers(lowering));
         }
-        let grid = Grid { x: lowering.device.units, rows: ROWS, rows_each: 1, threads: THREADS };
+        let grid = Grid { x: n_blocks(lowering, &self.args), rows: ROWS, rows_each: 1, threads: THREADS };
         let (n_layers, slots, several) = (layers.len(), self.slots, when == When::Long);
         let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
@@ -174,13 +174,15 @@ fn memory(
     ];
     let attention = &args.attention;
     let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-    if 4 * floats > qkv || args.rope.n_pairs > TURNS_BYTES / 8 {
+    if args.rope.n_pairs > TURNS_BYTES / 8 {
         return None;
     }
+    // Heads lie where the row was that they come of.
+    let heads = qkv.max(4 * floats).next_multiple_of(128);
     // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
     let folded = 4 * MOST_SPLITS as u32 * (attention.v_dim + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
     let fold = folded + attention.v_dim / 64 * tile(packings[1]);
-    let rows = output.max(gated).max(down).max(qkv.next_multiple_of(128) + decoding.shared.max(fold));
+    let rows = output.max(gated).max(down).max(heads + decoding.shared.max(fold));
     let simdgroups = TEAMS * kernel::PARTS;
     let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + TURNS_BYTES + rows;
     let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
@@ -198,7 +200,7 @@ mod tests {
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
     use crate::{Backend, Bucket, GroupConfig, Plan, Role};
 
-    /// The smallest of whose maps eight processors have a part each.
+    /// The smallest of whose maps sixteen processors have a part each.
     const SHAPE: ModelShape = ModelShape {
         n_layers: 2,
         n_embd: 704,
@@ -241,7 +243,7 @@ mod tests {
 
     #[test]
     fn layers_of_a_single_row_are_one_launch() {
-        let launches = launches(SHAPE, 8, 1);
+        let launches = launches(SHAPE, 24, 1);
         let of = |when| launches.iter().filter(|launch| launch.when == when).cloned().collect::<Vec<_>>();
         for when in [When::Short, When::Long] {
             assert_eq!((of(when).len(), count(&of(when), &STEP)), (1, 1));
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!((count(&otherwise, &DECODE_ATTENTION), count(&otherwise, &PROMPT_ATTENTION)), (4, 2));
         assert!(of(When::Always).iter().all(|launch| launch.op == 0 || launch.op > 2 * LAYER_OPS));
         let step = launches.iter().find(|launch| std::ptr::eq(launch.source, &STEP)).unwrap();
-        assert_eq!((step.grid.x, step.grid.rows, step.op), (8, ROWS, 1));
+        assert_eq!((step.grid.x, step.grid.rows, step.op), (16, ROWS, 1));
     }
 
     #[test]
@@ -288,7 +290,7 @@ mod tests {
     fn other_steps_are_launched_op_by_op() {
         for (why, launches) in [
             ("two rows", launches(SHAPE, 8, 2)),
-            ("processors without a part of a map", launches(SHAPE, 9, 1)),
+            ("a third of the processors without a part of a map", launches(SHAPE, 25, 1)),
         ] {
             assert_eq!((count(&launches, &STEP), count(&launches, &DECODE_ATTENTION)), (0, 4), "{why}");
         }

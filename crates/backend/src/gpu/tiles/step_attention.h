@@ -205,9 +205,11 @@ struct StepAttention {
     }
     // Over the row of the maps of q, k and v.
     static MEMBER float *heads() { return (float *)Handover::rows(); }
-    // Behind the row of the maps of q, k and v.
+    // Behind both.
     MEMBER Heads tiles() const {
-        return Heads(Handover::rows() + (args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES + 127) / 128 * 128);
+        const uint heads_bytes = 4 * ((Heads::HEADS + 1) * Heads::KEYS + Heads::VALUES);
+        const uint bytes = max(args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES, heads_bytes);
+        return Heads(Handover::rows() + (bytes + 127) / 128 * 128);
     }
 
     // Begins to copy keys and values that were stored before.

@@ -86,21 +86,19 @@ impl<'a> Layer<'a> {
         [of(self.maps), vec![self.output.weight], of(self.gated), vec![self.down.weight]]
     }
 
-    /// Whether each block has results in each map, so that nobody runs ahead of others by more than that, and
-    /// whether results and rows are such as the kernel takes.
-    pub fn has_enough(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
-        let units = lowering.device.units;
-        let bands = args.gated.cols / TILE_ROWS as u32;
+    /// Whether most processors have a part of each map, and results and rows are such as the kernel takes.
+    pub fn is_regular(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
+        let (units, n_blocks) = (lowering.device.units, n_blocks(lowering, args));
         let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);
         !decoding.in_turn
             && args.gated.results != FLOATS
             && args.qkv.shape.cols <= MOST_COLS
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
-            && args.attention.n_kv_heads <= units
-            && [args.qkv.n_blocks, args.output.n_blocks, bands, args.down.n_blocks]
-                .iter()
-                .all(|&n| (units..=MOST_BANDS * units).contains(&n))
+            && args.sharing > 0
+            // With fewer, launches op by op are faster (docs/performance.md).
+            && 3 * n_blocks >= 2 * units
+            && [&args.qkv, &args.output, &args.down].iter().all(|map| map.n_blocks <= MOST_BANDS * n_blocks)
             && self.weights().iter().flatten().all(has_whole_bands)
     }
 
@@ -144,9 +142,7 @@ impl<'a> Layer<'a> {
             Some(Form::Rounded) if n_ff.is_multiple_of(TILE_COLS) => ROUNDED,
             _ => FLOATS,
         };
-        let paired =
-            if results == QUANTISED { paired(n_ff / TILE_ROWS, lowering.device.units as usize) } else { 0 };
-        Ok(StepArgs {
+        let mut args = StepArgs {
             qkv,
             output: self.add(lowering, self.output.weight, self.output.scale)?,
             gated: GatedArgs {
@@ -159,10 +155,16 @@ impl<'a> Layer<'a> {
             rope: self.store.args(lowering)?,
             attention: decoding.args,
             max_splits: lowering.u32(MOST_SPLITS)?,
-            paired: lowering.u32(paired)?,
-            sharing: lowering.device.units / decoding.args.n_kv_heads,
+            sharing: 0,
+            paired: 0,
             other: OtherArgs::default(),
-        })
+        };
+        let n_blocks = n_blocks(lowering, &args);
+        args.sharing = n_blocks / args.attention.n_kv_heads;
+        if results == QUANTISED {
+            args.paired = paired(args.gated.cols / TILE_ROWS as u32, n_blocks);
+        }
+        Ok(args)
     }
 
     /// As `Layer` of `step.h` has them.
@@ -182,10 +184,17 @@ impl<'a> Layer<'a> {
     }
 }
 
+/// Blocks of the launch: each has results in each map, so that nobody runs ahead of others by more than that.
+pub(super) fn n_blocks(lowering: &Lowering<'_>, args: &StepArgs) -> u32 {
+    let gated = args.gated.cols / TILE_ROWS as u32;
+    let maps = [args.qkv.n_blocks, args.output.n_blocks, gated, args.down.n_blocks];
+    maps.into_iter().fold(lowering.device.units, u32::min).max(1)
+}
+
 /// How many of so many bands each block does in pairs: the same number for all blocks, and all of them whole tiles
 /// of the map behind.
-fn paired(bands: usize, blocks: usize) -> usize {
-    let of_tile = TILE_COLS / TILE_ROWS;
+fn paired(bands: u32, blocks: u32) -> u32 {
+    let of_tile = (TILE_COLS / TILE_ROWS) as u32;
     (0..=bands / blocks).rev().find(|n| n % 2 == 0 && (n * blocks).is_multiple_of(of_tile)).unwrap_or(0)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use quarrel_backend::gpu::source::{Dialect, SOURCES};
-use quarrel_backend::gpu::{Gpu, Paper};
+use quarrel_backend::gpu::{Gpu, Paper, PromptMaps};
 use quarrel_backend::{harness, metal};
 
 const SEED: u64 = 2026;
@@ -15,13 +15,15 @@ const OPTIONS: [&str; 6] = ["-sdk", "macosx", "metal", "-std=metal3.1", "-fno-fa
 
 /// Every source of Metal with the definitions that the harness's cases have it compiled with.
 fn programs() -> BTreeSet<(&'static str, String)> {
-    let paper = Paper::new("metal");
-    let (notes, mut paper) = (paper.notes(), Gpu::new(paper));
-    for case in harness::cases(SEED) {
-        // What has no kernel asks for none.
-        let _ = case.run_on(&mut paper, SEED);
-    }
-    notes.programs()
+    let of = |paper: Paper| {
+        let (notes, mut paper) = (paper.notes(), Gpu::new(paper));
+        for case in harness::cases(SEED) {
+            // What has no kernel asks for none.
+            let _ = case.run_on(&mut paper, SEED);
+        }
+        notes.programs()
+    };
+    of(Paper::new("metal")).into_iter().chain(of(Paper::with_library("metal"))).collect()
 }
 
 #[test]
@@ -56,9 +58,12 @@ fn every_kernel_compiles_by_apples_compiler() {
 #[test]
 #[ignore = "needs an Apple GPU"]
 fn every_case_is_within_bounds_on_this_gpu() {
-    let mut gpu = metal::open(&metal::MetalOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-    println!("{}", gpu.description());
-    let report = harness::check_all(gpu.as_mut(), SEED);
-    println!("{report}");
-    assert!(report.is_good(), "{}", report.failures.join("\n"));
+    for prompt_maps in [PromptMaps::Kernels, PromptMaps::Library] {
+        let options = metal::MetalOptions { prompt_maps, ..metal::MetalOptions::default() };
+        let mut gpu = metal::open(&options).unwrap_or_else(|e| panic!("{e}"));
+        println!("{}, prompts by {prompt_maps:?}", gpu.description());
+        let report = harness::check_all(gpu.as_mut(), SEED);
+        println!("{report}");
+        assert!(report.is_good(), "{}", report.failures.join("\n"));
+    }
 }

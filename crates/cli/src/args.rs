@@ -85,6 +85,11 @@ pub struct LoadArgs {
     /// 8 replies are computed at once or the GPU has no warpgroups, else bf16].
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub activations: Option<Activations>,
+    /// What multiplies prompts on an Apple GPU: simdgroup (kernels of Quarrel's), mps (Apple's own, Metal
+    /// Performance Shaders) or auto (the faster of both, measured when a model is loaded); implies
+    /// --backend metal [default: simdgroup].
+    #[arg(long, value_name = "KERNELS", value_enum, hide_possible_values = true)]
+    pub metal_gemm: Option<MetalGemm>,
     /// Threads to compute with on the CPU [default: one for each core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -109,7 +114,8 @@ pub struct LoadArgs {
 pub struct EngineArgs {
     /// Same request and seed, same answer to the bit, whatever else was asked: prompts are then never
     /// served from what replies left in the cache, which makes later turns of a conversation start later.
-    #[arg(long)]
+    /// Not with --metal-gemm: what Apple's kernels make of a row beside others is not known.
+    #[arg(long, conflicts_with = "metal_gemm")]
     pub deterministic: bool,
 }
 
@@ -487,6 +493,27 @@ impl From<Activations> for backend::gpu::Activations {
         match activations {
             Activations::Int8 => Self::Int8,
             Activations::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// What multiplies prompts on an Apple GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MetalGemm {
+    /// Kernels of Quarrel's.
+    Simdgroup,
+    /// Apple's own.
+    Mps,
+    /// Whichever is faster.
+    Auto,
+}
+
+impl From<MetalGemm> for backend::gpu::PromptMaps {
+    fn from(gemm: MetalGemm) -> Self {
+        match gemm {
+            MetalGemm::Simdgroup => Self::Kernels,
+            MetalGemm::Mps => Self::Library,
+            MetalGemm::Auto => Self::Fastest,
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
+use backend::gpu::PromptMaps;
 use backend::harness::Used;
 use backend::metal::MetalOptions;
 use backend::{Backend, Cpu, CpuConfig, Memory, harness, metal};
@@ -37,8 +38,8 @@ pub enum Device {
 pub enum Gpu {
     /// NVIDIA's.
     Cuda(CudaOptions),
-    /// Apple's.
-    Metal,
+    /// Apple's, and what multiplies the rows of prompts there.
+    Metal(PromptMaps),
 }
 
 /// The device that `args` ask for, else a GPU where there is a usable one, for up to `streams` replies at once.
@@ -48,7 +49,7 @@ pub fn choose(args: &LoadArgs, streams: usize) -> Result<Device> {
     let usable = match gpu {
         Gpu::Cuda(options) => can_use_cuda(options),
         // Opened when a model is loaded; what is wrong with it then is said then.
-        Gpu::Metal => true,
+        Gpu::Metal(_) => true,
     };
     Ok(if usable { device } else { Device::Cpu })
 }
@@ -72,23 +73,42 @@ fn can_use_cuda(options: &CudaOptions) -> bool {
 
 /// What the options say alone, whatever this machine has.
 pub fn asked(args: &LoadArgs, streams: usize) -> Result<Device> {
-    let of_cpu = [("--isa", args.isa.is_some()), ("--weights", args.weights != Weights::Auto)];
-    let of_cpu = of_cpu.into_iter().find_map(|(option, given)| given.then_some(option));
-    let of_cuda = [("--device", args.device.is_some()), ("--activations", args.activations.is_some())];
-    let of_cuda = of_cuda.into_iter().find_map(|(option, given)| given.then_some(option));
-    let (gpu, or_cpu) = match (args.backend, of_cuda, of_cpu) {
-        (BackendChoice::Cpu, Some(option), _) => bail!("{option} is for a GPU, but --backend is cpu"),
-        (BackendChoice::Metal, Some(option), _) => bail!("{option} is for CUDA, but --backend is metal"),
-        (BackendChoice::Cpu, None, _) | (BackendChoice::Auto, None, Some(_)) => return Ok(Device::Cpu),
-        (BackendChoice::Cuda, _, Some(option)) => bail!("{option} is for the CPU, but --backend is cuda"),
-        (BackendChoice::Metal, _, Some(option)) => bail!("{option} is for the CPU, but --backend is metal"),
-        (_, Some(of_cuda), Some(option)) => bail!("{option} is for the CPU, but {of_cuda} is for a GPU"),
-        (BackendChoice::Cuda, _, None) | (_, Some(_), None) => (asked_cuda(args, streams), false),
-        (BackendChoice::Metal, None, None) => (Gpu::Metal, false),
-        (BackendChoice::Auto, None, None) if metal::ON_THIS_SYSTEM => (Gpu::Metal, true),
-        (BackendChoice::Auto, None, None) => (asked_cuda(args, streams), true),
+    let metal = Gpu::Metal(args.metal_gemm.map_or_else(PromptMaps::default, Into::into));
+    let (gpu, or_cpu) = match wanted(args)? {
+        BackendChoice::Cpu => return Ok(Device::Cpu),
+        BackendChoice::Cuda => (asked_cuda(args, streams), false),
+        BackendChoice::Metal => (metal, false),
+        BackendChoice::Auto if metal::ON_THIS_SYSTEM => (metal, true),
+        BackendChoice::Auto => (asked_cuda(args, streams), true),
     };
     Ok(Device::Gpu { gpu, or_cpu })
+}
+
+/// The backend that is named, or that an option is for.
+fn wanted(args: &LoadArgs) -> Result<BackendChoice> {
+    use BackendChoice::{Auto, Cpu, Cuda, Metal};
+    let options = [
+        ("--isa", args.isa.is_some(), Cpu),
+        ("--weights", args.weights != Weights::Auto, Cpu),
+        ("--device", args.device.is_some(), Cuda),
+        ("--activations", args.activations.is_some(), Cuda),
+        ("--metal-gemm", args.metal_gemm.is_some(), Metal),
+    ];
+    let name = |backend| match backend {
+        Auto => "any device",
+        Cpu => "the CPU",
+        Cuda => "CUDA",
+        Metal => "Metal",
+    };
+    let (mut wanted, mut said_by) = (args.backend, "--backend");
+    for (option, _, backend) in options.into_iter().filter(|(_, is_given, _)| *is_given) {
+        if wanted == Auto {
+            (wanted, said_by) = (backend, option);
+        } else if wanted != backend {
+            bail!("{option} is for {}, but {said_by} is for {}", name(backend), name(wanted));
+        }
+    }
+    Ok(wanted)
 }
 
 /// CUDA as the options and the number of replies at once want it.
@@ -108,8 +128,8 @@ pub fn cuda_options(device: u16) -> CudaOptions {
 }
 
 /// How Metal is used here.
-pub fn metal_options() -> MetalOptions {
-    MetalOptions { kernel_cache: environment::kernel_cache() }
+pub fn metal_options(prompt_maps: PromptMaps) -> MetalOptions {
+    MetalOptions { kernel_cache: environment::kernel_cache(), prompt_maps }
 }
 
 /// Says why the CPU computes what a GPU might have.
@@ -121,7 +141,7 @@ impl Gpu {
     fn open(&self) -> backend::Result<Box<dyn Backend>> {
         match self {
             Self::Cuda(options) => Ok(Box::new(Cuda::open(options)?)),
-            Self::Metal => metal::open(&metal_options()),
+            Self::Metal(prompt_maps) => metal::open(&metal_options(*prompt_maps)),
         }
     }
 
@@ -129,7 +149,7 @@ impl Gpu {
     /// and is not used without a word.
     fn open_tested(&self, used: &[Used]) -> backend::Result<Box<dyn Backend>> {
         let mut gpu = self.open()?;
-        if matches!(self, Self::Metal) {
+        if matches!(self, Self::Metal(_)) {
             harness::self_test(gpu.as_mut(), used, SEED)?;
             output::say(&format!(
                 "the GPU passed a short test and is used ({}; `quarrel doctor --metal` tests all of it, \
@@ -143,7 +163,7 @@ impl Gpu {
     fn batch_tokens(&self) -> usize {
         match self {
             Self::Cuda(_) => CUDA_BATCH_TOKENS,
-            Self::Metal => METAL_BATCH_TOKENS,
+            Self::Metal(_) => METAL_BATCH_TOKENS,
         }
     }
 }
@@ -238,7 +258,7 @@ mod tests {
         let gpu = |options: &[&str]| match asked_by(options).unwrap() {
             Device::Cpu => None,
             Device::Gpu { gpu: Gpu::Cuda(options), or_cpu } => Some((Some(options.device), or_cpu)),
-            Device::Gpu { gpu: Gpu::Metal, or_cpu } => Some((None, or_cpu)),
+            Device::Gpu { gpu: Gpu::Metal(_), or_cpu } => Some((None, or_cpu)),
         };
         let first = if metal::ON_THIS_SYSTEM { None } else { Some(0) };
         assert_eq!(gpu(&[]), Some((first, true)));
@@ -256,9 +276,26 @@ mod tests {
             &["--backend", "metal", "--device", "0"],
             &["--device", "0", "--weights", "interleaved"],
             &["--backend", "cpu", "--activations", "int8"],
+            &["--backend", "cuda", "--metal-gemm", "mps"],
+            &["--metal-gemm", "mps", "--isa", "scalar"],
         ] {
             assert!(asked_by(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn metal_learns_what_multiplies_prompts() {
+        use PromptMaps::{Fastest, Kernels, Library};
+        let of = |options: &[&str]| match asked_by(options).unwrap() {
+            Device::Gpu { gpu: Gpu::Metal(prompt_maps), or_cpu: false } => Some(prompt_maps),
+            Device::Cpu | Device::Gpu { .. } => None,
+        };
+        assert_eq!(of(&["--backend", "metal"]), Some(Kernels));
+        for (word, prompt_maps) in [("simdgroup", Kernels), ("mps", Library), ("auto", Fastest)] {
+            assert_eq!(of(&["--metal-gemm", word]), Some(prompt_maps), "the option alone names Metal");
+        }
+        let words = ["quarrel", "run", "--deterministic", "--metal-gemm", "auto", "hi"];
+        assert!(Cli::try_parse_from(words).is_err(), "what the framework rounds is not known");
     }
 
     #[test]
@@ -270,7 +307,7 @@ mod tests {
             };
             match asked(&args.model.load, streams).unwrap() {
                 Device::Gpu { gpu: Gpu::Cuda(options), .. } => Some((options.activations, options.replies)),
-                Device::Cpu | Device::Gpu { gpu: Gpu::Metal, .. } => None,
+                Device::Cpu | Device::Gpu { gpu: Gpu::Metal(_), .. } => None,
             }
         };
         assert_eq!(of(&["--backend", "cuda"], 64), Some((None, 64)));

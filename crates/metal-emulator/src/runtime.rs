@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backend::Error;
 use backend::gpu::source::Source;
-use backend::gpu::{Gpu, Runtime, Shape};
+use backend::gpu::{Gpu, Matrices, PromptMaps, Runtime, Shape};
 use gguf::Bytes;
 use libloading::Library;
 
@@ -63,6 +63,7 @@ pub struct Emulator {
     waits: Vec<String>,
     /// Which of them is to go on without waiting, to see that somebody would notice.
     missing_wait: Option<usize>,
+    prompt_maps: PromptMaps,
 }
 
 /// A launch that has not run yet.
@@ -147,7 +148,15 @@ impl Emulator {
             pending: Vec::new(),
             waits: Vec::new(),
             missing_wait: None,
+            prompt_maps: PromptMaps::default(),
         })
+    }
+
+    /// The same with the rows of prompts multiplied so; what stands for the framework's library is slow
+    /// and obvious.
+    #[must_use]
+    pub fn with_prompt_maps(self, prompt_maps: PromptMaps) -> Self {
+        Self { prompt_maps, ..self }
     }
 
     /// A launch's arguments in memory of their own, with its size; nothing for none.
@@ -341,6 +350,40 @@ impl Runtime for Emulator {
             arguments,
             _memory: buffers.iter().map(|(buffer, _)| buffer.memory.clone()).collect(),
         });
+        Ok(())
+    }
+
+    fn prompt_maps(&self) -> PromptMaps {
+        self.prompt_maps
+    }
+
+    fn multiply(
+        &mut self,
+        matrices: Matrices,
+        x: (&Buffer, usize),
+        w: (&Buffer, usize),
+        out: (&Buffer, usize),
+    ) -> backend::Result<()> {
+        self.flush()?;
+        let Matrices { rows, cols, outs, scale, adds } = matrices;
+        let floats = |(buffer, offset): (&Buffer, usize), n: usize| buffer.range(offset, 4 * n).cast::<f32>();
+        let to = floats(out, rows * outs);
+        // SAFETY: the ranges were checked, floats lie at multiples of four bytes as all that is in the arena,
+        // and nothing runs now.
+        let (x, w) = unsafe {
+            let x = std::slice::from_raw_parts(floats(x, rows * cols), rows * cols);
+            (x, std::slice::from_raw_parts(floats(w, outs * cols), outs * cols))
+        };
+        let sums = x.chunks(cols).flat_map(|x| {
+            w.chunks(cols).map(move |w| x.iter().zip(w).fold(0.0, |sum, (x, w)| x.mul_add(*w, sum)))
+        });
+        for (i, sum) in sums.enumerate() {
+            // SAFETY: as above; it overlaps neither of the others.
+            unsafe {
+                let to = to.add(i);
+                to.write(if adds { scale.mul_add(sum, to.read()) } else { scale * sum });
+            }
+        }
         Ok(())
     }
 

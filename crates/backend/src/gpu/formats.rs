@@ -12,8 +12,6 @@ use crate::support::{Stored, Support, absent};
 /// # Errors
 /// The reason.
 pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> {
-    const LATER: &str =
-        "its GPU kernels are not written yet; use the CPU backend or requantise to Q4_0 or Q8_0";
     const LISTED: &str = "only the size of this format is known; requantise the model to a supported one";
     match format {
         Format::F32 => Ok("f32"),
@@ -24,12 +22,15 @@ pub(crate) fn kernel_name(format: Format) -> Result<&'static str, &'static str> 
         Format::Q5_0 => Ok("q5_0"),
         Format::Q5_1 => Ok("q5_1"),
         Format::Q8_0 => Ok("q8_0"),
+        Format::Q2_K => Ok("q2_k"),
+        Format::Q3_K => Ok("q3_k"),
         Format::Q4_K => Ok("q4_k"),
         Format::Q5_K => Ok("q5_k"),
         Format::Q6_K => Ok("q6_k"),
-        Format::Q2_K | Format::Q3_K | Format::IQ4_NL | Format::IQ4_XS | Format::TQ2_0 | Format::MXFP4 => {
-            Err(LATER)
-        }
+        Format::IQ4_NL => Ok("iq4_nl"),
+        Format::IQ4_XS => Ok("iq4_xs"),
+        Format::TQ2_0 => Ok("tq2_0"),
+        Format::MXFP4 => Ok("mxfp4"),
         Format::Q8_1
         | Format::Q8_K
         | Format::IQ2_XXS

@@ -25,8 +25,8 @@ impl Hazards {
     /// which have ended then.
     pub fn must_wait(&mut self, launch: &Launch) -> bool {
         let accesses = || {
-            let access = |&to: &Argument| Access { to, rows: launch.grid.rows, writes: launch.writes(to) };
-            launch.buffers.iter().map(access)
+            let access = |to| Access { to, rows: launch.grid.rows, writes: launch.writes(to) };
+            launch.arguments().map(access)
         };
         let has_begun = std::mem::replace(&mut self.has_begun, true);
         let waits =
@@ -73,7 +73,7 @@ fn are_others(a: RowsOf, b: RowsOf) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::lower::{Grid, When};
+    use crate::gpu::lower::{Grid, Product, When};
     use crate::gpu::source::CHOOSE;
     use crate::{BufferId, CacheLayerId, Rows, WeightId};
 
@@ -94,6 +94,7 @@ mod tests {
             items: None,
             when: When::Always,
             embeds: false,
+            product: None,
             op: 0,
         }
     }
@@ -122,6 +123,19 @@ mod tests {
         assert!(waits(&makes_y, &launch(all, &[part(96, None)], Some(&[]))), "the end of it is read");
         let unknown = launch(all, &[x], None);
         assert!(waits(&unknown, &unknown), "it may write all that it has");
+    }
+
+    #[test]
+    fn what_a_product_behind_a_kernel_reads_and_writes_counts() {
+        let all = RowsOf::All(Rows::Tokens);
+        let (x, w, out) = (part(0, None), part(64, None), part(128, None));
+        let mut multiplies = launch(all, &[w], Some(&[w, out]));
+        let (cols, outs, scale, adds) = (1, 1, 1.0, false);
+        multiplies.product = Some(Product { x, w, out, cols, outs, scale, adds });
+        let writes = |to| launch(all, &[to], Some(&[to]));
+        assert!(waits(&writes(x), &multiplies) && waits(&multiplies, &writes(x)));
+        assert!(waits(&multiplies, &launch(all, &[out], Some(&[]))), "it is written");
+        assert!(!waits(&multiplies, &launch(all, &[x], Some(&[]))), "both only read it");
     }
 
     #[test]

@@ -201,6 +201,14 @@ impl RowsOf {
         }
     }
 
+    /// The first of them in a step.
+    pub fn first(self, (_, _, generated): (usize, usize, usize)) -> usize {
+        match self {
+            Self::All(_) | Self::Generated => 0,
+            Self::Prompts => generated,
+        }
+    }
+
     /// How many there are in a step.
     pub fn count(self, (tokens, outputs, generated): (usize, usize, usize)) -> usize {
         match self {

@@ -8,7 +8,7 @@ use gguf::Format;
 
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
-use super::runtime::Activations;
+use super::runtime::{Activations, PromptMaps};
 use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
@@ -78,6 +78,19 @@ impl When {
     pub const AT_ONCE: [(Self, usize); 2] = [(Self::Short, step::SHORT), (Self::Long, step::LONG)];
 }
 
+/// A product of matrices of floats by the driver's own library ([`Runtime::multiply`](super::Runtime::multiply)),
+/// of the rows of prompts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Product {
+    pub x: Argument,
+    pub w: Argument,
+    pub out: Argument,
+    pub cols: u32,
+    pub outs: u32,
+    pub scale: f32,
+    pub adds: bool,
+}
+
 /// One kernel launch.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
@@ -106,6 +119,8 @@ pub(crate) struct Launch {
     pub when: When,
     /// Whether it stands for an embedding, which is copied instead when the inputs bring their own.
     pub embeds: bool,
+    /// What is multiplied behind the kernel.
+    pub product: Option<Product>,
     /// The op that it is for, or the first of them.
     pub op: usize,
 }
@@ -117,7 +132,13 @@ impl Launch {
         self
     }
 
-    /// Whether it may write `argument`, one of its buffers.
+    /// All that it reads and writes.
+    pub fn arguments(&self) -> impl Iterator<Item = Argument> {
+        let of_product = self.product.iter().flat_map(|product| [product.x, product.w, product.out]);
+        self.buffers.iter().copied().chain(of_product)
+    }
+
+    /// Whether it may write `argument`, one of these.
     pub fn writes(&self, argument: Argument) -> bool {
         match (&self.written, argument) {
             (_, Argument::Weight(_) | Argument::Tiles(_) | Argument::Tables(_)) => false,
@@ -134,6 +155,8 @@ pub(crate) struct Device {
     pub name: &'static str,
     /// Whether kernels over tiles are to be used.
     pub has_tiles: bool,
+    /// Whether the driver's own library multiplies the rows of prompts.
+    pub multiplies: bool,
     /// As [`Runtime::activations`](super::Runtime::activations).
     pub activations: Activations,
     /// As [`Runtime::has_warpgroups`](super::Runtime::has_warpgroups).
@@ -150,6 +173,7 @@ impl Device {
         Self {
             name: runtime.name(),
             has_tiles: runtime.has_tiles(),
+            multiplies: runtime.prompt_maps() == PromptMaps::Library,
             activations: runtime.activations(),
             has_warpgroups: runtime.has_warpgroups(),
             units: runtime.units(),
@@ -399,6 +423,7 @@ impl<'a> Lowering<'a> {
             items: None,
             when: When::Always,
             embeds: false,
+            product: None,
             op: self.op,
         });
         self.launches.last_mut().expect("one was just added")

@@ -12,11 +12,12 @@
 //!
 //! Where CUDA has matrix instructions linear maps read weights in tiles ([`tiles`]);
 //! `Packing::of` says which of them a format becomes. On Metal they have kernels of
-//! their own ([`simd`]).
+//! their own ([`simd`]), and prompts may go through the framework's products of matrices
+//! ([`Runtime::multiply`]).
 //!
 //! To add a weight format to the kernels that read it as it is in the file:
-//! `unpack` and its places in `include/formats.h`, a row of `WEIGHT_FORMATS`
-//! there, its name in `formats.rs`.
+//! `unpack` and its places in the family's header (`include/formats.h` names them), a row of
+//! `WEIGHT_FORMATS` there, its `Part` beside those of `simd/weight_parts.h`, its name in `formats.rs`.
 
 pub(crate) mod args;
 pub(crate) mod choose;
@@ -27,6 +28,7 @@ pub(crate) mod items;
 pub(crate) mod linear;
 pub(crate) mod lower;
 mod lowered;
+mod measured;
 mod paper;
 mod runtime;
 pub(crate) mod simd;
@@ -39,7 +41,7 @@ use std::collections::{HashMap, VecDeque};
 
 pub use formats::{support, support_with_tiles};
 pub use paper::{Notes, Paper, PaperLaunch};
-pub use runtime::{Activations, Groups, Runtime, Shape};
+pub use runtime::{Activations, Groups, Matrices, PromptMaps, Runtime, Shape};
 pub use work::Work;
 
 use gguf::Format;
@@ -75,6 +77,8 @@ pub struct Gpu<R: Runtime> {
     words: Vec<u32>,
     /// Buffers set from outside for the next run of a step.
     written: Vec<(LoweredId, BufferId, Vec<f32>)>,
+    /// What was measured of the loaded model ([`PromptMaps::Fastest`]).
+    is_library_faster: Option<bool>,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -93,6 +97,7 @@ impl<R: Runtime> Gpu<R> {
             submitted: VecDeque::new(),
             words: Vec::new(),
             written: Vec::new(),
+            is_library_faster: None,
         }
     }
 
@@ -286,6 +291,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let bytes = weights.iter().map(|weight| self.weight_bytes(weight)).sum();
         self.require_memory("the weights", bytes)?;
         self.weights = weights;
+        self.is_library_faster = None;
         Ok(())
     }
 
@@ -312,7 +318,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let plan = Plan::new(step, bucket)?;
         let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
         let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
-        let device = Device::of(&self.runtime);
+        let device = Device { multiplies: self.multiplies(step)?, ..Device::of(&self.runtime) };
         let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;

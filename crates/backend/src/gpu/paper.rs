@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use gguf::Bytes;
 
-use super::runtime::{Runtime, Shape};
+use super::runtime::{Matrices, PromptMaps, Runtime, Shape};
 use super::source::{Program, Source};
 use crate::{Memory, Result};
 
@@ -17,6 +17,7 @@ pub struct Paper {
     name: &'static str,
     /// Processors, where there are tiles and warpgroups.
     tile_units: Option<u32>,
+    prompt_maps: PromptMaps,
     notes: Notes,
 }
 
@@ -42,7 +43,12 @@ pub struct PaperLaunch {
 impl Paper {
     /// What lowers as for the backend `name`, one without tiles.
     pub fn new(name: &'static str) -> Self {
-        Self { name, tile_units: None, notes: Notes::default() }
+        Self { name, tile_units: None, prompt_maps: PromptMaps::Kernels, notes: Notes::default() }
+    }
+
+    /// The same where the driver's own library multiplies the rows of prompts.
+    pub fn with_library(name: &'static str) -> Self {
+        Self { prompt_maps: PromptMaps::Library, ..Self::new(name) }
     }
 
     /// What lowers as for a backend with tiles and warpgroups on so many processors.
@@ -89,6 +95,10 @@ impl Runtime for Paper {
 
     fn has_tiles(&self) -> bool {
         self.tile_units.is_some()
+    }
+
+    fn prompt_maps(&self) -> PromptMaps {
+        self.prompt_maps
     }
 
     fn has_warpgroups(&self) -> bool {
@@ -148,6 +158,10 @@ impl Runtime for Paper {
 
     fn launch(&mut self, kernel: &String, shape: Shape, _: &[u32], _: &[(&(), usize)]) -> Result<()> {
         self.notes.written().launches.push(PaperLaunch { entry: kernel.clone(), shape });
+        Ok(())
+    }
+
+    fn multiply(&mut self, _: Matrices, _: (&(), usize), _: (&(), usize), _: (&(), usize)) -> Result<()> {
         Ok(())
     }
 

@@ -46,6 +46,33 @@ pub enum Activations {
     Bf16,
 }
 
+/// What multiplies the rows of prompts where weights are read as they are in the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum PromptMaps {
+    /// This crate's kernels.
+    #[default]
+    Kernels,
+    /// The driver's own library, by [`Runtime::multiply`].
+    Library,
+    /// Whichever is faster, measured when a model's first step is lowered.
+    Fastest,
+}
+
+/// Sizes of matrices of floats, row by row without gaps, for `out = scale * x * w^T`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Matrices {
+    /// Rows of `x` and `out`.
+    pub rows: usize,
+    /// Columns of `x` and `w`.
+    pub cols: usize,
+    /// Rows of `w`, columns of `out`.
+    pub outs: usize,
+    /// Multiplies the product.
+    pub scale: f32,
+    /// Whether it is added to what is there.
+    pub adds: bool,
+}
+
 /// A device with its own memory and one queue, on which work is done in order.
 pub trait Runtime: Send {
     /// Memory on the device, freed when dropped.
@@ -71,6 +98,11 @@ pub trait Runtime: Send {
     /// What generated rows are multiplied as there.
     fn activations(&self) -> Activations {
         Activations::default()
+    }
+
+    /// What is to multiply the rows of prompts.
+    fn prompt_maps(&self) -> PromptMaps {
+        PromptMaps::default()
     }
 
     /// Whether there are matrix instructions of four SIMD-groups together, which take
@@ -163,6 +195,22 @@ pub trait Runtime: Send {
         args: &[u32],
         buffers: &[(&Self::Buffer, usize)],
     ) -> Result<()>;
+
+    /// Enqueues a product of matrices by the driver's own library, each from an offset on. It waits for
+    /// all before it, and all behind it wait.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`]; [`crate::Error::Unavailable`] without such a library.
+    fn multiply(
+        &mut self,
+        _matrices: Matrices,
+        _x: (&Self::Buffer, usize),
+        _w: (&Self::Buffer, usize),
+        _out: (&Self::Buffer, usize),
+    ) -> Result<()> {
+        let reason = "there is no library that multiplies matrices".to_owned();
+        Err(crate::Error::Unavailable { backend: self.name(), reason })
+    }
 
     /// Enqueues what `launches` enqueues and, where the driver can, keeps it to be
     /// enqueued again. Buffers and kernels must outlive the graph.

@@ -67,6 +67,7 @@ sources! {
     ROPE_STORE = "rope_store";
     SIMD_GATED = "simd_gated" in "simd": metal;
     SIMD_MAPS = "simd_maps" in "simd": metal;
+    SIMD_PRODUCTS = "simd_products" in "simd": metal;
     SIMD_PROMPTS = "simd_prompts" in "simd": metal;
     SIMD_QKV = "simd_qkv" in "simd": metal;
     SPLIT_ATTENTION = "split_attention" in "../kernels/paged_attention": metal;
@@ -88,6 +89,8 @@ sources! {
 const HEADERS: &[(&str, &str)] = &[
     ("dialect.h", include_str!("include/dialect.h")),
     ("formats.h", include_str!("include/formats.h")),
+    ("pair_formats.h", include_str!("include/pair_formats.h")),
+    ("table_formats.h", include_str!("include/table_formats.h")),
     ("linear.h", include_str!("include/linear.h")),
     ("linear_kernels.h", include_str!("include/linear_kernels.h")),
     ("normalise.h", include_str!("include/normalise.h")),
@@ -95,6 +98,8 @@ const HEADERS: &[(&str, &str)] = &[
     ("kv_pairs.h", include_str!("include/kv_pairs.h")),
     ("cache.h", include_str!("include/cache.h")),
     ("weight_parts.h", include_str!("simd/weight_parts.h")),
+    ("pair_parts.h", include_str!("simd/pair_parts.h")),
+    ("table_parts.h", include_str!("simd/table_parts.h")),
     ("gated_rows.h", include_str!("simd/gated_rows.h")),
     ("choose_experts.h", include_str!("../kernels/moe_add/choose_experts.h")),
     ("moe_add.h", include_str!("../kernels/moe_add/moe_add.h")),

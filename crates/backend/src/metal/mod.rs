@@ -15,6 +15,7 @@ mod failures;
 
 use std::path::PathBuf;
 
+use crate::gpu::PromptMaps;
 use crate::{Backend, Result};
 
 /// Whether this is a system that has Metal.
@@ -29,6 +30,8 @@ pub const NEVER_RUN: &str = "the Metal backend has never run on Apple hardware: 
 pub struct MetalOptions {
     /// Where compiled kernels are kept; `None` keeps none.
     pub kernel_cache: Option<PathBuf>,
+    /// What multiplies the rows of prompts.
+    pub prompt_maps: PromptMaps,
 }
 
 /// Opens the system's GPU.

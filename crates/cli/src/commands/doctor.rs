@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, Driver};
+use backend::gpu::PromptMaps;
 use backend::harness::{self, Report};
 use backend::{Backend, Cpu, CpuConfig, metal};
 use indicatif::HumanBytes;
@@ -20,22 +21,28 @@ const SEED: u64 = 2026;
 /// Where to say what is wrong.
 const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 
+/// Tests every op on Apple's GPU with prompts multiplied so.
+fn test_metal(prompt_maps: PromptMaps, name: &str) -> Result<()> {
+    let mut metal = metal::open(&device::metal_options(prompt_maps))?;
+    output::say(&format!("{}: testing every op with --metal-gemm {name}", metal.description()));
+    let report = harness::check_all(metal.as_mut(), SEED);
+    output::show(&verdict(&report))?;
+    ensure!(report.is_good(), "this GPU is not to be used so; please tell {ISSUES} all of this");
+    Ok(())
+}
+
 /// Prints the findings.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     if args.metal {
-        let mut metal = metal::open(&device::metal_options())?;
-        output::say(&format!("{}: testing every op", metal.description()));
-        let report = harness::check_all(metal.as_mut(), SEED);
-        output::show(&verdict(&report))?;
-        ensure!(report.is_good(), "this GPU is not to be used; please tell {ISSUES} all of this");
-        return Ok(());
+        test_metal(PromptMaps::Kernels, "simdgroup")?;
+        return test_metal(PromptMaps::Library, "mps");
     }
     let threads = device::default_threads();
     let cpu = Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?.description();
     let cache = environment::cache_dir()?;
     let entries = loading::store()?.list();
     let gpu = Gpu::find();
-    let metal = metal::open(&device::metal_options())
+    let metal = metal::open(&device::metal_options(PromptMaps::Kernels))
         .map(|metal| metal.description())
         .map_err(|error| error.to_string());
     let python = python_version(&environment::python());

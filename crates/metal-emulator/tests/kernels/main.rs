@@ -4,15 +4,17 @@
 mod barriers;
 mod mistakes;
 mod model;
+mod products;
 mod prompts;
 mod qkv;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use ::model::{LoadOptions, ModelRunner as _, single};
 use backend::gpu::source::{Dialect, SOURCES};
-use backend::gpu::{Shape, Work};
+use backend::gpu::{PromptMaps, Shape, Work};
 use backend::harness::{self, Case, ModelShape, Random, Used};
 use backend::{Backend, GroupConfig, KvFormat, Role, StepInputs, Submission, TokenInputs, Wanted, Weight};
 use gguf::{Bytes, Format, Mapping, ModelFile};
@@ -65,9 +67,18 @@ fn emulator() -> MetalEmulator {
 
 /// The same with threads in another order.
 fn emulator_in_order(seed: u64) -> MetalEmulator {
+    MetalEmulator::new(library(seed))
+}
+
+/// The same with the rows of prompts multiplied so.
+fn emulator_with(prompt_maps: PromptMaps) -> MetalEmulator {
+    MetalEmulator::new(library(SEED).with_prompt_maps(prompt_maps))
+}
+
+fn library(seed: u64) -> Emulator {
     static LIBRARY: LazyLock<Compiled> =
         LazyLock::new(|| toolchain().build("kernels", &texts()).unwrap_or_else(|e| panic!("{e}")));
-    MetalEmulator::new(Emulator::load(&LIBRARY, seed).unwrap_or_else(|e| panic!("{e}")))
+    Emulator::load(&LIBRARY, seed).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]
@@ -98,6 +109,7 @@ fn the_test_at_load_is_passed() {
         (Format::Q6_K, Q8_0, F16),
         (Format::BF16, F16, Fp8),
         (Format::F32, F16, F16),
+        (Format::MXFP4, F16, F16),
     ];
     let used = pairs.map(|(weights, keys, values)| Used { weights, keys, values });
     harness::self_test(&mut emulator(), &used, SEED).unwrap_or_else(|e| panic!("{e}"));
@@ -244,7 +256,8 @@ fn fed_beside(others: usize, format: Format) -> Vec<u32> {
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn a_row_is_the_same_whatever_stands_beside_it() {
-    for format in [Format::F16, Format::Q4_0, Format::Q5_1, Format::Q8_0, Format::Q4_K, Format::Q6_K] {
+    use Format::{F16, MXFP4, Q3_K, Q4_0, Q4_K, Q5_1, Q6_K, Q8_0};
+    for format in [F16, Q4_0, Q5_1, Q8_0, Q3_K, Q4_K, Q6_K, MXFP4] {
         let alone = fed_beside(0, format);
         assert!(alone.iter().all(|&bits| f32::from_bits(bits).is_finite()));
         for others in [1, 3, 4, 9] {

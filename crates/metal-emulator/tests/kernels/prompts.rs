@@ -34,10 +34,9 @@ fn run(case: &Case, before: u32, n_rows: u32, n_context: u32) -> StepInputs {
 }
 
 /// The bits of the logits of all rows of a prompt, by runs of `run`'s arguments.
-fn logits(format: Format, chunks: &[(u32, u32, u32)]) -> Vec<u32> {
+fn logits(mut metal: MetalEmulator, format: Format, chunks: &[(u32, u32, u32)]) -> Vec<u32> {
     let mut case = model(format);
     case.runs = chunks.iter().map(|&(before, n_rows, end)| run(&case, before, n_rows, end)).collect();
-    let mut metal = emulator();
     metal.load(case.weights.clone()).unwrap();
     metal.create_cache(&case.cache).unwrap();
     let id = metal.lower(&case.step, case.bucket()).unwrap();
@@ -54,14 +53,20 @@ fn logits(format: Format, chunks: &[(u32, u32, u32)]) -> Vec<u32> {
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn a_prompts_row_is_the_same_in_any_chunk() {
-    for format in [Format::BF16, Format::F16, Format::Q4_0, Format::Q5_K, Format::Q6_K] {
-        let whole = logits(format, &[(2, ROWS, ROWS)]);
-        assert!(whole.iter().all(|&bits| f32::from_bits(bits).is_finite()));
-        let chunks = logits(format, &[(11, 33, 33), (5, 34, 67), (2, 3, ROWS)]);
-        let different = whole.iter().zip(&chunks).position(|(a, b)| a != b);
-        assert_eq!(different.map(|i| i / 33), None, "{format}: a row is another in chunks");
-        assert_eq!(whole.len(), chunks.len());
+    use Format::{BF16, F16, MXFP4, Q2_K, Q4_0, Q5_K, Q6_K};
+    for format in [BF16, F16, Q4_0, Q2_K, Q5_K, Q6_K, MXFP4] {
+        check_chunks(emulator, format);
     }
+}
+
+/// Panics if a row's bits are others in chunks.
+pub(super) fn check_chunks(emulator: impl Fn() -> MetalEmulator, format: Format) {
+    let whole = logits(emulator(), format, &[(2, ROWS, ROWS)]);
+    assert!(whole.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+    let chunks = logits(emulator(), format, &[(11, 33, 33), (5, 34, 67), (2, 3, ROWS)]);
+    let different = whole.iter().zip(&chunks).position(|(a, b)| a != b);
+    assert_eq!(different.map(|i| i / 33), None, "{format}: a row is another in chunks");
+    assert_eq!(whole.len(), chunks.len());
 }
 
 /// As an older compiler takes them, which has no bfloat, and for heads of 64 alone.

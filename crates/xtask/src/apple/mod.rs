@@ -22,7 +22,7 @@ const CODE: &str = "crates/backend/src/metal/apple";
 type Mistake = (&'static str, &'static str, &'static str);
 
 /// All are of a kind that the compiler reports together.
-const MISTAKES: [Mistake; 16] = [
+const MISTAKES: [Mistake; 17] = [
     // What the framework does not have.
     ("commands.rs", "buffer.commit();", "buffer.comit();"),
     ("buffer.rs", "MTLResourceOptions::StorageModeShared);", "MTLResourceOptions::StorageModeHost);"),
@@ -49,6 +49,7 @@ const MISTAKES: [Mistake; 16] = [
         "memoryBarrierWithScope(MTLBarrierScope::Memory)",
     ),
     ("residency.rs", "addAllocation(ProtocolObject::from_ref(memory))", "addAllocation(memory)"),
+    ("products.rs", "(commands, &x, &w, &out)", "(commands, &x, &w)"),
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];
 

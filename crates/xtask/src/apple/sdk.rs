@@ -17,7 +17,7 @@ pub struct Library {
 
 /// What the backend links beside the C library. Classes of Objective-C are asked for by name when the
 /// program runs.
-pub const OF_BACKEND: [Library; 5] = [
+pub const OF_BACKEND: [Library; 6] = [
     Library {
         place: "System/Library/Frameworks/CoreGraphics.framework/CoreGraphics.tbd",
         name: "/System/Library/Frameworks/CoreGraphics.framework/Versions/A/CoreGraphics",
@@ -32,6 +32,11 @@ pub const OF_BACKEND: [Library; 5] = [
         place: METAL,
         name: "/System/Library/Frameworks/Metal.framework/Versions/A/Metal",
         symbols: &[DEVICE],
+    },
+    Library {
+        place: "System/Library/Frameworks/MetalPerformanceShaders.framework/MetalPerformanceShaders.tbd",
+        name: "/System/Library/Frameworks/MetalPerformanceShaders.framework/Versions/A/MetalPerformanceShaders",
+        symbols: &["MPSSupportsMTLDevice"],
     },
     // Rust's standard library links it and calls nothing of it.
     Library { place: "usr/lib/libiconv.tbd", name: "/usr/lib/libiconv.2.dylib", symbols: &[] },

@@ -13,6 +13,8 @@ typedef unsigned long long ulong;
 // CUDA pointers are generic: address spaces say nothing.
 #define DEVICE
 #define CONSTANT const
+// What declares a table of constants, which pointers to CONSTANT read.
+#define TABLE static __device__ const
 #define THREADGROUP
 #define THREAD
 #define FN static __device__ __forceinline__
@@ -76,6 +78,7 @@ using namespace metal;
 
 #define DEVICE device
 #define CONSTANT constant
+#define TABLE constant
 #define THREADGROUP threadgroup
 #define THREAD thread
 #define FN static inline

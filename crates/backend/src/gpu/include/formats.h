@@ -174,6 +174,10 @@ FN void unpack(DEVICE const block_q6_k *block, uint part, THREAD float *w) {
     }
 }
 
+// The other families.
+#include "pair_formats.h"
+#include "table_formats.h"
+
 // `KERNELS(OP, Format, name)` for each: the kernels that one op has for it.
 // Whoever needs those of one format alone defines it before.
 #ifndef WEIGHT_FORMATS
@@ -186,9 +190,15 @@ FN void unpack(DEVICE const block_q6_k *block, uint part, THREAD float *w) {
     KERNELS(OP, Q5_0, q5_0)         \
     KERNELS(OP, Q5_1, q5_1)         \
     KERNELS(OP, Q8_0, q8_0)         \
+    KERNELS(OP, Q2_K, q2_k)         \
+    KERNELS(OP, Q3_K, q3_k)         \
     KERNELS(OP, Q4_K, q4_k)         \
     KERNELS(OP, Q5_K, q5_k)         \
-    KERNELS(OP, Q6_K, q6_k)
+    KERNELS(OP, Q6_K, q6_k)         \
+    KERNELS(OP, IQ4_NL, iq4_nl)     \
+    KERNELS(OP, IQ4_XS, iq4_xs)     \
+    KERNELS(OP, TQ2_0, tq2_0)       \
+    KERNELS(OP, MXFP4, mxfp4)
 #endif
 
 #endif

@@ -3,6 +3,7 @@
 //! outputs; those of prompts are multiplied by matrices ([`prompts`]).
 
 mod moe;
+mod products;
 mod prompts;
 pub(crate) mod qkv;
 
@@ -70,14 +71,14 @@ pub(crate) fn rounds_prompts_with(backend: &str, format: Format) -> bool {
     backend == BACKEND && format == Format::BF16
 }
 
-/// Multiplies rows; maps of one format share launches.
-pub(crate) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>) -> Result<()> {
+/// Multiplies rows; maps of one format share launches, and `skip` bytes of scratch are in use.
+pub(crate) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>, skip: usize) -> Result<()> {
     for same in same_formats(lowering, maps.maps, |map| map.weight) {
         for some in same.chunks(MAX_MAPS) {
             let some = Maps { maps: some, ..*maps };
             for &rows in RowsOf::roles(maps.rows) {
                 match rows {
-                    RowsOf::Prompts => prompts::launch(lowering, input, &some)?,
+                    RowsOf::Prompts => prompts::launch(lowering, input, &some, skip)?,
                     _ => launch_some(lowering, input, &some, rows)?,
                 }
             }

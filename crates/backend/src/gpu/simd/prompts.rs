@@ -1,6 +1,6 @@
 //! Linear maps of prompt rows, by matrices of 8x8: `simd_prompts.h` has their body.
 
-use super::{Gated, SimdArgs, args, buffers, format_name, results};
+use super::{Gated, SimdArgs, args, buffers, format_name, products, results};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{self, SIMD_PROMPTS};
@@ -14,8 +14,11 @@ const THREADS: u32 = 128;
 /// Threads of a threadgroup that activates.
 const ACTIVATE_THREADS: u32 = 256;
 
-/// Multiplies rows by up to three maps of one format.
-pub(super) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>) -> Result<()> {
+/// Multiplies rows by up to three maps of one format; `skip` bytes of scratch are in use.
+pub(super) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>, skip: usize) -> Result<()> {
+    if lowering.device.multiplies {
+        return products::launch(lowering, input, maps, skip);
+    }
     let rows = RowsOf::Prompts;
     let args = args(lowering, input, maps, rows, TILE)?;
     let grid = Grid { x: args.maps.n_blocks, rows, rows_each: TILE, threads: THREADS };
@@ -34,7 +37,7 @@ pub(super) fn launch_gated(
 ) -> Result<()> {
     let rows = RowsOf::Prompts;
     let cols = lowering.weight(maps.maps[0].weight).cols();
-    let (x, _) = lowering.scratch(skip, Rows::Tokens, cols)?;
+    let (x, skip) = lowering.scratch(skip, Rows::Tokens, cols)?;
     let input = Input { x, cols, norm: None, gather: false };
     let args = SimdArgs { gelu_tanh: gated.gelu_tanh(), ..args(lowering, &input, maps, rows, TILE)? };
     let groups = args.maps.shape.cols.div_ceil(ACTIVATE_THREADS);
@@ -43,5 +46,5 @@ pub(super) fn launch_gated(
     let buffers: [Argument; 3] = [gated.gate, gated.up, x];
     let activation = lowering.launch(&SIMD_PROMPTS, "activate_prompts", grid, args, &buffers);
     activation.writing(&[x]).definitions = definitions;
-    launch(lowering, &input, maps)
+    launch(lowering, &input, maps, skip)
 }

@@ -63,7 +63,7 @@ impl<'a> Qkv<'a> {
             let maps: Vec<Map> = heads.iter().map(|heads| heads.map).collect();
             let maps = Maps { maps: &maps, rows: desc.rows, scale: 1.0, softcap: None, add: false };
             self.launch_generated(lowering, &input, &maps, &heads)?;
-            prompts::launch(lowering, &input, &maps)?;
+            prompts::launch(lowering, &input, &maps, 0)?;
         }
         self.store.launch_prompts(lowering)
     }

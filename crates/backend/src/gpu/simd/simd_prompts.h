@@ -11,7 +11,8 @@
 // Weights become halves, within 2^-11 of themselves, or 2^-25 where they are below 2^-14; activations, which may be beyond a half's range
 // (65504), stay floats. So do both where weights are floats. BF16 is multiplied as it is, and activations
 // rounded to it, where the compiler has it (Metal 3.1), else as floats. A weight beyond 65504 becomes
-// infinite: in formats with scales these are halves themselves, and models have no such weights.
+// infinite: in most formats with scales these are halves themselves, and models have no such weights. Halves have
+// every element of MXFP4 whose scale is between 2^-23 and 2^13.
 //
 // A row's sum is taken in the order of columns as tiles take them, whatever rows stand beside it.
 #ifndef QUARREL_SIMD_PROMPTS_H

@@ -25,17 +25,19 @@ FN void bytes_to_floats(Eight bytes, thread float *w) {
     for (uint i = 0; i < 8; i++) w[i] = float((bytes.words[i / 4] >> (8 * (i % 4))) & 255);
 }
 
-// Half of each of eight bytes: the low one of run 0, the high one of run 1.
-FN Eight halves(device const uchar *quants, uint part, uint run) {
-    const Eight bytes = eight_bytes(quants + 8 * part);
-    return Eight{{(bytes.words[0] >> (4 * run)) & 0x0f0f0f0fu, (bytes.words[1] >> (4 * run)) & 0x0f0f0f0fu}};
+// The bits of each of eight bytes that stand at `shift` and that `mask` has in each.
+FN Eight bits_of_each(Eight bytes, uint shift, uint mask) {
+    return Eight{{(bytes.words[0] >> shift) & mask, (bytes.words[1] >> shift) & mask}};
 }
 
-// Adds to eight quants the bits of a MASK's width that stand at `shift` in as many bytes, as their upper ones.
-FN Eight with_upper_bits(Eight quants, device const uchar *bytes, uint shift, uint mask) {
-    const Eight upper = eight_bytes(bytes);
-    return Eight{{quants.words[0] | ((upper.words[0] >> shift) & mask) << 4,
-                  quants.words[1] | ((upper.words[1] >> shift) & mask) << 4}};
+// Half of each of eight bytes: the low one of run 0, the high one of run 1.
+FN Eight halves(device const uchar *quants, uint part, uint run) {
+    return bits_of_each(eight_bytes(quants + 8 * part), 4 * run, 0x0f0f0f0fu);
+}
+
+// Eight quants with the bits behind their own WIDTH.
+FN Eight with_upper_bits(Eight quants, Eight upper, uint width) {
+    return Eight{{quants.words[0] | upper.words[0] << width, quants.words[1] | upper.words[1] << width}};
 }
 
 // Adds the fifth bits of eight quants, which are those of one byte. The product has bit `i` of a half at `8 * i`.
@@ -117,7 +119,8 @@ template <> struct Part<Q5_K> : HalfBytes<Q5_K, 32> {
     static Common weights(device const block_q5_k *block, uint part, uint run, thread float *w) {
         const uint group = part / 4 * 2 + run;
         const Eight low = halves(block->qs, part, run);
-        bytes_to_floats(with_upper_bits(low, block->qh + part % 4 * 8, group, 0x01010101u), w);
+        const Eight upper = bits_of_each(eight_bytes(block->qh + part % 4 * 8), group, 0x01010101u);
+        bytes_to_floats(with_upper_bits(low, upper, 4), w);
         return common_of_group(half_to_float(block->d), half_to_float(block->dmin), block->scales, group);
     }
 };
@@ -127,7 +130,8 @@ template <> struct Part<Q6_K> : HalfBytes<Q6_K, 64> {
         // 128 elements are four quarters; the runs are of a quarter and the next but one.
         const uint upper = part / 8, quarter = part / 4 % 2 + 2 * run;
         const Eight low = halves(block->ql, part, run);
-        bytes_to_floats(with_upper_bits(low, block->qh + upper * 32 + part % 4 * 8, 2 * quarter, 0x03030303u), w);
+        const Eight bytes = eight_bytes(block->qh + upper * 32 + part % 4 * 8);
+        bytes_to_floats(with_upper_bits(low, bits_of_each(bytes, 2 * quarter, 0x03030303u), 4), w);
         const float scale = half_to_float(block->d) * float(block->scales[(place(part) + 64 * run) / 16]);
         return Common{scale, -32.0f * scale};
     }
@@ -171,5 +175,9 @@ template <> struct Part<BF16> : PlainPart {
     }
     static float one(device const block_bf16 *element) { return bfloat_to_float(element->bits); }
 };
+
+// The other families.
+#include "pair_parts.h"
+#include "table_parts.h"
 
 #endif

@@ -76,6 +76,7 @@ mod tests {
         let device = Device {
             name: "cuda",
             has_tiles: true,
+            multiplies: false,
             activations,
             has_warpgroups: true,
             units: 132,

@@ -224,6 +224,7 @@ mod tests {
         let device = Device {
             name: "cuda",
             has_tiles: true,
+            multiplies: false,
             activations: crate::gpu::Activations::Int8,
             has_warpgroups: true,
             units,

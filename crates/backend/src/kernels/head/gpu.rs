@@ -20,7 +20,7 @@ impl Head {
         let (scale, softcap) = (self.scale, self.softcap);
         let maps = Maps { maps: &maps, rows: Rows::Outputs, scale, softcap, add: false };
         if simd::can(lowering) {
-            simd::launch(lowering, &input, &maps)?;
+            simd::launch(lowering, &input, &maps, 0)?;
             return choose::launch(lowering, self.out);
         }
         if linear::can(lowering, [self.weight]) {

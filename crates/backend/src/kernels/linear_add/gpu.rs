@@ -29,8 +29,8 @@ pub(crate) fn launch(
 ) -> Result<()> {
     let input = Input { x, cols: lowering.weight(map.weight).cols(), norm: None, gather: false };
     if simd::can(lowering) {
-        return launch_tiles(lowering, map, post_norm, scale, skip, residual, &|lowering, maps, _| {
-            simd::launch(lowering, &input, maps)
+        return launch_tiles(lowering, map, post_norm, scale, skip, residual, &|lowering, maps, skip| {
+            simd::launch(lowering, &input, maps, skip)
         });
     }
     if linear::can(lowering, [map.weight]) {

@@ -20,7 +20,7 @@ impl NormLinear {
         let maps: Vec<Map> = self.projections.iter().map(map).collect();
         let maps = Maps { maps: &maps, rows: desc.rows, scale: 1.0, softcap: None, add: false };
         if simd::can(lowering) {
-            return simd::launch(lowering, &input, &maps);
+            return simd::launch(lowering, &input, &maps, 0);
         }
         if linear::can(lowering, self.projections.iter().map(|projection| projection.weight)) {
             return maps.launch(lowering, &input, 0);

@@ -17,11 +17,11 @@ use objc2_metal::{
 };
 
 use super::buffer::MetalBuffer;
-use super::failed;
 use super::library::Kernel;
 use super::residency::Residency;
+use super::{Device, failed, products};
 use crate::Result;
-use crate::gpu::Shape;
+use crate::gpu::{Matrices, Shape};
 use crate::metal::failures::{Failures, Serial};
 
 /// Launches after which the device is given what was encoded, so that it does not wait for the rest.
@@ -162,6 +162,25 @@ impl Commands {
         open.launches += 1;
         open.operations = open.operations.saturating_add(shape.work.operations);
         if open.launches >= LAUNCHES || open.operations >= OPERATIONS {
+            self.commit();
+        }
+        Ok(())
+    }
+
+    /// Encodes a product of matrices, each from an offset on.
+    pub fn multiply(
+        &mut self,
+        device: &Device,
+        matrices: Matrices,
+        operands: [(&MetalBuffer, usize); 3],
+    ) -> Result<()> {
+        let serial = self.next();
+        let open = self.open()?;
+        // It has an encoder of its own; between encoders the framework sees to what waits for what.
+        open.encoder = Encoder::Nothing;
+        products::encode(device, (&open.buffer, serial), matrices, operands);
+        open.launches += 1;
+        if open.launches >= LAUNCHES {
             self.commit();
         }
         Ok(())

@@ -8,6 +8,7 @@
 mod buffer;
 mod commands;
 mod library;
+mod products;
 mod residency;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use objc2_foundation::{NSError, NSOperatingSystemVersion, NSProcessInfo};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 
 use crate::gpu::source::Source;
-use crate::gpu::{Gpu, Runtime, Shape};
+use crate::gpu::{Gpu, Matrices, PromptMaps, Runtime, Shape};
 use crate::host::best_fit;
 use crate::metal::MetalOptions;
 use crate::metal::archives::Archives;
@@ -56,6 +57,7 @@ struct MetalRuntime {
     commands: Commands,
     kernels: Kernels,
     residency: Option<Arc<Residency>>,
+    prompt_maps: PromptMaps,
     /// Memory for copies from and to the host, to be used again once they are done.
     staging: Vec<MetalBuffer>,
 }
@@ -82,12 +84,18 @@ impl MetalRuntime {
         if let Some((_, needed)) = families.iter().find(|(family, _)| !device.supportsFamily(*family)) {
             return Err(unavailable(&format!("the kernels need {needed}, and this is {}", device.name())));
         }
+        if options.prompt_maps != PromptMaps::Kernels && !products::are_on(&device) {
+            return Err(unavailable(
+                "Metal Performance Shaders have no kernels for it; --metal-gemm simdgroup",
+            ));
+        }
         let queue = device.newCommandQueue().ok_or_else(|| unavailable("it gives no command queue"))?;
         let build = system.operatingSystemVersionString().to_string();
         let archives = Archives::new(options.kernel_cache.clone(), device.name().to_string(), build);
         let residency = Residency::new(&device, &queue);
         let commands = Commands::new(queue, residency.clone());
-        Ok(Self { device, commands, kernels: Kernels::new(archives), residency, staging: Vec::new() })
+        let (kernels, prompt_maps) = (Kernels::new(archives), options.prompt_maps);
+        Ok(Self { device, commands, kernels, residency, prompt_maps, staging: Vec::new() })
     }
 
     /// `bytes` of memory that no command uses.
@@ -242,6 +250,20 @@ impl Runtime for MetalRuntime {
         buffers: &[(&MetalBuffer, usize)],
     ) -> Result<()> {
         autoreleasepool(|_| self.commands.launch(kernel, shape, args, buffers))
+    }
+
+    fn prompt_maps(&self) -> PromptMaps {
+        self.prompt_maps
+    }
+
+    fn multiply(
+        &mut self,
+        matrices: Matrices,
+        x: (&MetalBuffer, usize),
+        w: (&MetalBuffer, usize),
+        out: (&MetalBuffer, usize),
+    ) -> Result<()> {
+        autoreleasepool(|_| self.commands.multiply(&self.device, matrices, [x, w, out]))
     }
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Self::Graph>> {

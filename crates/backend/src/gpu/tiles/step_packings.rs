@@ -35,8 +35,13 @@ impl Packings {
         let form = |packing| Form::of(&lowering.device, packing, ROWS);
         for (map, ids) in layer.weights().iter().enumerate() {
             let (first, other) = (self.first[map], &mut self.other[map]);
-            for &id in ids {
-                let packing = Packing::of(lowering.weight(id).format())?;
+            let packings: Vec<_> =
+                ids.iter().map(|&id| Packing::of(lowering.weight(id).format())).collect::<Option<_>>()?;
+            // Op by op these would be launches of their own, whose outputs decide in which groups parts are added up.
+            if form(first) != Form::Quantised && packings.iter().any(|&packing| packing != packings[0]) {
+                return None;
+            }
+            for packing in packings {
                 // The bands of gate and up are not told apart.
                 let may_differ = map != GATED && form(packing) == form(first);
                 match packing == first || packing == *other {

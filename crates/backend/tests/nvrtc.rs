@@ -2,9 +2,10 @@
 //! compiler and runs this.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use quarrel_backend::cuda::nvrtc::Nvrtc;
-use quarrel_backend::gpu::source::{Dialect, SOURCES};
+use quarrel_backend::gpu::source::{Dialect, SOURCES, Source};
 
 /// The oldest that is meant to work, the first with the matrix instructions of tiles, and what was run.
 const ARCHITECTURES: [u32; 3] = [75, 80, 90];
@@ -17,19 +18,27 @@ fn every_kernel_compiles_for_every_architecture() {
     println!("NVRTC {:?}", nvrtc.version());
     let sources = SOURCES.iter().filter(|source| source.has(Dialect::Cuda));
     let variants = sources.flat_map(|source| source.variants().iter().map(move |v| (source, *v)));
-    for (source, definitions) in variants {
-        let text = source.text(Dialect::Cuda, definitions);
-        for arch in ARCHITECTURES {
-            let target = nvrtc.target(arch).unwrap();
-            let start = std::time::Instant::now();
-            let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target);
-            let image = image.unwrap_or_else(|e| panic!("sm_{arch}: {e}"));
-            println!(
-                "{:20} sm_{arch} {:7} bytes {:4} ms",
-                source.name,
-                image.len(),
-                start.elapsed().as_millis()
-            );
+    let programs = variants.flat_map(|variant| ARCHITECTURES.map(|arch| (variant, arch)));
+    let programs = Mutex::new(programs);
+    let next = || programs.lock().unwrap().next();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(((source, definitions), arch)) = next() {
+                    compile(&nvrtc, source, definitions, arch);
+                }
+            });
         }
-    }
+    });
+}
+
+fn compile(nvrtc: &Nvrtc, source: &Source, definitions: &str, arch: u32) {
+    let text = source.text(Dialect::Cuda, definitions);
+    let target = nvrtc.target(arch).unwrap();
+    let start = std::time::Instant::now();
+    let image = nvrtc.compile(&format!("{}.cu", source.name), &text, target);
+    let image = image.unwrap_or_else(|e| panic!("sm_{arch}: {e}"));
+    let ms = start.elapsed().as_millis();
+    println!("{:20} sm_{arch} {:7} bytes {ms:4} ms", source.name, image.len());
 }

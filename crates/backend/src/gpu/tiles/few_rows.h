@@ -207,12 +207,6 @@ template <typename F> struct GatedWeights {
     static MEMBER uint band(const GatedArgs &args, uint nth) {
         return args.results == QUANTISED ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
     }
-    // Bands of a block.
-    MEMBER uint count() const {
-        uint n = 0;
-        while (16 * band(args, n) < args.cols) n++;
-        return n;
-    }
     MEMBER const uchar *at(uint nth, uint team) const {
         const uint band = GatedWeights::band(args, nth);
         if (16 * band >= args.cols) return 0;

@@ -23,7 +23,7 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
     for (uint i = 0; i < STEP_LAYERS; i++) {
         const StepMaps maps = {args, memory, i};
         const Layer &layer = maps.layer();
-        const TileShape &qkv = args.qkv.shape, &output = args.output.shape, &gated = args.gated.shape, &down = args.down.shape;
+        const TileShape &qkv = args.qkv.shape, &output = args.output.shape, &gated = args.gated.shape;
         fetch_row<QkvMaps::Rows>(i > 0 ? mail.residual() : 0, mail.number, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
         mail.next();
         attention.begin(layer);

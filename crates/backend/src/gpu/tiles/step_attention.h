@@ -1,5 +1,5 @@
-// What a block of step.h keeps beside its weights, the rows that it reads, and attention: a split of a key/value head
-// a block, and the fold of a head's splits another.
+// What a block of step.h keeps beside its weights, the rows that it reads, and attention: splits of a key/value head
+// each block's, and the fold of a head's splits another's.
 #ifndef QUARREL_STEP_ATTENTION_H
 #define QUARREL_STEP_ATTENTION_H
 

@@ -21,10 +21,6 @@ use crate::{BufferId, Op, Result, Rows, WeightId};
 pub(super) const MOST_V_DIM: u32 = 128;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
 const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
-/// What results of gate and up are left as, as `few_rows.h` has it.
-const FLOATS: u32 = 0;
-const QUANTISED: u32 = 1;
-const ROUNDED: u32 = 2;
 /// Bands a block, a bit for each of a team's.
 const MOST_BANDS: u32 = 32 * TEAMS;
 
@@ -91,7 +87,7 @@ impl<'a> Layer<'a> {
         let (units, n_blocks) = (lowering.device.units, n_blocks(lowering, args));
         let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);
         !decoding.in_turn
-            && args.gated.results != FLOATS
+            && args.gated.results != Form::as_results(None)
             && args.qkv.shape.cols <= MOST_COLS
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
@@ -137,11 +133,8 @@ impl<'a> Layer<'a> {
         let gated = Input { x, cols, norm: self.gated.norm, gather: false };
         let n_ff = lowering.desc(self.down.gate).cols;
         let groups = rounded::part_groups(&lowering.device, 2, &[lowering.u32(n_ff)?]);
-        let results = match down.map(|down| Form::of(&lowering.device, down, ROWS)) {
-            Some(Form::Quantised) if n_ff.is_multiple_of(TILE_COLS) => QUANTISED,
-            Some(Form::Rounded) if n_ff.is_multiple_of(TILE_COLS) => ROUNDED,
-            _ => FLOATS,
-        };
+        let form = down.map(|down| Form::of(&lowering.device, down, ROWS));
+        let form = form.filter(|_| n_ff.is_multiple_of(TILE_COLS));
         let mut args = StepArgs {
             qkv,
             output: self.add(lowering, self.output.weight, self.output.scale)?,
@@ -149,7 +142,7 @@ impl<'a> Layer<'a> {
                 shape: TileShape { groups, ..gated.shape(lowering, ROWS)? },
                 cols: lowering.u32(n_ff)?,
                 gelu_tanh: (self.down.activation == Activation::GeluTanh).into(),
-                results,
+                results: Form::as_results(form),
             },
             down: self.add(lowering, self.down.weight, self.down.scale)?,
             rope: self.store.args(lowering)?,
@@ -161,7 +154,7 @@ impl<'a> Layer<'a> {
         };
         let n_blocks = n_blocks(lowering, &args);
         args.sharing = n_blocks / args.attention.n_kv_heads;
-        if results == QUANTISED {
+        if form == Some(Form::Quantised) {
             args.paired = paired(args.gated.cols / TILE_ROWS as u32, n_blocks);
         }
         Ok(args)

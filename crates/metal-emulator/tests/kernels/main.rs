@@ -241,15 +241,20 @@ fn fed_beside(others: usize, format: Format) -> Vec<u32> {
         inputs
     };
     case.runs = (1..=3).map(run).collect();
-    let (mut metal, mut logits) = (emulator(), Vec::new());
+    last_logits(&case, emulator())[..33].iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// What the last of a case's runs says.
+fn last_logits(case: &Case, mut metal: MetalEmulator) -> Vec<f32> {
     metal.load(case.weights.clone()).unwrap();
     metal.create_cache(&case.cache).unwrap();
     let id = metal.lower(&case.step, case.bucket()).unwrap();
     for inputs in &case.runs {
         metal.run(id, inputs).unwrap();
     }
+    let mut logits = Vec::new();
     metal.read(id, case.compare[0], &mut logits).unwrap();
-    logits[..33].iter().map(|logit| logit.to_bits()).collect()
+    logits
 }
 
 /// One row, up to four and up to eight have kernels of their own.

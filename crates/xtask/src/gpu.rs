@@ -22,8 +22,18 @@ const ARGUMENTS: [&str; 4] = ["cuda::", "--ignored", "--nocapture", "--test-thre
 const OPS: &[&str] = &["--package=quarrel-backend", "--example=gpu_check"];
 
 /// What it checks: every op against its reference, and bits that must not depend on other rows,
-/// replies multiplied as integers and in bfloat16.
-const PARTS: [&[&str]; 4] = [&["cases"], &["invariance"], &["cases", "--bf16"], &["invariance", "--bf16"]];
+/// replies multiplied as integers and in bfloat16; then with the kernels and memory that other devices have.
+const PARTS: [&[&str]; 9] = [
+    &["cases"],
+    &["invariance"],
+    &["cases", "--bf16"],
+    &["invariance", "--bf16"],
+    &["cases", "--as", "75"],
+    &["cases", "--as", "80"],
+    &["cases", "--as", "89"],
+    &["cases", "--as", "120"],
+    &["invariance", "--as", "89"],
+];
 
 /// How the tests are run.
 #[derive(clap::Args)]

@@ -2,7 +2,8 @@
 //! reference and the CPU, and times maps and whole steps.
 //!
 //! `gpu_check [cases [FILTER] | layers | invariance | bench [matvec | decode [ROWS [FORMAT]] | prefill | mixed [ROWS] | experts | choose]] [--nvrtc PATH] [--kernels DIR]
-//! [--bf16]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. Exit status 1 when anything is off.
+//! [--bf16] [--as CAPABILITY]`; without a part, all parts. `--bf16`: generated rows are multiplied as bfloat16. `--as 89`: with
+//! the kernels and the memory of compute capability 8.9. Exit status 1 when anything is off.
 
 mod bench;
 mod choosing;
@@ -12,7 +13,7 @@ mod layers;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use quarrel_backend::cuda::{Cuda, CudaOptions};
+use quarrel_backend::cuda::{Cuda, CudaOptions, StandIn};
 use quarrel_backend::gpu::Activations;
 use quarrel_backend::harness::{self, Outcome};
 use quarrel_backend::{Backend, Error};
@@ -28,6 +29,13 @@ fn main() -> ExitCode {
         match arg.as_str() {
             "--bf16" => options.activations = Some(Activations::Bf16),
             "--nvrtc" => options.nvrtc = args.next().map(Into::into),
+            "--as" => {
+                options.stand_in = args.next().and_then(|arch| arch.parse().ok()).and_then(StandIn::of);
+                if options.stand_in.is_none() {
+                    eprintln!("error: --as takes a compute capability, as in 89");
+                    return ExitCode::FAILURE;
+                }
+            }
             "--kernels" => options.kernel_cache = args.next().map(Into::into),
             _ => words.push(arg),
         }

@@ -13,8 +13,8 @@ pub(super) trait Compile: Send + Sync {
     /// Its version, as in 12.9: images of another are not the same.
     fn version(&self) -> (i32, i32);
 
-    /// The image of `text` for a device of compute capability `arch`.
-    fn compile(&self, name: &str, text: &str, arch: u32) -> Result<Vec<u8>>;
+    /// The image of `text` for a device.
+    fn compile(&self, name: &str, text: &str, chip: Chip) -> Result<Vec<u8>>;
 }
 
 impl Compile for Nvrtc {
@@ -22,9 +22,12 @@ impl Compile for Nvrtc {
         self.version()
     }
 
-    fn compile(&self, name: &str, text: &str, arch: u32) -> Result<Vec<u8>> {
-        let target = self.target(arch)?;
-        if nvrtc::has_warpgroups(arch) && (!target.machine_code || self.version() < (12, 0)) {
+    fn compile(&self, name: &str, text: &str, chip: Chip) -> Result<Vec<u8>> {
+        let target = self.target(chip.arch)?;
+        if chip.is_older {
+            return self.compile(name, text, Target { machine_code: false, ..target });
+        }
+        if nvrtc::has_warpgroups(chip.arch) && (!target.machine_code || self.version() < (12, 0)) {
             let reason = format!("NVRTC {:?} does not know this device; 12.0 is the first", self.version());
             return Err(Error::Unavailable { backend: "cuda", reason });
         }
@@ -32,12 +35,21 @@ impl Compile for Nvrtc {
     }
 }
 
+/// What images are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chip {
+    /// Compute capability, 90 for 9.0.
+    pub arch: u32,
+    /// Whether the device is a newer one, which must translate images.
+    pub is_older: bool,
+}
+
 /// Opens a compiler.
 type Open = Box<dyn Fn() -> Result<Arc<dyn Compile>> + Send + Sync>;
 
 /// Makes images for one device.
 pub(super) struct Compiler {
-    arch: u32,
+    chip: Chip,
     cache: KernelCache,
     open: Open,
     /// Opened for the first program.
@@ -54,9 +66,9 @@ pub(super) struct Image {
 
 impl Compiler {
     /// With NVRTC from `nvrtc_path`, or from where the system has it, and a cache in `kept`.
-    pub fn new(arch: u32, nvrtc_path: Option<PathBuf>, kept: Option<PathBuf>) -> Self {
+    pub fn new(chip: Chip, nvrtc_path: Option<PathBuf>, kept: Option<PathBuf>) -> Self {
         let open = move || -> Result<Arc<dyn Compile>> { Ok(Arc::new(Nvrtc::load(nvrtc_path.as_deref())?)) };
-        Self { arch, cache: KernelCache::new(kept), open: Box::new(open), opened: Mutex::default() }
+        Self { chip, cache: KernelCache::new(kept), open: Box::new(open), opened: Mutex::default() }
     }
 
     /// The compiled program, from the cache or compiled now.
@@ -70,7 +82,7 @@ impl Compiler {
 
     /// Compiles and keeps a source's text.
     fn make(&self, source: &Source, text: &str) -> Result<Vec<u8>> {
-        let bytes = self.compile()?.compile(&format!("{}.cu", source.name), text, self.arch)?;
+        let bytes = self.compile()?.compile(&format!("{}.cu", source.name), text, self.chip)?;
         self.cache.put(&[text, &self.options()?], &bytes);
         Ok(bytes)
     }
@@ -97,7 +109,8 @@ impl Compiler {
     /// What images are told apart by beside their texts.
     fn options(&self) -> Result<String> {
         let (major, minor) = self.compile()?.version();
-        let options = nvrtc::options(Target { arch: self.arch, machine_code: true }).join(" ");
+        let options =
+            nvrtc::options(Target { arch: self.chip.arch, machine_code: !self.chip.is_older }).join(" ");
         Ok(format!("NVRTC {major}.{minor} {options}"))
     }
 
@@ -128,7 +141,7 @@ pub(super) mod testing {
             self.version
         }
 
-        fn compile(&self, name: &str, text: &str, _: u32) -> Result<Vec<u8>> {
+        fn compile(&self, name: &str, text: &str, _: Chip) -> Result<Vec<u8>> {
             let n = self.compiled.fetch_add(1, Ordering::Relaxed);
             Ok(format!("{n} {name} {text}").into_bytes())
         }
@@ -140,7 +153,8 @@ pub(super) mod testing {
         let compile: Arc<dyn Compile> = counting.clone();
         let (cache, open) =
             (KernelCache::new(dir.map(Path::to_owned)), Box::new(move || Ok(compile.clone())));
-        (Compiler { arch: 90, cache, open, opened: Mutex::default() }, counting)
+        let chip = Chip { arch: 90, is_older: false };
+        (Compiler { chip, cache, open, opened: Mutex::default() }, counting)
     }
 }
 

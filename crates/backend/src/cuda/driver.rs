@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sys};
 
 use super::CudaOptions;
+use super::compiler::Chip;
 use super::memory::{self, DeviceBuffer, Fetch, PinnedMemory};
 use super::modules::{Module, Modules};
 use super::nvrtc;
@@ -59,18 +60,24 @@ impl CudaRuntime {
         let context = CudaContext::new(options.device).map_err(no_device)?;
         let stream = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
-        let arch = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
+        let real = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
         use sys::CUdevice_attribute as Attribute;
         let attribute = |attribute| {
             let value = context.attribute(attribute).map_err(no_device)?;
             u32::try_from(value).map_err(|e| unavailable(e.to_string()))
         };
+        let shared_limit = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let (arch, shared_limit) = match options.stand_in {
+            Some(other) => (other.arch, other.shared_limit.min(shared_limit)),
+            None => (real, shared_limit),
+        };
+        let chip = Chip { arch: arch.min(real), is_older: options.stand_in.is_some() };
         Ok(Self {
             units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            shared_limit,
             activations: options.activations(nvrtc::has_warpgroups(arch)),
             pinned: Vec::new(),
-            modules: Modules::new(context.clone(), arch, options.nvrtc.clone(), options.kernel_cache.clone()),
+            modules: Modules::new(context.clone(), chip, options.nvrtc.clone(), options.kernel_cache.clone()),
             context,
             stream,
             arch,

@@ -29,6 +29,37 @@ pub struct CudaOptions {
     pub kernel_cache: Option<PathBuf>,
     /// The NVRTC library, where it is not among the system's.
     pub nvrtc: Option<PathBuf>,
+    /// Another device that this one stands in for, in checks.
+    pub stand_in: Option<StandIn>,
+}
+
+/// A device whose kernels another runs: what is compiled for it and chosen for it, in the memory that
+/// a threadgroup has there.
+///
+/// What it cannot show is how fast that device is, and instructions that are newer than the one
+/// that runs them: they are left out, as for a device in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandIn {
+    /// Its compute capability, 89 for 8.9.
+    pub arch: u32,
+    /// Most bytes of shared memory that a block may ask for.
+    pub shared_limit: u32,
+}
+
+impl StandIn {
+    /// The device of compute capability `arch`, but for 9.0, whose own instructions are in machine code alone;
+    /// `None` where its shared memory is not known here (CUDA C++ Programming Guide, "Technical Specifications per
+    /// Compute Capability").
+    pub fn of(arch: u32) -> Option<Self> {
+        let kilobytes = match arch {
+            75 => 64,
+            80 | 87 => 163,
+            86 | 89 | 120 | 121 => 99,
+            100 | 103 => 227,
+            _ => return None,
+        };
+        Some(Self { arch, shared_limit: kilobytes << 10 })
+    }
 }
 
 /// Replies at once up to which 8-bit integers are faster (docs/performance.md, "Replies as integers or

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use cudarc::driver::{CudaContext, result, sys};
 
-use super::compiler::{Compiler, Image};
+use super::compiler::{Chip, Compiler, Image};
 use super::driver::failed;
 use crate::gpu::source::{Program, Source};
 use crate::{Error, Result};
@@ -67,13 +67,13 @@ impl Modules {
     /// With nothing loaded; `kept` is where images are kept.
     pub fn new(
         context: Arc<CudaContext>,
-        arch: u32,
+        chip: Chip,
         nvrtc_path: Option<PathBuf>,
         kept: Option<PathBuf>,
     ) -> Self {
         Self {
             context,
-            compiler: Arc::new(Compiler::new(arch, nvrtc_path, kept)),
+            compiler: Arc::new(Compiler::new(chip, nvrtc_path, kept)),
             loaded: HashMap::new(),
             under_way: Vec::new(),
             pending: HashSet::new(),
@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_missing_compiler_is_an_error_of_every_program() {
-        let compiler = Compiler::new(90, Some("no/such/libnvrtc.so".into()), None);
+        let compiler =
+            Compiler::new(Chip { arch: 90, is_older: false }, Some("no/such/libnvrtc.so".into()), None);
         let made = compiled(compiler, &[(&CHOOSE, ""), (&RMS_NORM, "")]);
         assert_eq!(made.len(), 2);
         for (_, image) in made {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backend::Error;
 use backend::gpu::source::Source;
-use backend::gpu::{Gpu, Matrices, PromptMaps, Runtime, Shape};
+use backend::gpu::{Gpu, Library as By, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use gguf::Bytes;
 use libloading::Library;
 
@@ -357,8 +357,14 @@ impl Runtime for Emulator {
         self.prompt_maps
     }
 
+    fn multipliers(&self) -> Vec<Multiplier> {
+        vec![Multiplier::Kernels, Multiplier::Library(By::Matrices), Multiplier::Library(By::Graph)]
+    }
+
+    /// The same slow product for each library; of what a graph is not to be asked for, an error.
     fn multiply(
         &mut self,
+        by: By,
         matrices: Matrices,
         x: (&Buffer, usize),
         w: (&Buffer, usize),
@@ -366,6 +372,9 @@ impl Runtime for Emulator {
     ) -> backend::Result<()> {
         self.flush()?;
         let Matrices { rows, cols, outs, scale, adds } = matrices;
+        if by == By::Graph && (adds || !rows.is_power_of_two()) {
+            return Err(failed("multiplying by a graph", format!("{matrices:?} is not for one")));
+        }
         let floats = |(buffer, offset): (&Buffer, usize), n: usize| buffer.range(offset, 4 * n).cast::<f32>();
         let to = floats(out, rows * outs);
         // SAFETY: the ranges were checked, floats lie at multiples of four bytes as all that is in the arena,

@@ -1,38 +1,49 @@
-//! Prompts multiplied by what stands for the framework's own library.
+//! Prompts multiplied by what stands for the framework's own libraries.
 
 use backend::GroupConfig;
-use backend::gpu::PromptMaps::{Fastest, Kernels, Library};
+use backend::gpu::PromptMaps::{By, Fastest};
+use backend::gpu::{Library, Multiplier, PromptMaps};
 use backend::harness::{self, ModelShape, Random};
 use gguf::Format;
 
 use super::{SEED, emulator_with, last_logits, prompts};
 
+const LIBRARIES: [Library; 2] = [Library::Matrices, Library::Graph];
+
+fn by(library: Library) -> PromptMaps {
+    By(Multiplier::Library(library))
+}
+
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn every_case_is_within_bounds_by_a_library() {
-    let report = harness::check_all(&mut emulator_with(Library), SEED);
-    println!("by a library: {report}");
-    assert!(report.is_good(), "{}", report.failures.join("\n"));
+    for library in LIBRARIES {
+        let report = harness::check_all(&mut emulator_with(by(library)), SEED);
+        println!("by {library:?}: {report}");
+        assert!(report.is_good(), "{library:?}: {}", report.failures.join("\n"));
+    }
 }
 
 /// As far as the library's own sums do: this one's do.
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
 fn a_prompts_row_is_the_same_in_any_chunk() {
-    for format in [Format::BF16, Format::Q4_0, Format::Q6_K, Format::MXFP4] {
-        prompts::check_chunks(|| emulator_with(Library), format);
+    for library in LIBRARIES {
+        for format in [Format::BF16, Format::Q4_0, Format::Q6_K, Format::MXFP4] {
+            prompts::check_chunks(|| emulator_with(by(library)), format);
+        }
     }
 }
 
-/// Which of both is chosen is no matter here, but that it is one of them, for all of a model.
+/// Which of them is chosen is no matter here, but that it is one of them, for all of a model.
 #[test]
 #[ignore = "needs clang; run by `cargo xtask kernels`"]
-fn the_faster_is_measured_and_taken() {
+fn the_fastest_is_measured_and_taken() {
     let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
     let mut case = ModelShape::TINY.case(&mut Random::new(SEED), Format::Q4_0, vec![group]);
     case.runs = [vec![(3, 3)], vec![(1, 4), (9, 9)]].map(|run| harness::inputs(&case.cache, &run)).to_vec();
-    let [kernels, library, fastest] =
-        [Kernels, Library, Fastest].map(|maps| last_logits(&case, emulator_with(maps)));
-    assert_ne!(kernels, library, "halves are not floats");
-    assert!(fastest == kernels || fastest == library);
+    let maps = [By(Multiplier::Kernels), by(Library::Matrices), by(Library::Graph), Fastest];
+    let [kernels, matrices, graph, fastest] = maps.map(|maps| last_logits(&case, emulator_with(maps)));
+    assert_ne!(kernels, matrices, "halves are not floats");
+    assert!([kernels, matrices, graph].contains(&fastest));
 }

@@ -22,7 +22,7 @@ const CODE: &str = "crates/backend/src/metal/apple";
 type Mistake = (&'static str, &'static str, &'static str);
 
 /// All are of a kind that the compiler reports together.
-const MISTAKES: [Mistake; 17] = [
+const MISTAKES: [Mistake; 19] = [
     // What the framework does not have.
     ("commands.rs", "buffer.commit();", "buffer.comit();"),
     ("buffer.rs", "MTLResourceOptions::StorageModeShared);", "MTLResourceOptions::StorageModeHost);"),
@@ -50,6 +50,8 @@ const MISTAKES: [Mistake; 17] = [
     ),
     ("residency.rs", "addAllocation(ProtocolObject::from_ref(memory))", "addAllocation(memory)"),
     ("products.rs", "(commands, &x, &w, &out)", "(commands, &x, &w)"),
+    ("graphs.rs", "Ok(commands.rootCommandBuffer())", "Ok(commands)"),
+    ("graphs.rs", "(Some(shape), MPSDataType::Float32, None)", "(Some(shape), MPSDataType::Float32)"),
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];
 

@@ -1,6 +1,7 @@
 //! Linear maps of prompt rows, by matrices of 8x8: `simd_prompts.h` has their body.
 
 use super::{Gated, SimdArgs, args, buffers, format_name, products, results};
+use crate::gpu::Multiplier;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::source::{self, SIMD_PROMPTS};
@@ -16,8 +17,8 @@ const ACTIVATE_THREADS: u32 = 256;
 
 /// Multiplies rows by up to three maps of one format; `skip` bytes of scratch are in use.
 pub(super) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>, skip: usize) -> Result<()> {
-    if lowering.device.multiplies {
-        return products::launch(lowering, input, maps, skip);
+    if let Multiplier::Library(by) = lowering.device.multiplier {
+        return products::launch(lowering, by, input, maps, skip);
     }
     let rows = RowsOf::Prompts;
     let args = args(lowering, input, maps, rows, TILE)?;

@@ -7,6 +7,7 @@
 
 mod buffer;
 mod commands;
+mod graphs;
 mod library;
 mod products;
 mod residency;
@@ -19,7 +20,7 @@ use objc2_foundation::{NSError, NSOperatingSystemVersion, NSProcessInfo};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 
 use crate::gpu::source::Source;
-use crate::gpu::{Gpu, Matrices, PromptMaps, Runtime, Shape};
+use crate::gpu::{Gpu, Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use crate::host::best_fit;
 use crate::metal::MetalOptions;
 use crate::metal::archives::Archives;
@@ -27,6 +28,7 @@ use crate::metal::failures::Serial;
 use crate::{Backend, Error, Memory, Result};
 use buffer::MetalBuffer;
 use commands::Commands;
+use graphs::Graphs;
 use library::{Kernel, Kernels};
 use residency::Residency;
 
@@ -58,6 +60,8 @@ struct MetalRuntime {
     kernels: Kernels,
     residency: Option<Arc<Residency>>,
     prompt_maps: PromptMaps,
+    /// Where the framework has what they take.
+    graphs: Option<Graphs>,
     /// Memory for copies from and to the host, to be used again once they are done.
     staging: Vec<MetalBuffer>,
 }
@@ -84,10 +88,20 @@ impl MetalRuntime {
         if let Some((_, needed)) = families.iter().find(|(family, _)| !device.supportsFamily(*family)) {
             return Err(unavailable(&format!("the kernels need {needed}, and this is {}", device.name())));
         }
-        if options.prompt_maps != PromptMaps::Kernels && !products::are_on(&device) {
-            return Err(unavailable(
-                "Metal Performance Shaders have no kernels for it; --metal-gemm simdgroup",
-            ));
+        let graphs = (products::are_on(&device) && graphs::are_here()).then(Graphs::new);
+        match options.prompt_maps {
+            PromptMaps::By(Multiplier::Library(_)) if !products::are_on(&device) => {
+                return Err(unavailable(
+                    "Metal Performance Shaders have no kernels for it; --metal-gemm simdgroup",
+                ));
+            }
+            PromptMaps::By(Multiplier::Library(Library::Graph)) if graphs.is_none() => {
+                let found = system.operatingSystemVersionString();
+                return Err(unavailable(&format!(
+                    "--metal-gemm mpsgraph needs macOS 15 or later, and this is {found}"
+                )));
+            }
+            _ => {}
         }
         let queue = device.newCommandQueue().ok_or_else(|| unavailable("it gives no command queue"))?;
         let build = system.operatingSystemVersionString().to_string();
@@ -95,7 +109,7 @@ impl MetalRuntime {
         let residency = Residency::new(&device, &queue);
         let commands = Commands::new(queue, residency.clone());
         let (kernels, prompt_maps) = (Kernels::new(archives), options.prompt_maps);
-        Ok(Self { device, commands, kernels, residency, prompt_maps, staging: Vec::new() })
+        Ok(Self { device, commands, kernels, residency, prompt_maps, graphs, staging: Vec::new() })
     }
 
     /// `bytes` of memory that no command uses.
@@ -256,14 +270,29 @@ impl Runtime for MetalRuntime {
         self.prompt_maps
     }
 
+    fn multipliers(&self) -> Vec<Multiplier> {
+        let matrices = autoreleasepool(|_| products::are_on(&self.device)).then_some(Library::Matrices);
+        let graph = self.graphs.is_some().then_some(Library::Graph);
+        let libraries = matrices.into_iter().chain(graph).map(Multiplier::Library);
+        std::iter::once(Multiplier::Kernels).chain(libraries).collect()
+    }
+
     fn multiply(
         &mut self,
+        by: Library,
         matrices: Matrices,
         x: (&MetalBuffer, usize),
         w: (&MetalBuffer, usize),
         out: (&MetalBuffer, usize),
     ) -> Result<()> {
-        autoreleasepool(|_| self.commands.multiply(&self.device, matrices, [x, w, out]))
+        let Self { device, commands, graphs, .. } = self;
+        autoreleasepool(|_| match by {
+            Library::Matrices => commands.multiply(device, matrices, [x, w, out]),
+            Library::Graph => {
+                let graphs = graphs.as_mut().ok_or_else(|| failed("multiplying", "there are no graphs"))?;
+                commands.multiply_by_graph(device, graphs, matrices, [x, w, out])
+            }
+        })
     }
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Self::Graph>> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend::Error;
 use backend::gpu::source::Source;
@@ -17,6 +17,9 @@ use crate::toolchain::Compiled;
 pub type MetalEmulator = Gpu<Emulator>;
 
 const MAX_BUFFERS: usize = 31;
+
+/// Held while a launch runs: a library that is loaded twice is there once, with the fibers of one threadgroup.
+static RUNNING: Mutex<()> = Mutex::new(());
 
 #[repr(C)]
 struct Size {
@@ -122,8 +125,6 @@ unsafe impl Send for Kernel {}
 impl Emulator {
     /// Loads what [`Toolchain::build`](crate::Toolchain::build) made. `seed` shuffles the order of threads.
     ///
-    /// The library has one emulator's state: no two threads may use it at once.
-    ///
     /// # Errors
     /// [`crate::Error::Load`].
     pub fn load(compiled: &Compiled, seed: u64) -> crate::Result<Self> {
@@ -190,6 +191,7 @@ impl Emulator {
 
     fn run(&mut self, pending: Pending) -> backend::Result<()> {
         let Pending { handle, name, launch, .. } = &pending;
+        let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the kernel is the library's and the buffers are live; what a
         // wrong kernel does beyond their ends mostly faults, which is what the
         // emulator is for.
@@ -200,7 +202,7 @@ impl Emulator {
             }
             return Ok(());
         }
-        // SAFETY: it is a C string that stays until the next launch.
+        // SAFETY: it is a C string that stays until the next launch, for which nobody else has the lock.
         let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
         Err(failed(&format!("running `{name}`"), problem))
     }

@@ -36,7 +36,7 @@ impl Toolchain {
     /// # Errors
     /// [`Error::Source`], [`Error::Compile`] with messages that name lines of the kernel.
     pub fn check(&self, name: &str, text: &str) -> Result<()> {
-        let file = self.translated(name, text, Mode::Check)?.0;
+        let file = self.within("checked").translated(name, text, Mode::Check)?.0;
         let flags = [
             "-x",
             "clcpp",
@@ -61,19 +61,25 @@ impl Toolchain {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn build(&self, name: &str, texts: &[(&str, String)]) -> Result<Compiled> {
+        let own = self.within(name);
         let mut files = vec![PathBuf::from(CPP).join("emulator.cpp")];
         let mut signatures = Signatures::new();
         for (name, text) in texts {
-            let (file, kernels) = self.translated(name, text, Mode::Run)?;
+            let (file, kernels) = own.translated(name, text, Mode::Run)?;
             files.push(file);
             signature::add(&mut signatures, kernels);
         }
-        let objects = self.compile(&files)?;
-        let library = self.dir.join(format!("{name}.so"));
+        let objects = own.compile(&files)?;
+        let library = own.dir.join(format!("{name}.so"));
         let mut command = command(&self.linker);
         command.args(["-shared", "-nostdlib++", "-fno-sanitize=undefined"]);
         Self::run(name, command.args(objects).arg("-lm").arg("-o").arg(&library))?;
         Ok(Compiled { library, signatures })
+    }
+
+    /// The same with a directory in this one, for what others make files of the same names for.
+    fn within(&self, name: &str) -> Self {
+        Self { dir: self.dir.join(name), ..self.clone() }
     }
 
     /// Compiles C++ files, as many at a time as there are processors.

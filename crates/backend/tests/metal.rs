@@ -10,12 +10,16 @@ use quarrel_backend::{Error, harness, metal};
 
 const SEED: u64 = 2026;
 
-/// As `metal/apple/library.rs` compiles from macOS 14 on.
-const OPTIONS: [&str; 6] = ["-sdk", "macosx", "metal", "-std=metal3.1", "-fno-fast-math", "-c"];
+/// As `metal/apple/library.rs` compiles from macOS 14 on, tensor operations from macOS 26 on.
+const OPTIONS: [&str; 5] = ["-sdk", "macosx", "metal", "-fno-fast-math", "-c"];
 
 /// All that may multiply the rows of prompts.
-const MULTIPLIERS: [Multiplier; 3] =
-    [Multiplier::Kernels, Multiplier::Library(Library::Matrices), Multiplier::Library(Library::Graph)];
+const MULTIPLIERS: [Multiplier; 4] = [
+    Multiplier::Kernels,
+    Multiplier::Tensors,
+    Multiplier::Library(Library::Matrices),
+    Multiplier::Library(Library::Graph),
+];
 
 /// Every source of Metal with the definitions that the harness's cases have it compiled with.
 fn programs() -> BTreeSet<(&'static str, String)> {
@@ -50,7 +54,8 @@ fn every_kernel_compiles_by_apples_compiler() {
         let file = dir.join(format!("{name}-{i}.metal"));
         std::fs::write(&file, source.text(Dialect::Metal, definitions)).unwrap();
         let mut compiler = Command::new("xcrun");
-        let output = compiler.args(OPTIONS).arg(&file).arg("-o").arg(file.with_extension("air")).output();
+        compiler.args(OPTIONS).arg(if source.has_tensors() { "-std=metal4.0" } else { "-std=metal3.1" });
+        let output = compiler.arg(&file).arg("-o").arg(file.with_extension("air")).output();
         let output = output.expect("xcrun is part of Xcode");
         if !output.status.success() {
             problems.push(format!("{name}, {definitions}:\n{}", String::from_utf8_lossy(&output.stderr)));

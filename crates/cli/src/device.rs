@@ -294,6 +294,7 @@ mod tests {
         assert_eq!(of(&["--backend", "metal"]), Some(PromptMaps::default()));
         for (word, prompt_maps) in [
             ("simdgroup", By(Multiplier::Kernels)),
+            ("tensor", By(Multiplier::Tensors)),
             ("mps", library(Library::Matrices)),
             ("mpsgraph", library(Library::Graph)),
             ("auto", Fastest),

@@ -360,7 +360,8 @@ impl Runtime for Emulator {
     }
 
     fn multipliers(&self) -> Vec<Multiplier> {
-        vec![Multiplier::Kernels, Multiplier::Library(By::Matrices), Multiplier::Library(By::Graph)]
+        let libraries = [By::Matrices, By::Graph].map(Multiplier::Library);
+        [Multiplier::Kernels, Multiplier::Tensors].into_iter().chain(libraries).collect()
     }
 
     /// The same slow product for each library; of what a graph is not to be asked for, an error.

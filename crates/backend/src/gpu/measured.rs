@@ -32,7 +32,7 @@ impl<R: Runtime> Gpu<R> {
         let weights = std::mem::replace(&mut self.weights, vec![weight]);
         let cache = std::mem::take(&mut self.cache);
         let multipliers = self.runtime.multipliers();
-        let times: Result<Vec<_>> = multipliers.into_iter().map(|by| Ok((by, self.time(by)?))).collect();
+        let times: Result<Vec<_>> = multipliers.into_iter().filter_map(|by| self.try_time(by)).collect();
         self.lowered.clear();
         self.device_weights.clear();
         (self.arena, self.inputs, self.chosen) = (None, None, None);
@@ -41,6 +41,17 @@ impl<R: Runtime> Gpu<R> {
         tracing::info!("{ROWS} rows by {name} take, by what multiplies them: {times:?}");
         let fastest = times.into_iter().min_by_key(|(_, time)| *time);
         Ok(fastest.map_or(Multiplier::default(), |(multiplier, _)| multiplier))
+    }
+
+    /// How long it takes; `None` where it does not work here, which is said, since others do.
+    fn try_time(&mut self, multiplier: Multiplier) -> Option<Result<(Multiplier, Duration)>> {
+        match self.time(multiplier) {
+            Err(error) if multiplier != Multiplier::Kernels => {
+                tracing::warn!("prompts are not multiplied by {multiplier:?}: {error}");
+                None
+            }
+            time => Some(time.map(|time| (multiplier, time))),
+        }
     }
 
     /// How long a prompt's rows by the one weight take.

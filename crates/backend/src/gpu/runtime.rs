@@ -52,6 +52,8 @@ pub enum Multiplier {
     /// This crate's kernels.
     #[default]
     Kernels,
+    /// This crate's kernels that multiply by tensor operations (Metal 4).
+    Tensors,
     /// A library of the driver's, by [`Runtime::multiply`].
     Library(Library),
 }

@@ -73,8 +73,9 @@ impl Graphs {
         let inputs = NSArray::from_retained_slice(&inputs);
         let results = NSArray::from_retained_slice(&[tensor(out, serial, rows, outs)]);
         // SAFETY: inputs and results have the shapes and the type that it was compiled for, in its order, and
-        // memory of its device, which the command buffer keeps; `out` overlaps neither of the others. The
-        // command buffer is open and goes on as the one that is given back.
+        // memory of its device, which the command buffer keeps, as it does whatever else is encoded, should the
+        // graph be given up; `out` overlaps neither of the others. The command buffer is open and goes on as
+        // the one that is given back.
         unsafe {
             let commands = MPSCommandBuffer::commandBufferWithCommandBuffer(commands);
             graph.executable.encodeToCommandBuffer_inputsArray_resultsArray_executionDescriptor(
@@ -96,8 +97,8 @@ fn compile(device: &Device, matrices: Matrices) -> Result<Graph> {
         return Err(failed(&what(), "the framework takes no matrices so large"));
     }
     let shapes = [shape(rows, cols), shape(outs, cols)];
-    // SAFETY: the device is a Metal device, and every tensor is used with the graph that made it, which lives to the end; shapes and types go
-    // together, dimensions 0 and 1 are there, and feeds are all placeholders.
+    // SAFETY: the device is a Metal device, and every tensor is used with the graph that made it, which lives
+    // to the end; shapes and types go together, dimensions 0 and 1 are there, and feeds are all placeholders.
     let (executable, weight) = unsafe {
         let graph = MPSGraph::new();
         let [x, w] = shapes

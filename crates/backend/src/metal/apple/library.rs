@@ -64,7 +64,7 @@ impl Kernels {
             return Ok(Kernel { pipeline: pipeline.clone(), name: entry.to_owned() });
         }
         let library = self.library(device, source, definitions)?;
-        let parts = [&source.text(Dialect::Metal, definitions), entry, &format!("{:?}", version(source))];
+        let parts = [&source.text(Dialect::Metal, definitions), entry, &compiled_as(source)];
         let pipeline = pipeline(device, &library, entry, &|descriptor| {
             archive(device, descriptor, &self.archives, &parts)
         })?;
@@ -89,6 +89,19 @@ impl Kernels {
         self.libraries.insert(key, library.clone());
         Ok(library)
     }
+}
+
+/// Everything of [`options`] that may differ from one version of Quarrel, or of macOS, to another, as text.
+fn compiled_as(source: &Source) -> String {
+    let options = options(source);
+    let mathematics = if options.respondsToSelector(sel!(mathMode)) {
+        format!("{:?}, {:?}", options.mathMode(), options.mathFloatingPointFunctions())
+    } else {
+        #[expect(deprecated, reason = "macOS before 15 has nothing else")]
+        let is_fast = options.fastMathEnabled();
+        format!("fast: {is_fast}")
+    };
+    format!("{:?}, {mathematics}, {:?}", options.languageVersion(), options.optimizationLevel())
 }
 
 /// How every kernel is compiled: arithmetic as it is written, as CUDA's without contraction

@@ -1,12 +1,13 @@
 //! Prompts multiplied by what stands for the framework's own libraries.
 
-use backend::GroupConfig;
 use backend::gpu::PromptMaps::{By, Fastest};
 use backend::gpu::{Library, Multiplier, PromptMaps};
 use backend::harness::{self, ModelShape, Random};
+use backend::{Backend as _, GroupConfig};
 use gguf::Format;
+use metal_emulator::{Emulator, MetalEmulator};
 
-use super::{SEED, emulator_with, last_logits, prompts};
+use super::{SEED, emulator_with, last_logits, prompts, texts, toolchain};
 
 const LIBRARIES: [Library; 2] = [Library::Matrices, Library::Graph];
 
@@ -47,4 +48,27 @@ fn the_fastest_is_measured_and_taken() {
     let each = each.map(logits);
     assert_ne!(each[0], each[2], "halves are not floats");
     assert!(each.contains(&logits(Fastest)));
+}
+
+/// As where Apple's compiler refuses a source: who asks for it is told, and who asks for the fastest gets another.
+#[test]
+#[ignore = "needs clang; run by `cargo xtask kernels`"]
+fn the_fastest_is_none_that_does_not_work() {
+    let others: Vec<_> = texts().into_iter().filter(|(name, _)| *name != "simd_tensors").collect();
+    let library = toolchain().build("without-tensors", &others).unwrap_or_else(|e| panic!("{e}"));
+    let emulator = |maps| {
+        let emulator = Emulator::load(&library, SEED).unwrap_or_else(|e| panic!("{e}"));
+        MetalEmulator::new(emulator.with_prompt_maps(maps))
+    };
+    let group = GroupConfig { n_pages: 64, page_size: 4, window: None };
+    let mut case = ModelShape::TINY.case(&mut Random::new(SEED), Format::Q4_0, vec![group]);
+    case.runs = vec![harness::inputs(&case.cache, &[(9, 9)])];
+    let mut asked = emulator(By(Multiplier::Tensors));
+    asked.load(case.weights.clone()).unwrap();
+    asked.create_cache(&case.cache).unwrap();
+    let error = asked.lower(&case.step, case.bucket()).unwrap_err().to_string();
+    assert!(error.contains("simd_tensors"), "{error}");
+    let logits = |maps| last_logits(&case, emulator(maps));
+    let others = [By(Multiplier::Kernels), by(Library::Matrices), by(Library::Graph)].map(logits);
+    assert!(others.contains(&logits(Fastest)));
 }

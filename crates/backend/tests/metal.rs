@@ -5,13 +5,21 @@ use std::path::Path;
 use std::process::Command;
 
 use quarrel_backend::gpu::source::{Dialect, SOURCES};
-use quarrel_backend::gpu::{Gpu, Paper, PromptMaps};
-use quarrel_backend::{harness, metal};
+use quarrel_backend::gpu::{Gpu, Library, Multiplier, Paper, PromptMaps};
+use quarrel_backend::{Error, harness, metal};
 
 const SEED: u64 = 2026;
 
-/// As `metal/apple/library.rs` compiles from macOS 14 on.
-const OPTIONS: [&str; 6] = ["-sdk", "macosx", "metal", "-std=metal3.1", "-fno-fast-math", "-c"];
+/// As `metal/apple/library.rs` compiles from macOS 14 on, tensor operations from macOS 26 on.
+const OPTIONS: [&str; 5] = ["-sdk", "macosx", "metal", "-fno-fast-math", "-c"];
+
+/// All that may multiply the rows of prompts.
+const MULTIPLIERS: [Multiplier; 4] = [
+    Multiplier::Kernels,
+    Multiplier::Tensors,
+    Multiplier::Library(Library::Matrices),
+    Multiplier::Library(Library::Graph),
+];
 
 /// Every source of Metal with the definitions that the harness's cases have it compiled with.
 fn programs() -> BTreeSet<(&'static str, String)> {
@@ -23,7 +31,7 @@ fn programs() -> BTreeSet<(&'static str, String)> {
         }
         notes.programs()
     };
-    of(Paper::new("metal")).into_iter().chain(of(Paper::with_library("metal"))).collect()
+    MULTIPLIERS.into_iter().flat_map(|by| of(Paper::with_multiplier("metal", by))).collect()
 }
 
 #[test]
@@ -46,7 +54,8 @@ fn every_kernel_compiles_by_apples_compiler() {
         let file = dir.join(format!("{name}-{i}.metal"));
         std::fs::write(&file, source.text(Dialect::Metal, definitions)).unwrap();
         let mut compiler = Command::new("xcrun");
-        let output = compiler.args(OPTIONS).arg(&file).arg("-o").arg(file.with_extension("air")).output();
+        compiler.args(OPTIONS).arg(if source.has_tensors() { "-std=metal4.0" } else { "-std=metal3.1" });
+        let output = compiler.arg(&file).arg("-o").arg(file.with_extension("air")).output();
         let output = output.expect("xcrun is part of Xcode");
         if !output.status.success() {
             problems.push(format!("{name}, {definitions}:\n{}", String::from_utf8_lossy(&output.stderr)));
@@ -58,10 +67,18 @@ fn every_kernel_compiles_by_apples_compiler() {
 #[test]
 #[ignore = "needs an Apple GPU"]
 fn every_case_is_within_bounds_on_this_gpu() {
-    for prompt_maps in [PromptMaps::Kernels, PromptMaps::Library] {
+    for multiplier in MULTIPLIERS {
+        let prompt_maps = PromptMaps::By(multiplier);
         let options = metal::MetalOptions { prompt_maps, ..metal::MetalOptions::default() };
-        let mut gpu = metal::open(&options).unwrap_or_else(|e| panic!("{e}"));
-        println!("{}, prompts by {prompt_maps:?}", gpu.description());
+        let mut gpu = match metal::open(&options) {
+            // Not every Mac has all.
+            Err(Error::Unavailable { reason, .. }) if multiplier != Multiplier::Kernels => {
+                println!("not by {multiplier:?}: {reason}");
+                continue;
+            }
+            gpu => gpu.unwrap_or_else(|e| panic!("{e}")),
+        };
+        println!("{}, prompts by {multiplier:?}", gpu.description());
         let report = harness::check_all(gpu.as_mut(), SEED);
         println!("{report}");
         assert!(report.is_good(), "{}", report.failures.join("\n"));

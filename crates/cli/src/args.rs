@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backend::gpu::{Library, Multiplier, PromptMaps};
 use backend::{Isa, WeightLayout};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -85,9 +86,10 @@ pub struct LoadArgs {
     /// 8 replies are computed at once or the GPU has no warpgroups, else bf16].
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub activations: Option<Activations>,
-    /// What multiplies prompts on an Apple GPU: simdgroup (kernels of Quarrel's), mps (Apple's own, Metal
-    /// Performance Shaders) or auto (the faster of both, measured when a model is loaded); implies
-    /// --backend metal [default: simdgroup].
+    /// What multiplies prompts on an Apple GPU: simdgroup (kernels of Quarrel's), tensor (kernels of Quarrel's by
+    /// Metal 4's tensor operations, from macOS 26.1 on), mps (Apple's own, Metal Performance Shaders), mpsgraph
+    /// (graphs that Apple's framework compiles, from macOS 15 on) or auto (the fastest of those that there are,
+    /// measured when a model is loaded); implies --backend metal [default: simdgroup].
     #[arg(long, value_name = "KERNELS", value_enum, hide_possible_values = true)]
     pub metal_gemm: Option<MetalGemm>,
     /// Threads to compute with on the CPU [default: one for each core].
@@ -502,17 +504,23 @@ impl From<Activations> for backend::gpu::Activations {
 pub enum MetalGemm {
     /// Kernels of Quarrel's.
     Simdgroup,
+    /// Kernels of Quarrel's by tensor operations.
+    Tensor,
     /// Apple's own.
     Mps,
-    /// Whichever is faster.
+    /// Graphs that Apple's framework compiles.
+    Mpsgraph,
+    /// Whichever is fastest.
     Auto,
 }
 
-impl From<MetalGemm> for backend::gpu::PromptMaps {
+impl From<MetalGemm> for PromptMaps {
     fn from(gemm: MetalGemm) -> Self {
         match gemm {
-            MetalGemm::Simdgroup => Self::Kernels,
-            MetalGemm::Mps => Self::Library,
+            MetalGemm::Simdgroup => Self::By(Multiplier::Kernels),
+            MetalGemm::Tensor => Self::By(Multiplier::Tensors),
+            MetalGemm::Mps => Self::By(Multiplier::Library(Library::Matrices)),
+            MetalGemm::Mpsgraph => Self::By(Multiplier::Library(Library::Graph)),
             MetalGemm::Auto => Self::Fastest,
         }
     }

@@ -241,7 +241,7 @@ pub fn default_threads() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use backend::gpu::Activations;
+    use backend::gpu::{Activations, Library, Multiplier};
     use clap::Parser;
 
     use super::*;
@@ -285,13 +285,20 @@ mod tests {
 
     #[test]
     fn metal_learns_what_multiplies_prompts() {
-        use PromptMaps::{Fastest, Kernels, Library};
+        use PromptMaps::{By, Fastest};
+        let library = |library| By(Multiplier::Library(library));
         let of = |options: &[&str]| match asked_by(options).unwrap() {
             Device::Gpu { gpu: Gpu::Metal(prompt_maps), or_cpu: false } => Some(prompt_maps),
             Device::Cpu | Device::Gpu { .. } => None,
         };
-        assert_eq!(of(&["--backend", "metal"]), Some(Kernels));
-        for (word, prompt_maps) in [("simdgroup", Kernels), ("mps", Library), ("auto", Fastest)] {
+        assert_eq!(of(&["--backend", "metal"]), Some(PromptMaps::default()));
+        for (word, prompt_maps) in [
+            ("simdgroup", By(Multiplier::Kernels)),
+            ("tensor", By(Multiplier::Tensors)),
+            ("mps", library(Library::Matrices)),
+            ("mpsgraph", library(Library::Graph)),
+            ("auto", Fastest),
+        ] {
             assert_eq!(of(&["--metal-gemm", word]), Some(prompt_maps), "the option alone names Metal");
         }
         let words = ["quarrel", "run", "--deterministic", "--metal-gemm", "auto", "hi"];

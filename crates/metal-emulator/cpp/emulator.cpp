@@ -24,6 +24,7 @@ struct Fiber {
     unsigned matrices;       // that it has made and not dropped
     unsigned long done;      // operations on matrices
     unsigned long history;   // of these, as a hash
+    unsigned long tensors;   // operations on tensors, as a hash
     Thread thread;
 };
 
@@ -80,15 +81,6 @@ emulator_switch:
 )");
 extern "C" __attribute__((visibility("hidden"))) void emulator_switch(void **save, void *load);
 
-constexpr const char *DIFFERENT_MATRICES = "lanes of a SIMD-group diverged: they multiplied different matrices";
-
-void fail(const char *what) {
-    if (group.failure[0]) return;
-    const Size at = group.fibers[0].thread.group;
-    snprintf(group.failure, sizeof group.failure, "kernel %s, threadgroup (%u, %u, %u): %s", group.kernel->name, at.x,
-             at.y, at.z, what);
-}
-
 // Back to the scheduler, which resumes the fiber when its operation is complete.
 void yield(State state) {
     Fiber &me = *group.current;
@@ -111,7 +103,7 @@ void start(Fiber &fiber, unsigned index) {
     fiber.stack_pointer = top;
     fiber.state = State::Ready;
     fiber.matrices = 0;
-    fiber.done = fiber.history = 0;
+    fiber.done = fiber.history = fiber.tensors = 0;
 }
 
 // Whether all fibers from `first` that still run are in `state` at one site.
@@ -154,13 +146,20 @@ void complete_simd(unsigned first, unsigned end) {
     }
 }
 
-// Whether all lanes of every SIMD-group have done the same to the same matrices.
-bool matrices_agree() {
+// All lanes of every SIMD-group must have done the same to the same matrices, and all threads to tensors.
+void compare_operations() {
     for (unsigned i = 0; i < group.n_threads; i++) {
         const Fiber &fiber = group.fibers[i], &first = group.fibers[i / SIMD_WIDTH * SIMD_WIDTH];
-        if (fiber.done != first.done || fiber.history != first.history) return false;
+        if (fiber.done != first.done || fiber.history != first.history) {
+            fail("lanes of a SIMD-group diverged: they multiplied different matrices");
+        }
+        if (fiber.tensors != group.fibers[0].tensors) fail("threads diverged: they came to different tensor operations");
     }
-    return true;
+}
+
+unsigned long mixed(unsigned long history, unsigned long what) {
+    history = (history ^ what) * 0x9e3779b97f4a7c15ul;
+    return history ^ history >> 29;
 }
 
 // Completes the operations at which all have arrived; false when there is none.
@@ -173,7 +172,7 @@ bool complete() {
         any = true;
     }
     if (!any && all_at(State::AtBarrier, 0, group.n_threads)) {
-        if (!matrices_agree()) fail(DIFFERENT_MATRICES);
+        compare_operations();
         for (unsigned i = 0; i < group.n_threads; i++) group.fibers[i].state = State::Ready;
         any = true;
     }
@@ -230,7 +229,8 @@ void run_group(const Kernel &kernel, const Launch &launch, Size position, unsign
         running = done < group.n_threads;
         if (running && !complete()) report_divergence();
     }
-    if (!matrices_agree()) fail(DIFFERENT_MATRICES);
+    // What has failed may have stopped some of them.
+    if (!group.failure[0]) compare_operations();
 }
 
 bool make_stacks() {
@@ -249,6 +249,13 @@ __attribute__((destructor)) void free_stacks() {
 }
 
 }  // namespace
+
+void fail(const char *what) {
+    if (group.failure[0]) return;
+    const Size at = group.fibers[0].thread.group;
+    snprintf(group.failure, sizeof group.failure, "kernel %s, threadgroup (%u, %u, %u): %s", group.kernel->name, at.x,
+             at.y, at.z, what);
+}
 
 void add_kernel(Kernel *kernel) {
     kernel->next = kernels;
@@ -298,11 +305,17 @@ void drop_matrix() { group.current->matrices--; }
 bool is_first_at_matrices(unsigned long operands, const void *site) {
     Fiber &me = *group.current;
     Matrices &ours = own_matrices();
-    me.history = (me.history ^ operands ^ (unsigned long)site) * 0x9e3779b97f4a7c15ul;
-    me.history ^= me.history >> 29;
+    me.history = mixed(me.history, operands ^ (unsigned long)site);
     if (me.done++ < ours.done) return false;
     ours.done++;
     return true;
+}
+
+unsigned thread_index() { return group.current->thread.index; }
+
+void come_to_tensors(unsigned n_simdgroups, unsigned long operands, const void *site) {
+    if (n_simdgroups * SIMD_WIDTH != group.n_threads) fail("a tensor operation is not of all the threadgroup's SIMD-groups");
+    group.current->tensors = mixed(group.current->tensors, operands ^ (unsigned long)site);
 }
 
 void barrier(const void *site) {

@@ -79,6 +79,14 @@ void drop_matrix();
 // Whether this lane is the first at an operation; lanes must come to the same ones with the same `operands`.
 bool is_first_at_matrices(unsigned long operands, const void *site);
 
+// Says what the kernel that runs did wrong.
+void fail(const char *what);
+// The thread that runs, in its threadgroup.
+unsigned thread_index();
+// Notes that this thread comes to a tensor operation of so many SIMD-groups with `operands`: all threads of the
+// threadgroup must come to the same ones, and do not wait for each other.
+void come_to_tensors(unsigned n_simdgroups, unsigned long operands, const void *site) __attribute__((convergent));
+
 // Memory shared by the threadgroup: the same for equal keys, NaN until written.
 void *shared(const void *key, unsigned bytes);
 

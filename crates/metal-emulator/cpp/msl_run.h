@@ -144,6 +144,9 @@ struct Register {
         return *(Type<__VA_ARGS__> *)emulator::shared(&key, sizeof(__VA_ARGS__));             \
     }())
 
+// Says to what is included behind it that kernels run.
+#define RUNS_KERNELS
+
 #define kernel
 #define device
 #define constant const

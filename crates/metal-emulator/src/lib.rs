@@ -8,8 +8,10 @@
 //! faults) or an array's, and loads that are not aligned (traps) show themselves.
 //! Matrices of a SIMD-group are worked on by the first lane that comes to each
 //! operation, so that nothing may depend on which lane has which element; lanes
-//! must come to the same operations. [`Emulator`] is a GPU runtime on top, so
-//! that whole steps run on it; launches are held against what kernels declare.
+//! must come to the same operations. Of Metal 4's tensors and tensor operations
+//! there is the part that kernels use (`cpp/msl_tensor.h`). [`Emulator`] is a GPU
+//! runtime on top, so that whole steps run on it; launches are held against what
+//! kernels declare.
 //! `tests/kernels/mistakes.rs` plants mistakes, each of which is caught.
 //!
 //! Not covered: threads of different threadgroups that race, as one threadgroup

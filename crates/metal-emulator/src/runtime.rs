@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend::Error;
 use backend::gpu::source::Source;
-use backend::gpu::{Gpu, Matrices, PromptMaps, Runtime, Shape};
+use backend::gpu::{Gpu, Library as By, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use gguf::Bytes;
 use libloading::Library;
 
@@ -17,6 +17,9 @@ use crate::toolchain::Compiled;
 pub type MetalEmulator = Gpu<Emulator>;
 
 const MAX_BUFFERS: usize = 31;
+
+/// Held while a launch runs: a library that is loaded twice is there once, with the fibers of one threadgroup.
+static RUNNING: Mutex<()> = Mutex::new(());
 
 #[repr(C)]
 struct Size {
@@ -122,8 +125,6 @@ unsafe impl Send for Kernel {}
 impl Emulator {
     /// Loads what [`Toolchain::build`](crate::Toolchain::build) made. `seed` shuffles the order of threads.
     ///
-    /// The library has one emulator's state: no two threads may use it at once.
-    ///
     /// # Errors
     /// [`crate::Error::Load`].
     pub fn load(compiled: &Compiled, seed: u64) -> crate::Result<Self> {
@@ -190,6 +191,7 @@ impl Emulator {
 
     fn run(&mut self, pending: Pending) -> backend::Result<()> {
         let Pending { handle, name, launch, .. } = &pending;
+        let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the kernel is the library's and the buffers are live; what a
         // wrong kernel does beyond their ends mostly faults, which is what the
         // emulator is for.
@@ -200,7 +202,7 @@ impl Emulator {
             }
             return Ok(());
         }
-        // SAFETY: it is a C string that stays until the next launch.
+        // SAFETY: it is a C string that stays until the next launch, for which nobody else has the lock.
         let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
         Err(failed(&format!("running `{name}`"), problem))
     }
@@ -357,8 +359,15 @@ impl Runtime for Emulator {
         self.prompt_maps
     }
 
+    fn multipliers(&self) -> Vec<Multiplier> {
+        let libraries = [By::Matrices, By::Graph].map(Multiplier::Library);
+        [Multiplier::Kernels, Multiplier::Tensors].into_iter().chain(libraries).collect()
+    }
+
+    /// The same slow product for each library; of what a graph is not to be asked for, an error.
     fn multiply(
         &mut self,
+        by: By,
         matrices: Matrices,
         x: (&Buffer, usize),
         w: (&Buffer, usize),
@@ -366,6 +375,9 @@ impl Runtime for Emulator {
     ) -> backend::Result<()> {
         self.flush()?;
         let Matrices { rows, cols, outs, scale, adds } = matrices;
+        if by == By::Graph && (adds || !rows.is_power_of_two()) {
+            return Err(failed("multiplying by a graph", format!("{matrices:?} is not for one")));
+        }
         let floats = |(buffer, offset): (&Buffer, usize), n: usize| buffer.range(offset, 4 * n).cast::<f32>();
         let to = floats(out, rows * outs);
         // SAFETY: the ranges were checked, floats lie at multiples of four bytes as all that is in the arena,

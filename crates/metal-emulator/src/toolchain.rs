@@ -11,6 +11,10 @@ use crate::{Error, Result};
 /// Where the runtime's C++ lies.
 const CPP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cpp");
 
+/// What a text includes that uses tensor operations, which are of Metal 4.
+const TENSOR_HEADERS: [&str; 2] =
+    ["#include <metal_tensor>", "#include <MetalPerformancePrimitives/MetalPerformancePrimitives.h>"];
+
 /// A clang of version 16 or later, and a directory for what it makes.
 #[derive(Debug, Clone)]
 pub struct Toolchain {
@@ -36,7 +40,7 @@ impl Toolchain {
     /// # Errors
     /// [`Error::Source`], [`Error::Compile`] with messages that name lines of the kernel.
     pub fn check(&self, name: &str, text: &str) -> Result<()> {
-        let file = self.translated(name, text, Mode::Check)?.0;
+        let file = self.within("checked").translated(name, text, Mode::Check)?.0;
         let flags = [
             "-x",
             "clcpp",
@@ -61,19 +65,25 @@ impl Toolchain {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn build(&self, name: &str, texts: &[(&str, String)]) -> Result<Compiled> {
+        let own = self.within(name);
         let mut files = vec![PathBuf::from(CPP).join("emulator.cpp")];
         let mut signatures = Signatures::new();
         for (name, text) in texts {
-            let (file, kernels) = self.translated(name, text, Mode::Run)?;
+            let (file, kernels) = own.translated(name, text, Mode::Run)?;
             files.push(file);
             signature::add(&mut signatures, kernels);
         }
-        let objects = self.compile(&files)?;
-        let library = self.dir.join(format!("{name}.so"));
+        let objects = own.compile(&files)?;
+        let library = own.dir.join(format!("{name}.so"));
         let mut command = command(&self.linker);
         command.args(["-shared", "-nostdlib++", "-fno-sanitize=undefined"]);
         Self::run(name, command.args(objects).arg("-lm").arg("-o").arg(&library))?;
         Ok(Compiled { library, signatures })
+    }
+
+    /// The same with a directory in this one, for what others make files of the same names for.
+    fn within(&self, name: &str) -> Self {
+        Self { dir: self.dir.join(name), ..self.clone() }
     }
 
     /// Compiles C++ files, as many at a time as there are processors.
@@ -126,18 +136,27 @@ impl Toolchain {
     /// Preprocesses and translates; the path of the C++, and the kernels in it.
     fn translated(&self, name: &str, text: &str, mode: Mode) -> Result<(PathBuf, translate::Kernels)> {
         std::fs::create_dir_all(&self.dir).map_err(io(&self.dir))?;
-        // Metal's own header is the prelude that the translation includes.
-        let text = text.replace("#include <metal_stdlib>", "");
+        // Metal's own headers are the preludes that the translation includes.
+        let has_tensors = TENSOR_HEADERS.iter().all(|header| text.contains(header));
+        let mut text = text.replace("#include <metal_stdlib>", "");
+        if has_tensors {
+            text = TENSOR_HEADERS.iter().fold(text, |text, header| text.replace(header, ""));
+        }
+        let language = if has_tensors { 400 } else { 310 };
         let metal = self.dir.join(format!("{}.metal", name));
         std::fs::write(&metal, text).map_err(io(&metal))?;
         let preprocessed = self.dir.join(format!("{}.i", name));
         let mut command = command(&self.clang);
-        command.args(["-E", "-x", "c++", "-D__METAL_VERSION__=310"]);
+        command.args(["-E", "-x", "c++"]).arg(format!("-D__METAL_VERSION__={language}"));
         Self::run(name, command.arg(&metal).arg("-o").arg(&preprocessed))?;
         let text = std::fs::read_to_string(&preprocessed).map_err(io(&preprocessed))?;
         let suffix = if mode == Mode::Check { "check.clcpp" } else { "cpp" };
         let file = self.dir.join(format!("{}.{suffix}", name));
-        std::fs::write(&file, translate(&text, mode)?).map_err(io(&file))?;
+        let mut translated = translate(&text, mode)?;
+        if has_tensors {
+            translated = translated.replacen('\n', "\n#include \"msl_tensor.h\"\n", 1);
+        }
+        std::fs::write(&file, translated).map_err(io(&file))?;
         Ok((file, translate::kernels(&text)?))
     }
 

@@ -73,7 +73,9 @@ fn are_others(a: RowsOf, b: RowsOf) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::lower::{Grid, Product, When};
+    use crate::gpu::Library;
+    use crate::gpu::lower::{Grid, When};
+    use crate::gpu::product::Product;
     use crate::gpu::source::CHOOSE;
     use crate::{BufferId, CacheLayerId, Rows, WeightId};
 
@@ -130,8 +132,8 @@ mod tests {
         let all = RowsOf::All(Rows::Tokens);
         let (x, w, out) = (part(0, None), part(64, None), part(128, None));
         let mut multiplies = launch(all, &[w], Some(&[w, out]));
-        let (cols, outs, scale, adds) = (1, 1, 1.0, false);
-        multiplies.product = Some(Product { x, w, out, cols, outs, scale, adds });
+        let (by, cols, outs, scale, adds) = (Library::Matrices, 1, 1, 1.0, false);
+        multiplies.product = Some(Product { by, x, w, out, cols, outs, scale, adds });
         let writes = |to| launch(all, &[to], Some(&[to]));
         assert!(waits(&writes(x), &multiplies) && waits(&multiplies, &writes(x)));
         assert!(waits(&multiplies, &launch(all, &[out], Some(&[]))), "it is written");

@@ -8,7 +8,8 @@ use gguf::Format;
 
 use super::formats::kernel_name;
 use super::inputs::{Layout, RowsOf};
-use super::runtime::{Activations, PromptMaps};
+use super::product::Product;
+use super::runtime::{Activations, Multiplier};
 use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
@@ -78,19 +79,6 @@ impl When {
     pub const AT_ONCE: [(Self, usize); 2] = [(Self::Short, step::SHORT), (Self::Long, step::LONG)];
 }
 
-/// A product of matrices of floats by the driver's own library ([`Runtime::multiply`](super::Runtime::multiply)),
-/// of the rows of prompts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Product {
-    pub x: Argument,
-    pub w: Argument,
-    pub out: Argument,
-    pub cols: u32,
-    pub outs: u32,
-    pub scale: f32,
-    pub adds: bool,
-}
-
 /// One kernel launch.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
@@ -134,7 +122,7 @@ impl Launch {
 
     /// All that it reads and writes.
     pub fn arguments(&self) -> impl Iterator<Item = Argument> {
-        let of_product = self.product.iter().flat_map(|product| [product.x, product.w, product.out]);
+        let of_product = self.product.iter().flat_map(Product::arguments);
         self.buffers.iter().copied().chain(of_product)
     }
 
@@ -155,8 +143,8 @@ pub(crate) struct Device {
     pub name: &'static str,
     /// Whether kernels over tiles are to be used.
     pub has_tiles: bool,
-    /// Whether the driver's own library multiplies the rows of prompts.
-    pub multiplies: bool,
+    /// What multiplies the rows of prompts.
+    pub multiplier: Multiplier,
     /// As [`Runtime::activations`](super::Runtime::activations).
     pub activations: Activations,
     /// As [`Runtime::has_warpgroups`](super::Runtime::has_warpgroups).
@@ -168,12 +156,12 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// What a runtime says.
+    /// What a runtime says, and kernels that multiply the rows of prompts.
     pub fn of(runtime: &impl super::Runtime) -> Self {
         Self {
             name: runtime.name(),
             has_tiles: runtime.has_tiles(),
-            multiplies: runtime.prompt_maps() == PromptMaps::Library,
+            multiplier: Multiplier::default(),
             activations: runtime.activations(),
             has_warpgroups: runtime.has_warpgroups(),
             units: runtime.units(),

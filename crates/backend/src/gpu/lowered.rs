@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::hazards::Hazards;
 use super::inputs::{Layout, RowOrder};
-use super::lower::{Argument, Grid, Launch, Product, When};
-use super::runtime::{Groups, Matrices, Runtime, Shape};
+use super::lower::{Argument, Grid, Launch, When};
+use super::runtime::{Groups, Runtime, Shape};
 use super::work::{Cost, Seen};
 use crate::host::Limits;
 use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
@@ -134,24 +134,8 @@ impl<R: Runtime> Lowered<R> {
         let shape = Shape { groups, threads, shared, early, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)?;
         let Some(product) = launch.product else { return Ok(()) };
-        let matrices = product.matrices(grid.rows.count(rows));
         // Rows of prompts stand behind the generated ones.
-        let first = 4 * grid.rows.first(rows);
-        let behind = |argument: &Argument, floats: usize| {
-            let (buffer, offset) = buffer(argument);
-            (buffer, offset + floats)
-        };
-        let x = behind(&product.x, first * matrices.cols);
-        let out = behind(&product.out, first * matrices.outs);
-        runtime.multiply(matrices, x, buffer(&product.w), out)
-    }
-}
-
-impl Product {
-    /// With so many rows.
-    fn matrices(&self, rows: usize) -> Matrices {
-        let Self { cols, outs, scale, adds, .. } = *self;
-        Matrices { rows, cols: cols as usize, outs: outs as usize, scale, adds }
+        product.enqueue(runtime, buffer, (grid.rows.first(rows), grid.rows.count(rows)))
     }
 }
 

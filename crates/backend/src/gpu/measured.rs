@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Gpu, PromptMaps, Runtime};
+use super::{Gpu, Multiplier, PromptMaps, Runtime};
 use crate::kernels::norm_linear::{NormLinear, Projection};
 use crate::{Backend, Bucket, CacheConfig, Op, Result, Rows, Step, Weight, WeightId, harness};
 
@@ -12,40 +12,51 @@ const ROWS: u32 = 512;
 const RUNS: u32 = 3;
 
 impl<R: Runtime> Gpu<R> {
-    /// Whether the driver's own library multiplies the rows of prompts: of all steps of a model, so that
-    /// a row's bits do not depend on the bucket.
-    pub(super) fn multiplies(&mut self, step: &Step) -> Result<bool> {
-        match (self.runtime.prompt_maps(), self.is_library_faster) {
-            (PromptMaps::Kernels, _) => Ok(false),
-            (PromptMaps::Library, _) => Ok(true),
-            (PromptMaps::Fastest, Some(is_faster)) => Ok(is_faster),
+    /// What multiplies the rows of prompts: of all steps of a model, so that a row's bits do not depend on
+    /// the bucket.
+    pub(super) fn multiplier(&mut self, step: &Step) -> Result<Multiplier> {
+        match (self.runtime.prompt_maps(), self.multiplier) {
+            (PromptMaps::By(multiplier), _) | (PromptMaps::Fastest, Some(multiplier)) => Ok(multiplier),
             (PromptMaps::Fastest, None) => {
                 let largest = largest_map(step, &self.weights).cloned();
-                let is_faster = largest.map_or(Ok(false), |weight| self.measure(weight))?;
-                self.is_library_faster = Some(is_faster);
-                Ok(is_faster)
+                let fastest = largest.map_or(Ok(Multiplier::default()), |weight| self.measure(weight))?;
+                self.multiplier = Some(fastest);
+                Ok(fastest)
             }
         }
     }
 
-    /// Whether it is faster with `weight`, before any step of the model was lowered.
-    fn measure(&mut self, weight: Weight) -> Result<bool> {
+    /// The fastest with `weight`, before any step of the model was lowered.
+    fn measure(&mut self, weight: Weight) -> Result<Multiplier> {
         let name = weight.name().to_owned();
         let weights = std::mem::replace(&mut self.weights, vec![weight]);
         let cache = std::mem::take(&mut self.cache);
-        let [kernels, library] = [false, true].map(|library| self.time(library));
+        let multipliers = self.runtime.multipliers();
+        let times: Result<Vec<_>> = multipliers.into_iter().filter_map(|by| self.try_time(by)).collect();
         self.lowered.clear();
         self.device_weights.clear();
         (self.arena, self.inputs, self.chosen) = (None, None, None);
-        (self.weights, self.cache, self.is_library_faster) = (weights, cache, None);
-        let (kernels, library) = (kernels?, library?);
-        tracing::info!("{ROWS} rows by {name}: kernels take {kernels:?}, the driver's library {library:?}");
-        Ok(library < kernels)
+        (self.weights, self.cache, self.multiplier) = (weights, cache, None);
+        let times = times?;
+        tracing::info!("{ROWS} rows by {name} take, by what multiplies them: {times:?}");
+        let fastest = times.into_iter().min_by_key(|(_, time)| *time);
+        Ok(fastest.map_or(Multiplier::default(), |(multiplier, _)| multiplier))
+    }
+
+    /// How long it takes; `None` where it does not work here, which is said, since others do.
+    fn try_time(&mut self, multiplier: Multiplier) -> Option<Result<(Multiplier, Duration)>> {
+        match self.time(multiplier) {
+            Err(error) if multiplier != Multiplier::Kernels => {
+                tracing::warn!("prompts are not multiplied by {multiplier:?}: {error}");
+                None
+            }
+            time => Some(time.map(|time| (multiplier, time))),
+        }
     }
 
     /// How long a prompt's rows by the one weight take.
-    fn time(&mut self, library: bool) -> Result<Duration> {
-        self.is_library_faster = Some(library);
+    fn time(&mut self, multiplier: Multiplier) -> Result<Duration> {
+        self.multiplier = Some(multiplier);
         let mut step = Step::new();
         let x = step.buffer("x", Rows::Tokens, self.weights[0].cols());
         let out = step.buffer("out", Rows::Tokens, self.weights[0].rows());

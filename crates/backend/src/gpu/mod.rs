@@ -30,6 +30,7 @@ pub(crate) mod lower;
 mod lowered;
 mod measured;
 mod paper;
+mod product;
 mod runtime;
 pub(crate) mod simd;
 pub mod source;
@@ -41,7 +42,7 @@ use std::collections::{HashMap, VecDeque};
 
 pub use formats::{support, support_with_tiles};
 pub use paper::{Notes, Paper, PaperLaunch};
-pub use runtime::{Activations, Groups, Matrices, PromptMaps, Runtime, Shape};
+pub use runtime::{Activations, Groups, Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 pub use work::Work;
 
 use gguf::Format;
@@ -78,7 +79,7 @@ pub struct Gpu<R: Runtime> {
     /// Buffers set from outside for the next run of a step.
     written: Vec<(LoweredId, BufferId, Vec<f32>)>,
     /// What was measured of the loaded model ([`PromptMaps::Fastest`]).
-    is_library_faster: Option<bool>,
+    multiplier: Option<Multiplier>,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -97,7 +98,7 @@ impl<R: Runtime> Gpu<R> {
             submitted: VecDeque::new(),
             words: Vec::new(),
             written: Vec::new(),
-            is_library_faster: None,
+            multiplier: None,
         }
     }
 
@@ -291,7 +292,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let bytes = weights.iter().map(|weight| self.weight_bytes(weight)).sum();
         self.require_memory("the weights", bytes)?;
         self.weights = weights;
-        self.is_library_faster = None;
+        self.multiplier = None;
         Ok(())
     }
 
@@ -318,7 +319,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let plan = Plan::new(step, bucket)?;
         let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
         let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
-        let device = Device { multiplies: self.multiplies(step)?, ..Device::of(&self.runtime) };
+        let device = Device { multiplier: self.multiplier(step)?, ..Device::of(&self.runtime) };
         let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;

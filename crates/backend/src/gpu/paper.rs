@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use gguf::Bytes;
 
-use super::runtime::{Matrices, PromptMaps, Runtime, Shape};
+use super::runtime::{Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use super::source::{Program, Source};
 use crate::{Memory, Result};
 
@@ -43,12 +43,12 @@ pub struct PaperLaunch {
 impl Paper {
     /// What lowers as for the backend `name`, one without tiles.
     pub fn new(name: &'static str) -> Self {
-        Self { name, tile_units: None, prompt_maps: PromptMaps::Kernels, notes: Notes::default() }
+        Self { name, tile_units: None, prompt_maps: PromptMaps::default(), notes: Notes::default() }
     }
 
-    /// The same where the driver's own library multiplies the rows of prompts.
-    pub fn with_library(name: &'static str) -> Self {
-        Self { prompt_maps: PromptMaps::Library, ..Self::new(name) }
+    /// The same where the rows of prompts are multiplied so.
+    pub fn with_multiplier(name: &'static str, multiplier: Multiplier) -> Self {
+        Self { prompt_maps: PromptMaps::By(multiplier), ..Self::new(name) }
     }
 
     /// What lowers as for a backend with tiles and warpgroups on so many processors.
@@ -161,7 +161,14 @@ impl Runtime for Paper {
         Ok(())
     }
 
-    fn multiply(&mut self, _: Matrices, _: (&(), usize), _: (&(), usize), _: (&(), usize)) -> Result<()> {
+    fn multiply(
+        &mut self,
+        _: Library,
+        _: Matrices,
+        _: (&(), usize),
+        _: (&(), usize),
+        _: (&(), usize),
+    ) -> Result<()> {
         Ok(())
     }
 

@@ -48,14 +48,38 @@ pub enum Activations {
 
 /// What multiplies the rows of prompts where weights are read as they are in the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum PromptMaps {
+pub enum Multiplier {
     /// This crate's kernels.
     #[default]
     Kernels,
-    /// The driver's own library, by [`Runtime::multiply`].
-    Library,
-    /// Whichever is faster, measured when a model's first step is lowered.
+    /// This crate's kernels that multiply by tensor operations (Metal 4).
+    Tensors,
+    /// A library of the driver's, by [`Runtime::multiply`].
+    Library(Library),
+}
+
+/// A library of the driver's that multiplies matrices of floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Library {
+    /// One that multiplies matrices of any sizes (Metal Performance Shaders).
+    Matrices,
+    /// One that compiles a graph for the sizes first (Metal Performance Shaders Graph).
+    Graph,
+}
+
+/// What is to multiply the rows of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PromptMaps {
+    /// This.
+    By(Multiplier),
+    /// Whichever is fastest of those that there are, measured when a model's first step is lowered.
     Fastest,
+}
+
+impl Default for PromptMaps {
+    fn default() -> Self {
+        Self::By(Multiplier::default())
+    }
 }
 
 /// Sizes of matrices of floats, row by row without gaps, for `out = scale * x * w^T`.
@@ -103,6 +127,11 @@ pub trait Runtime: Send {
     /// What is to multiply the rows of prompts.
     fn prompt_maps(&self) -> PromptMaps {
         PromptMaps::default()
+    }
+
+    /// What can multiply them here.
+    fn multipliers(&self) -> Vec<Multiplier> {
+        vec![Multiplier::Kernels]
     }
 
     /// Whether there are matrix instructions of four SIMD-groups together, which take
@@ -196,13 +225,15 @@ pub trait Runtime: Send {
         buffers: &[(&Self::Buffer, usize)],
     ) -> Result<()>;
 
-    /// Enqueues a product of matrices by the driver's own library, each from an offset on. It waits for
-    /// all before it, and all behind it wait.
+    /// Enqueues a product of matrices by a library of the driver's, each from an offset on. It waits for
+    /// all before it, and all behind it wait. By a [`Library::Graph`] rows are a power of two, and nothing
+    /// is added.
     ///
     /// # Errors
     /// [`crate::Error::Device`]; [`crate::Error::Unavailable`] without such a library.
     fn multiply(
         &mut self,
+        _by: Library,
         _matrices: Matrices,
         _x: (&Self::Buffer, usize),
         _w: (&Self::Buffer, usize),

@@ -70,6 +70,7 @@ sources! {
     SIMD_PRODUCTS = "simd_products" in "simd": metal;
     SIMD_PROMPTS = "simd_prompts" in "simd": metal;
     SIMD_QKV = "simd_qkv" in "simd": metal;
+    SIMD_TENSORS = "simd_tensors" in "simd": metal;
     SPLIT_ATTENTION = "split_attention" in "../kernels/paged_attention": metal;
     SWIGLU_LINEAR_ADD = "swiglu_linear_add" in "../kernels/swiglu_linear_add": cuda;
     ACTIVATIONS = "activations" in "tiles": cuda;
@@ -105,6 +106,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("moe_add.h", include_str!("../kernels/moe_add/moe_add.h")),
     ("simd_maps.h", include_str!("simd/simd_maps.h")),
     ("simd_prompts.h", include_str!("simd/simd_prompts.h")),
+    ("tensor_prompts.h", include_str!("simd/tensor_prompts.h")),
     ("matrix_tiles.h", include_str!("simd/matrix_tiles.h")),
     ("activations.h", include_str!("tiles/activations.h")),
     ("copies.h", include_str!("tiles/copies.h")),
@@ -159,6 +161,11 @@ impl Source {
             Dialect::Cuda => self.cuda.is_some(),
             Dialect::Metal => self.metal.is_some(),
         }
+    }
+
+    /// Whether it is of Metal 4, by whose tensor operations it multiplies.
+    pub fn has_tensors(&self) -> bool {
+        self == &SIMD_TENSORS
     }
 
     /// Definitions of which each makes other kernels of it.

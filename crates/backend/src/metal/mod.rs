@@ -12,6 +12,8 @@ mod system;
 mod archives;
 #[cfg(any(target_os = "macos", test))]
 mod failures;
+#[cfg(any(target_os = "macos", test))]
+mod kept;
 
 use std::path::PathBuf;
 

@@ -8,11 +8,12 @@ use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, Driver};
 use backend::gpu::PromptMaps;
 use backend::harness::{self, Report};
-use backend::{Backend, Cpu, CpuConfig, metal};
+use backend::{Backend, Cpu, CpuConfig, Error, metal};
+use clap::ValueEnum as _;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use crate::args::DoctorArgs;
+use crate::args::{DoctorArgs, MetalGemm};
 use crate::{device, environment, loading, output};
 
 /// Of the random numbers that a GPU is tested with.
@@ -21,9 +22,21 @@ const SEED: u64 = 2026;
 /// Where to say what is wrong.
 const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 
-/// Tests every op on Apple's GPU with prompts multiplied so.
-fn test_metal(prompt_maps: PromptMaps, name: &str) -> Result<()> {
-    let mut metal = metal::open(&device::metal_options(prompt_maps))?;
+/// Tests every op on Apple's GPU with prompts multiplied by kernels, and by all else that it has.
+fn test_metal() -> Result<()> {
+    for gemm in MetalGemm::value_variants().iter().filter(|gemm| **gemm != MetalGemm::Auto) {
+        let name = gemm.to_possible_value().expect("none is hidden").get_name().to_owned();
+        match metal::open(&device::metal_options((*gemm).into())) {
+            Err(error @ Error::Unavailable { .. }) if *gemm != MetalGemm::Simdgroup => {
+                output::say(&format!("--metal-gemm {name} is left out: {error}"));
+            }
+            metal => test_ops(metal?, &name)?,
+        }
+    }
+    Ok(())
+}
+
+fn test_ops(mut metal: Box<dyn Backend>, name: &str) -> Result<()> {
     output::say(&format!("{}: testing every op with --metal-gemm {name}", metal.description()));
     let report = harness::check_all(metal.as_mut(), SEED);
     output::show(&verdict(&report))?;
@@ -34,15 +47,14 @@ fn test_metal(prompt_maps: PromptMaps, name: &str) -> Result<()> {
 /// Prints the findings.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     if args.metal {
-        test_metal(PromptMaps::Kernels, "simdgroup")?;
-        return test_metal(PromptMaps::Library, "mps");
+        return test_metal();
     }
     let threads = device::default_threads();
     let cpu = Cpu::new(CpuConfig { threads: Some(threads), ..CpuConfig::default() })?.description();
     let cache = environment::cache_dir()?;
     let entries = loading::store()?.list();
     let gpu = Gpu::find();
-    let metal = metal::open(&device::metal_options(PromptMaps::Kernels))
+    let metal = metal::open(&device::metal_options(PromptMaps::default()))
         .map(|metal| metal.description())
         .map_err(|error| error.to_string());
     let python = python_version(&environment::python());

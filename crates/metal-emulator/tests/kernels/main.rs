@@ -7,6 +7,7 @@ mod model;
 mod products;
 mod prompts;
 mod qkv;
+mod tensors;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ fn texts() -> Vec<(&'static str, String)> {
     sources.map(|source| (source.name, source.text(Dialect::Metal, ""))).collect()
 }
 
-/// A backend on the kernels, which are compiled once; tests run one after the other.
+/// A backend on the kernels, which are compiled once.
 fn emulator() -> MetalEmulator {
     emulator_in_order(SEED)
 }

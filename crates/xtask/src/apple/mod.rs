@@ -22,7 +22,7 @@ const CODE: &str = "crates/backend/src/metal/apple";
 type Mistake = (&'static str, &'static str, &'static str);
 
 /// All are of a kind that the compiler reports together.
-const MISTAKES: [Mistake; 17] = [
+const MISTAKES: [Mistake; 20] = [
     // What the framework does not have.
     ("commands.rs", "buffer.commit();", "buffer.comit();"),
     ("buffer.rs", "MTLResourceOptions::StorageModeShared);", "MTLResourceOptions::StorageModeHost);"),
@@ -32,7 +32,7 @@ const MISTAKES: [Mistake; 17] = [
     ("commands.rs", "(groups, size(shape.threads, 1))", "(groups, shape.threads)"),
     ("buffer.rs", "Some(&release),", "Some(release),"),
     ("library.rs", "setMathMode(MTLMathMode::Safe)", "setMathMode(2)"),
-    ("mod.rs", "isOperatingSystemAtLeastVersion(needed)", "isOperatingSystemAtLeastVersion(MACOS)"),
+    ("mod.rs", "isOperatingSystemAtLeastVersion(needed)", "isOperatingSystemAtLeastVersion(major)"),
     ("mod.rs", "device.supportsFamily(*family)", "device.supportsFamily(\"Metal 3\")"),
     // An argument too few, a result taken for what it is not.
     (
@@ -50,6 +50,9 @@ const MISTAKES: [Mistake; 17] = [
     ),
     ("residency.rs", "addAllocation(ProtocolObject::from_ref(memory))", "addAllocation(memory)"),
     ("products.rs", "(commands, &x, &w, &out)", "(commands, &x, &w)"),
+    ("library.rs", "MTLLanguageVersion::Version4_0", "MTLLanguageVersion::Metal4"),
+    ("graphs.rs", "Ok(commands.rootCommandBuffer())", "Ok(commands)"),
+    ("graphs.rs", "(Some(shape), MPSDataType::Float32, None)", "(Some(shape), MPSDataType::Float32)"),
     ("library.rs", "library.map_err(refused(&what))?", "library.ok_or(\"no library\")?"),
 ];
 

@@ -17,7 +17,7 @@ pub struct Library {
 
 /// What the backend links beside the C library. Classes of Objective-C are asked for by name when the
 /// program runs.
-pub const OF_BACKEND: [Library; 6] = [
+pub const OF_BACKEND: [Library; 7] = [
     Library {
         place: "System/Library/Frameworks/CoreGraphics.framework/CoreGraphics.tbd",
         name: "/System/Library/Frameworks/CoreGraphics.framework/Versions/A/CoreGraphics",
@@ -37,6 +37,11 @@ pub const OF_BACKEND: [Library; 6] = [
         place: "System/Library/Frameworks/MetalPerformanceShaders.framework/MetalPerformanceShaders.tbd",
         name: "/System/Library/Frameworks/MetalPerformanceShaders.framework/Versions/A/MetalPerformanceShaders",
         symbols: &["MPSSupportsMTLDevice"],
+    },
+    Library {
+        place: "System/Library/Frameworks/MetalPerformanceShadersGraph.framework/MetalPerformanceShadersGraph.tbd",
+        name: "/System/Library/Frameworks/MetalPerformanceShadersGraph.framework/Versions/A/MetalPerformanceShadersGraph",
+        symbols: &[],
     },
     // Rust's standard library links it and calls nothing of it.
     Library { place: "usr/lib/libiconv.tbd", name: "/usr/lib/libiconv.2.dylib", symbols: &[] },

@@ -1,9 +1,11 @@
-//! Linear maps of prompt rows, by matrices of 8x8: `simd_prompts.h` has their body.
+//! Linear maps of prompt rows, by matrices of 8x8 (`simd_prompts.h` has their body) or by tensor operations
+//! (`tensor_prompts.h`).
 
 use super::{Gated, SimdArgs, args, buffers, format_name, products, results};
+use crate::gpu::Multiplier;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Grid, Lowering};
-use crate::gpu::source::{self, SIMD_PROMPTS};
+use crate::gpu::source::{self, SIMD_PROMPTS, SIMD_TENSORS};
 use crate::gpu::tiles::convert::Input;
 use crate::gpu::tiles::linear::Maps;
 use crate::{Result, Rows};
@@ -16,14 +18,16 @@ const ACTIVATE_THREADS: u32 = 256;
 
 /// Multiplies rows by up to three maps of one format; `skip` bytes of scratch are in use.
 pub(super) fn launch(lowering: &mut Lowering<'_>, input: &Input, maps: &Maps<'_>, skip: usize) -> Result<()> {
-    if lowering.device.multiplies {
-        return products::launch(lowering, input, maps, skip);
-    }
+    let source = match lowering.device.multiplier {
+        Multiplier::Kernels => &SIMD_PROMPTS,
+        Multiplier::Tensors => &SIMD_TENSORS,
+        Multiplier::Library(by) => return products::launch(lowering, by, input, maps, skip),
+    };
     let rows = RowsOf::Prompts;
     let args = args(lowering, input, maps, rows, TILE)?;
     let grid = Grid { x: args.maps.n_blocks, rows, rows_each: TILE, threads: THREADS };
     let format = format_name(lowering, maps)?;
-    let launch = lowering.launch_for(&SIMD_PROMPTS, (format, ""), grid, args, &buffers(input, maps));
+    let launch = lowering.launch_for(source, (format, ""), grid, args, &buffers(input, maps));
     launch.writing(&results(maps));
     Ok(())
 }

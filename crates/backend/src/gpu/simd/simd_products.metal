@@ -48,6 +48,15 @@ kernel void normalise_prompts(constant SimdArgs &args [[buffer(0)]], device cons
     normalise(x + first, norm, cols, args.maps.shape.eps, partial, THREADS, write);
 }
 
+// What a library could not add.
+kernel void add_product(constant SimdArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
+                        device const float *product [[buffer(2)]], device float *out [[buffer(3)]], BUILTINS) {
+    const uint col = group.x * group_size.x + thread_index, cols = args.maps.cols0;
+    if (col >= cols) return;
+    const ulong at = ulong(inputs[args.maps.shape.first_at] + group.y) * cols + col;
+    out[at] += product[at];
+}
+
 kernel void add_bias(constant SimdArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]],
                      device const float *bias [[buffer(2)]], device float *out [[buffer(3)]], BUILTINS) {
     const uint col = group.x * group_size.x + thread_index, cols = args.maps.cols0;

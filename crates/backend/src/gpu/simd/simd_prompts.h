@@ -31,16 +31,21 @@
 #define HALF_TILE (BANDS * SIDE)
 #define PROMPT_SIMDGROUPS 4
 
+// Where a run of a row begins in its tile.
+struct MatrixPlaces {
+    static uint place(uint row, uint run) { return run_place(row, run, COL_MATRICES); }
+};
+
 // What activations and weights of a format become.
-template <typename Format> struct Prompt {
+template <typename Format> struct Prompt : MatrixPlaces {
     typedef FloatTiles X;
     typedef HalfTiles W;
 };
-template <> struct Prompt<F32> {
+template <> struct Prompt<F32> : MatrixPlaces {
     typedef FloatTiles X;
     typedef FloatTiles W;
 };
-template <> struct Prompt<BF16> {
+template <> struct Prompt<BF16> : MatrixPlaces {
 #ifdef HAS_BFLOAT
     typedef BfloatTiles X;
     typedef BfloatTiles W;
@@ -127,22 +132,39 @@ struct PromptRow {
     }
 };
 
-// Fills both tiles with the columns of `step`; each thread has half of a row and half of an output.
+// A thread's row, and its output's weights; those beyond the last repeat it, unwritten.
+FN PromptRow find_row(constant SimdArgs &args, device const float *x, device const float *norm, uint first_row,
+                      uint end, Threads t) {
+    const ulong row = min(first_row + t.index / 2, end - 1);
+    return PromptRow{x + row * args.maps.shape.cols, norm, args.maps.shape.has_norm != 0, 0};
+}
 template <typename Format>
+FN device const uchar *find_output(constant SimdArgs &args, Map map, uint first_out, Threads t) {
+    const ulong out = min(first_out + t.index / 2, map.cols - 1);
+    return map.weight + out * (args.maps.shape.cols / Format::LEN) * sizeof(typename Format::Block);
+}
+
+// What a row's sums are multiplied by, from both sums of its squares.
+FN float norm_factor(constant SimdArgs &args, threadgroup const float *both) {
+    if (!args.maps.shape.has_norm) return 1;
+    return 1.0f / exact_sqrt((both[0] + both[1]) / float(args.maps.shape.cols) + args.maps.shape.eps);
+}
+
+// Fills both tiles with the columns of `step`; each thread has half of a row and half of an output.
+template <typename Format, typename Tiles>
 FN void fill_tiles(device const uchar *weight, thread PromptRow &row, uint cols, uint step,
-                   threadgroup typename Prompt<Format>::X::Element *x,
-                   threadgroup typename Prompt<Format>::W::Element *w, Threads t) {
+                   threadgroup typename Tiles::X::Element *x, threadgroup typename Tiles::W::Element *w, Threads t) {
     const uint half_row = t.index % 2;
     const Columns columns = find_columns<Format>(2 * step + half_row, cols);
     UNROLL
     for (uint run = 0; run < 2; run++) {
         float values[SIDE];
-        const uint place = run_place(t.index / 2, 2 * half_row + run, COL_MATRICES);
+        const uint place = Tiles::place(t.index / 2, 2 * half_row + run);
         const uint col = first_column<Format>(columns, run);
         row.load(col, columns.behind(col), values);
-        store_run<typename Prompt<Format>::X>(x + place, values);
+        store_run<typename Tiles::X>(x + place, values);
         WeightRun<Format, Format::LEN == 1>::load(weight, columns, run, values);
-        store_run<typename Prompt<Format>::W>(w + place, values);
+        store_run<typename Tiles::W>(w + place, values);
     }
 }
 
@@ -189,12 +211,8 @@ FN void write_results(constant SimdArgs &args, Map map, thread const Sums &sums,
         for (uint r = 0; r < SIDE; r++) {
             const uint row = first_row + i * SIDE + r, out = first_out + lane;
             if (row >= end || out >= map.cols) continue;
-            float sum = results[r * HALF_TILE + lane];
-            if (args.maps.shape.has_norm) {
-                threadgroup const float *both = squares + 2 * (i * SIDE + r);
-                sum *= 1.0f / exact_sqrt((both[0] + both[1]) / float(args.maps.shape.cols) + args.maps.shape.eps);
-            }
-            write_sum(args, map, row, out, sum);
+            const float factor = norm_factor(args, squares + 2 * (i * SIDE + r));
+            write_sum(args, map, row, out, results[r * HALF_TILE + lane] * factor);
         }
     }
 }
@@ -213,10 +231,8 @@ FN void prompt_rows(constant SimdArgs &args, device const uint *inputs, device c
     threadgroup typename W::Element *w_tile =
         (threadgroup typename W::Element *)(memory + PromptMemory<Format>::X_FLOATS);
 
-    // Rows and outputs beyond the last repeat it, unwritten.
-    const ulong own_row = min(first_row + t.index / 2, end - 1), own_out = min(first_out + t.index / 2, map.cols - 1);
-    const ulong row_bytes = ulong(cols / Format::LEN) * sizeof(typename Format::Block);
-    PromptRow row = {x + own_row * cols, norm, args.maps.shape.has_norm != 0, 0};
+    PromptRow row = find_row(args, x, norm, first_row, end, t);
+    device const uchar *weight = find_output<Format>(args, map, first_out, t);
     const uint band_row = t.simdgroup / 2 * HALF_TILE, band_out = t.simdgroup % 2 * HALF_TILE;
     const uint bands = first_row + band_row < end ? (min(end - first_row - band_row, uint(HALF_TILE)) + SIDE - 1) / SIDE : 0;
     Sums sums;
@@ -226,7 +242,7 @@ FN void prompt_rows(constant SimdArgs &args, device const uint *inputs, device c
     for (uint step = 0; step * TILE_COLS < cols; step++) {
         // What is there has been read.
         group_barrier();
-        fill_tiles<Format>(map.weight + own_out * row_bytes, row, cols, step, x_tile, w_tile, t);
+        fill_tiles<Format, Prompt<Format>>(weight, row, cols, step, x_tile, w_tile, t);
         group_barrier();
         multiply_tiles<Format>(x_tile + band_row * TILE_COLS, w_tile + band_out * TILE_COLS, bands, sums);
     }

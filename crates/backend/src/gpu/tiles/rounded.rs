@@ -71,12 +71,13 @@ pub(super) fn part_groups(device: &Device, maps: u32, outs: &[u32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::Multiplier;
 
     fn groups(activations: Activations, maps: u32, outs: &[u32]) -> u32 {
         let device = Device {
             name: "cuda",
             has_tiles: true,
-            multiplies: false,
+            multiplier: Multiplier::default(),
             activations,
             has_warpgroups: true,
             units: 132,

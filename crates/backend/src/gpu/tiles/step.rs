@@ -197,7 +197,7 @@ mod tests {
     use crate::gpu::lower::{Device, Launch};
     use crate::gpu::paper::Paper;
     use crate::gpu::source::{DECODE_ATTENTION, PROMPT_ATTENTION, Source};
-    use crate::gpu::{Activations, Gpu};
+    use crate::gpu::{Activations, Gpu, Multiplier};
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
     use crate::{Backend, Bucket, GroupConfig, Plan, Role};
 
@@ -225,7 +225,7 @@ mod tests {
         let device = Device {
             name: "cuda",
             has_tiles: true,
-            multiplies: false,
+            multiplier: Multiplier::default(),
             activations,
             has_warpgroups: true,
             units,

@@ -17,6 +17,7 @@ use objc2_metal::{
 };
 
 use super::buffer::MetalBuffer;
+use super::graphs::Graphs;
 use super::library::Kernel;
 use super::residency::Residency;
 use super::{Device, failed, products};
@@ -179,11 +180,50 @@ impl Commands {
         // It has an encoder of its own; between encoders the framework sees to what waits for what.
         open.encoder = Encoder::Nothing;
         products::encode(device, (&open.buffer, serial), matrices, operands);
+        self.count_product();
+        Ok(())
+    }
+
+    /// Encodes a product of matrices by a graph, each from an offset on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] where the graph cannot be compiled.
+    pub fn multiply_by_graph(
+        &mut self,
+        device: &Device,
+        graphs: &mut Graphs,
+        matrices: Matrices,
+        operands: [(&MetalBuffer, usize); 3],
+    ) -> Result<()> {
+        // The framework may commit what was encoded by itself.
+        if let Some(residency) = &self.residency {
+            residency.update();
+        }
+        let serial = self.next();
+        let open = self.open()?;
+        open.encoder = Encoder::Nothing;
+        let buffer = graphs.encode(device, (&open.buffer, serial), matrices, operands)?;
+        if Retained::as_ptr(&buffer) != Retained::as_ptr(&open.buffer) {
+            // It did. Part of the product may be in the new one.
+            (open.launches, open.operations) = (0, 0);
+            let committed = std::mem::replace(&mut open.buffer, buffer);
+            self.in_flight.push_back(committed);
+            self.committed = serial;
+            for (buffer, _) in operands {
+                buffer.used_by(serial.next());
+            }
+        }
+        self.count_product();
+        Ok(())
+    }
+
+    /// Gives the device what was encoded, if that was enough.
+    fn count_product(&mut self) {
+        let Some(open) = &mut self.open else { return };
         open.launches += 1;
         if open.launches >= LAUNCHES {
             self.commit();
         }
-        Ok(())
     }
 
     /// Encodes a copy; in the framework's buffers all numbers are multiples of [`COPY_ALIGNMENT`].

@@ -64,7 +64,7 @@ impl Kernels {
             return Ok(Kernel { pipeline: pipeline.clone(), name: entry.to_owned() });
         }
         let library = self.library(device, source, definitions)?;
-        let parts = [&source.text(Dialect::Metal, definitions), entry, &format!("{:?}", version())];
+        let parts = [&source.text(Dialect::Metal, definitions), entry, &compiled_as(source)];
         let pipeline = pipeline(device, &library, entry, &|descriptor| {
             archive(device, descriptor, &self.archives, &parts)
         })?;
@@ -84,18 +84,31 @@ impl Kernels {
         }
         let text = NSString::from_str(&source.text(Dialect::Metal, definitions));
         let what = format!("compiling {}.metal", source.name);
-        let library = device.newLibraryWithSource_options_error(&text, Some(&options()));
+        let library = device.newLibraryWithSource_options_error(&text, Some(&options(source)));
         let library = library.map_err(refused(&what))?;
         self.libraries.insert(key, library.clone());
         Ok(library)
     }
 }
 
+/// Everything of [`options`] that may differ from one version of Quarrel, or of macOS, to another, as text.
+fn compiled_as(source: &Source) -> String {
+    let options = options(source);
+    let mathematics = if options.respondsToSelector(sel!(mathMode)) {
+        format!("{:?}, {:?}", options.mathMode(), options.mathFloatingPointFunctions())
+    } else {
+        #[expect(deprecated, reason = "macOS before 15 has nothing else")]
+        let is_fast = options.fastMathEnabled();
+        format!("fast: {is_fast}")
+    };
+    format!("{:?}, {mathematics}, {:?}", options.languageVersion(), options.optimizationLevel())
+}
+
 /// How every kernel is compiled: arithmetic as it is written, as CUDA's without contraction
 /// (`dialect.h` says so too, where the options have no word for it).
-fn options() -> Retained<MTLCompileOptions> {
+fn options(source: &Source) -> Retained<MTLCompileOptions> {
     let options = MTLCompileOptions::new();
-    options.setLanguageVersion(version());
+    options.setLanguageVersion(version(source));
     if options.respondsToSelector(sel!(setMathMode:)) {
         options.setMathMode(MTLMathMode::Safe);
         options.setMathFloatingPointFunctions(MTLMathFloatingPointFunctions::Precise);
@@ -106,8 +119,11 @@ fn options() -> Retained<MTLCompileOptions> {
     options
 }
 
-/// The language that kernels are compiled as: from 3.1 on there is bfloat.
-fn version() -> MTLLanguageVersion {
+/// The language that kernels are compiled as: from 3.1 on there is bfloat, from 4 on there are tensors.
+fn version(source: &Source) -> MTLLanguageVersion {
+    if source.has_tensors() {
+        return MTLLanguageVersion::Version4_0;
+    }
     let with_bfloat = NSOperatingSystemVersion { majorVersion: 14, minorVersion: 0, patchVersion: 0 };
     if NSProcessInfo::processInfo().isOperatingSystemAtLeastVersion(with_bfloat) {
         MTLLanguageVersion::Version3_1

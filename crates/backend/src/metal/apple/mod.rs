@@ -7,6 +7,7 @@
 
 mod buffer;
 mod commands;
+mod graphs;
 mod library;
 mod products;
 mod residency;
@@ -19,7 +20,7 @@ use objc2_foundation::{NSError, NSOperatingSystemVersion, NSProcessInfo};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 
 use crate::gpu::source::Source;
-use crate::gpu::{Gpu, Matrices, PromptMaps, Runtime, Shape};
+use crate::gpu::{Gpu, Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use crate::host::best_fit;
 use crate::metal::MetalOptions;
 use crate::metal::archives::Archives;
@@ -27,6 +28,7 @@ use crate::metal::failures::Serial;
 use crate::{Backend, Error, Memory, Result};
 use buffer::MetalBuffer;
 use commands::Commands;
+use graphs::Graphs;
 use library::{Kernel, Kernels};
 use residency::Residency;
 
@@ -41,7 +43,9 @@ unsafe extern "C" {}
 type Device = ProtocolObject<dyn MTLDevice>;
 
 /// The first with Metal 3.
-const MACOS: isize = 13;
+const MACOS: (isize, isize) = (13, 0);
+/// The first whose header lists the pairs of types that `tensor_prompts.h` multiplies.
+const MACOS_OF_TENSORS: (isize, isize) = (26, 1);
 
 /// Opens the system's GPU.
 ///
@@ -58,6 +62,8 @@ struct MetalRuntime {
     kernels: Kernels,
     residency: Option<Arc<Residency>>,
     prompt_maps: PromptMaps,
+    graphs: Graphs,
+    has: Has,
     /// Memory for copies from and to the host, to be used again once they are done.
     staging: Vec<MetalBuffer>,
 }
@@ -69,14 +75,61 @@ struct Fetch {
     bytes: usize,
 }
 
+/// What the framework has here beside what the backend needs anyway.
+#[derive(Clone, Copy)]
+struct Has {
+    matrices: bool,
+    graphs: bool,
+    tensors: bool,
+}
+
+impl Has {
+    fn of(device: &Device, system: &NSProcessInfo) -> Self {
+        let matrices = products::are_on(device);
+        let tensors = is_at_least(system, MACOS_OF_TENSORS) && device.supportsFamily(MTLGPUFamily::Metal4);
+        Self { matrices, graphs: matrices && graphs::are_here(), tensors }
+    }
+
+    /// What is wanted and is not here.
+    fn missing(self, wanted: PromptMaps) -> Option<&'static str> {
+        match wanted {
+            PromptMaps::By(Multiplier::Tensors) if !self.tensors => {
+                Some("--metal-gemm tensor needs macOS 26.1 or later and a GPU with Metal 4")
+            }
+            PromptMaps::By(Multiplier::Library(_)) if !self.matrices => {
+                Some("Metal Performance Shaders have no kernels for it; --metal-gemm simdgroup")
+            }
+            PromptMaps::By(Multiplier::Library(Library::Graph)) if !self.graphs => {
+                Some("--metal-gemm mpsgraph needs macOS 15 or later")
+            }
+            _ => None,
+        }
+    }
+
+    fn multipliers(self) -> Vec<Multiplier> {
+        let all = [
+            (true, Multiplier::Kernels),
+            (self.tensors, Multiplier::Tensors),
+            (self.matrices, Multiplier::Library(Library::Matrices)),
+            (self.graphs, Multiplier::Library(Library::Graph)),
+        ];
+        all.into_iter().filter_map(|(is_here, multiplier)| is_here.then_some(multiplier)).collect()
+    }
+}
+
+/// Whether this is macOS of a version, major and minor, or later.
+fn is_at_least(system: &NSProcessInfo, (major, minor): (isize, isize)) -> bool {
+    let needed = NSOperatingSystemVersion { majorVersion: major, minorVersion: minor, patchVersion: 0 };
+    system.isOperatingSystemAtLeastVersion(needed)
+}
+
 impl MetalRuntime {
     fn open(options: &MetalOptions) -> Result<Self> {
         let unavailable = |reason: &str| Error::Unavailable { backend: "metal", reason: reason.to_owned() };
         let system = NSProcessInfo::processInfo();
-        let needed = NSOperatingSystemVersion { majorVersion: MACOS, minorVersion: 0, patchVersion: 0 };
-        if !system.isOperatingSystemAtLeastVersion(needed) {
-            let found = system.operatingSystemVersionString();
-            return Err(unavailable(&format!("it needs macOS {MACOS} or later, and this is {found}")));
+        let found = system.operatingSystemVersionString().to_string();
+        if !is_at_least(&system, MACOS) {
+            return Err(unavailable(&format!("it needs macOS {} or later, and this is {found}", MACOS.0)));
         }
         let device = MTLCreateSystemDefaultDevice().ok_or_else(|| unavailable("there is no Metal device"))?;
         // M1 and later: the first with sums over a SIMD-group.
@@ -84,18 +137,24 @@ impl MetalRuntime {
         if let Some((_, needed)) = families.iter().find(|(family, _)| !device.supportsFamily(*family)) {
             return Err(unavailable(&format!("the kernels need {needed}, and this is {}", device.name())));
         }
-        if options.prompt_maps != PromptMaps::Kernels && !products::are_on(&device) {
-            return Err(unavailable(
-                "Metal Performance Shaders have no kernels for it; --metal-gemm simdgroup",
-            ));
+        let has = Has::of(&device, &system);
+        if let Some(missing) = has.missing(options.prompt_maps) {
+            return Err(unavailable(&format!("{missing}; this is {}, {found}", device.name())));
         }
         let queue = device.newCommandQueue().ok_or_else(|| unavailable("it gives no command queue"))?;
-        let build = system.operatingSystemVersionString().to_string();
-        let archives = Archives::new(options.kernel_cache.clone(), device.name().to_string(), build);
+        let archives = Archives::new(options.kernel_cache.clone(), device.name().to_string(), found);
         let residency = Residency::new(&device, &queue);
         let commands = Commands::new(queue, residency.clone());
-        let (kernels, prompt_maps) = (Kernels::new(archives), options.prompt_maps);
-        Ok(Self { device, commands, kernels, residency, prompt_maps, staging: Vec::new() })
+        Ok(Self {
+            device,
+            commands,
+            kernels: Kernels::new(archives),
+            graphs: Graphs::new(),
+            residency,
+            has,
+            prompt_maps: options.prompt_maps,
+            staging: Vec::new(),
+        })
     }
 
     /// `bytes` of memory that no command uses.
@@ -256,14 +315,23 @@ impl Runtime for MetalRuntime {
         self.prompt_maps
     }
 
+    fn multipliers(&self) -> Vec<Multiplier> {
+        self.has.multipliers()
+    }
+
     fn multiply(
         &mut self,
+        by: Library,
         matrices: Matrices,
         x: (&MetalBuffer, usize),
         w: (&MetalBuffer, usize),
         out: (&MetalBuffer, usize),
     ) -> Result<()> {
-        autoreleasepool(|_| self.commands.multiply(&self.device, matrices, [x, w, out]))
+        let Self { device, commands, graphs, .. } = self;
+        autoreleasepool(|_| match by {
+            Library::Matrices => commands.multiply(device, matrices, [x, w, out]),
+            Library::Graph => commands.multiply_by_graph(device, graphs, matrices, [x, w, out]),
+        })
     }
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Self::Graph>> {

@@ -7,7 +7,7 @@ use quarrel_backend::{Backend, Bucket, Error, KvFormat, Role, TokenInputs};
 
 use crate::bench::NO_BOUND;
 use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
-use crate::{Done, SEED, text};
+use crate::{Done, SEED, roles, text};
 
 /// Generated rows of a step, each number with kernels or launches of its own.
 const ROWS: [u32; 6] = [1, 8, 9, 16, 64, 65];
@@ -68,6 +68,10 @@ pub fn check(cuda: &mut Cuda) -> Done {
     let beside: &[&[(u32, u32)]] = &[&[(20, 20), (400, 400)], &[(3, 23), (100, 500)], &[(1, 24), (1, 501)]];
     same_bits(cuda, MISTRAL, alone, beside)?;
     same_bits(cuda, EXPERTS, alone, beside)?;
+    for format in [Q4_0, BF16] {
+        roles::check(cuda, LARGE, format)?;
+    }
+    roles::check(cuda, SMALL, Q4_K)?;
     batches(cuda)?;
     rows(cuda)
 }

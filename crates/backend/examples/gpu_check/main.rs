@@ -9,6 +9,7 @@ mod bench;
 mod choosing;
 mod invariance;
 mod layers;
+mod roles;
 
 use std::process::ExitCode;
 use std::time::Instant;

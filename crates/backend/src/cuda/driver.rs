@@ -15,10 +15,13 @@ use crate::gpu::{Activations, Runtime, Shape};
 use crate::host::best_fit;
 use crate::{Error, Memory, Result};
 
-/// One device and one stream of it.
+/// One device and two streams of it.
 pub struct CudaRuntime {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// The second queue. Neither goes before the other: that takes longer, whichever it is (docs/performance.md,
+    /// "A long prompt beside replies").
+    second: Arc<CudaStream>,
     arch: u32,
     units: u32,
     activations: Activations,
@@ -59,6 +62,7 @@ impl CudaRuntime {
         let no_device = |e: DriverError| unavailable(format!("device {}: {e}", options.device));
         let context = CudaContext::new(options.device).map_err(no_device)?;
         let stream = context.new_stream().map_err(no_device)?;
+        let second = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
         let real = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
         use sys::CUdevice_attribute as Attribute;
@@ -80,6 +84,7 @@ impl CudaRuntime {
             modules: Modules::new(context.clone(), chip, options.nvrtc.clone(), options.kernel_cache.clone()),
             context,
             stream,
+            second,
             arch,
         })
     }
@@ -223,6 +228,7 @@ impl Runtime for CudaRuntime {
         }
         let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
         let mut attributes: Vec<_> = early.into_iter().chain(shape.together.then(together)).collect();
+        let stream = if shape.second { &self.second } else { &self.stream };
         let config = sys::CUlaunchConfig {
             gridDimX: shape.groups.0,
             gridDimY: shape.groups.1,
@@ -231,7 +237,7 @@ impl Runtime for CudaRuntime {
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: shape.shared,
-            hStream: self.stream.cu_stream(),
+            hStream: stream.cu_stream(),
             attrs: attributes.as_mut_ptr(),
             numAttrs: attributes.len() as u32,
         };
@@ -243,6 +249,18 @@ impl Runtime for CudaRuntime {
             sys::cuLaunchKernelEx(&config, kernel.function, params.as_mut_ptr(), std::ptr::null_mut())
         };
         status.result().map_err(failed(&format!("launching `{}`", kernel.name)))
+    }
+
+    fn has_second_queue(&self) -> bool {
+        true
+    }
+
+    fn fork(&mut self) -> Result<()> {
+        self.second.join(&self.stream).map_err(failed("beginning the second queue"))
+    }
+
+    fn join(&mut self) -> Result<()> {
+        self.stream.join(&self.second).map_err(failed("waiting for the second queue"))
     }
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Graph>> {

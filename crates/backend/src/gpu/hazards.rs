@@ -60,7 +60,8 @@ impl Access {
 }
 
 impl Part {
-    fn overlaps(&self, other: &Self) -> bool {
+    /// Whether they have a byte in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.offset < other.offset + other.bytes && other.offset < self.offset + self.bytes
     }
 }
@@ -71,7 +72,7 @@ fn are_others(a: RowsOf, b: RowsOf) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::gpu::Library;
     use crate::gpu::lower::{Grid, When};
@@ -79,7 +80,7 @@ mod tests {
     use crate::gpu::source::CHOOSE;
     use crate::{BufferId, CacheLayerId, Rows, WeightId};
 
-    fn launch(rows: RowsOf, buffers: &[Argument], written: Option<&[Argument]>) -> Launch {
+    pub fn launch(rows: RowsOf, buffers: &[Argument], written: Option<&[Argument]>) -> Launch {
         Launch {
             source: &CHOOSE,
             definitions: String::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::hazards::Hazards;
+use super::beside::{self, Beside, Order};
 use super::inputs::{Layout, RowOrder};
 use super::lower::{Argument, Grid, Launch, When};
 use super::runtime::{Groups, Runtime, Shape};
@@ -23,6 +23,8 @@ pub(super) struct Lowered<R: Runtime> {
     pub launches: Vec<(Launch, R::Kernel, Cost)>,
     pub tables: R::Buffer,
     pub bucket: Bucket,
+    /// Where generated rows run beside prompts, if they can.
+    pub beside: Option<Beside>,
     /// The launches of steps of generated rows alone, once one has run.
     pub graphs: HashMap<When, R::Graph>,
     /// Tokens and outputs of the last run, or of the bucket before it.
@@ -74,15 +76,31 @@ impl<R: Runtime> Lowered<R> {
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
     ) -> Result<()> {
+        let (tokens, _, generated) = rows;
+        let fits = |beside: &&Beside| (1..=beside.most).contains(&generated) && generated < tokens;
+        let beside = self.beside.as_ref().filter(fits);
+        let mut order = Order::new(beside);
+        let done = self.launch_in(&mut order, runtime, memory, rows, embeddings);
+        // After an error too: steps behind use the same memory.
+        done.and(order.end(runtime))
+    }
+
+    fn launch_in(
+        &self,
+        order: &mut Order<'_>,
+        runtime: &mut R,
+        memory: &StepMemory<'_, R>,
+        rows: (usize, usize, usize),
+        embeddings: Option<&[f32]>,
+    ) -> Result<()> {
         let together = |(a, ..): &(Launch, _, _), (b, ..): &(Launch, _, _)| {
             a.batches.is_some() && a.batches == b.batches
         };
-        let mut hazards = Hazards::default();
         for launches in self.launches.chunk_by(together) {
             let n_batches = launches[0].0.batches.map_or(1, |group| self.batches[group]);
             for batch in 0..n_batches {
                 for launch in launches {
-                    self.launch_one(runtime, memory, &mut hazards, (launch, batch), rows, embeddings)?;
+                    self.launch_one(runtime, memory, order, (launch, batch), rows, embeddings)?;
                 }
             }
         }
@@ -94,7 +112,7 @@ impl<R: Runtime> Lowered<R> {
         &self,
         runtime: &mut R,
         memory: &StepMemory<'_, R>,
-        hazards: &mut Hazards,
+        order: &mut Order<'_>,
         ((launch, kernel, cost), batch): (&(Launch, R::Kernel, Cost), usize),
         rows: (usize, usize, usize),
         embeddings: Option<&[f32]>,
@@ -102,10 +120,11 @@ impl<R: Runtime> Lowered<R> {
         if launch.when != When::Always && launch.when != memory.when {
             return Ok(());
         }
+        let beside = order.beside();
         let buffer = |argument: &Argument| match *argument {
             Argument::Inputs => (memory.inputs, 0),
             Argument::Weight(_) | Argument::Tiles(_) => (&memory.weights[argument], 0),
-            Argument::Arena(part) => (memory.arena, part.offset),
+            Argument::Arena(part) => (memory.arena, beside::offset(beside, launch.grid.rows, part)),
             Argument::Tables(offset) => (&self.tables, offset),
             Argument::Chosen => (memory.chosen, 0),
             Argument::Batch(group) => (memory.inputs, 4 * self.layout.splits[group].batch_at(batch)),
@@ -122,6 +141,7 @@ impl<R: Runtime> Lowered<R> {
         if groups.1 == 0 {
             return Ok(());
         }
+        let second = order.second(runtime, launch.grid.rows)?;
         let Launch { shared, early, together, packed, grid, .. } = *launch;
         // Each expert's weights are about as much read as there are items of it.
         let readers = if launch.items.is_some() { 1 } else { groups.1 };
@@ -129,9 +149,9 @@ impl<R: Runtime> Lowered<R> {
         let writes = |(i, &argument)| u32::from(launch.writes(argument)) << i;
         // Who takes buffers as one structure does not ask.
         let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
-        let waits = hazards.must_wait(launch);
+        let waits = order.hazards().must_wait(launch);
         let threads = grid.threads;
-        let shape = Shape { groups, threads, shared, early, together, packed, waits, writes, work };
+        let shape = Shape { groups, threads, shared, early, second, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)?;
         let Some(product) = launch.product else { return Ok(()) };
         // Rows of prompts stand behind the generated ones.

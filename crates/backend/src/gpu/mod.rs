@@ -20,6 +20,7 @@
 //! `WEIGHT_FORMATS` there, its `Part` beside those of `simd/weight_parts.h`, its name in `formats.rs`.
 
 pub(crate) mod args;
+mod beside;
 pub(crate) mod choose;
 pub(crate) mod formats;
 mod hazards;
@@ -50,6 +51,7 @@ use gguf::Format;
 use crate::host::Limits;
 use crate::{Backend, Bucket, BufferId, CacheConfig, Error, LoweredId, Memory, Place, Plan, Result, Rows};
 use crate::{Completed, Step, StepInputs, Submission, TokenInputs, Weight};
+use beside::Beside;
 use inputs::{Asked, Layout, RowOrder};
 use lower::{Argument, Device, Launch, Lowering};
 use lowered::{Lowered, StepMemory};
@@ -323,6 +325,11 @@ impl<R: Runtime> Backend for Gpu<R> {
         let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
         let arena_bytes = lowering.arena_bytes();
         let Lowering { launches, tables, .. } = lowering;
+        let beside = match self.runtime.has_second_queue() {
+            true => Beside::find(&launches, step, (bucket, &plan), arena_bytes)?,
+            false => None,
+        };
+        let arena_bytes = beside.as_ref().map_or(arena_bytes, Beside::arena_bytes);
         let programs: Vec<_> = launches.iter().map(|l| (l.source, l.definitions.as_str())).collect();
         self.runtime.prepare(&programs);
         self.upload_weights(&launches)?;
@@ -348,6 +355,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             layout,
             launches,
             tables: device_tables,
+            beside,
         });
         Ok(LoweredId(id))
     }

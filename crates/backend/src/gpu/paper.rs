@@ -105,6 +105,18 @@ impl Runtime for Paper {
         self.tile_units.is_some()
     }
 
+    fn has_second_queue(&self) -> bool {
+        self.tile_units.is_some()
+    }
+
+    fn fork(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn units(&self) -> u32 {
         self.tile_units.unwrap_or(1)
     }

@@ -22,6 +22,8 @@ pub struct Shape {
     /// Whether it may begin before the launch before it has ended: the kernel waits itself
     /// before it reads what others of the step write.
     pub early: bool,
+    /// Whether it is for the second queue ([`Runtime::fork`]).
+    pub second: bool,
     /// Whether it must wait for the launches before it; if not, it may run beside those since the
     /// last that waited. A run's first waits.
     pub waits: bool,
@@ -97,7 +99,7 @@ pub struct Matrices {
     pub adds: bool,
 }
 
-/// A device with its own memory and one queue, on which work is done in order.
+/// A device with its own memory and a queue, on which work is done in order.
 pub trait Runtime: Send {
     /// Memory on the device, freed when dropped.
     type Buffer: Send;
@@ -224,6 +226,27 @@ pub trait Runtime: Send {
         args: &[u32],
         buffers: &[(&Self::Buffer, usize)],
     ) -> Result<()>;
+
+    /// Whether there is a second queue, for launches that run beside others.
+    fn has_second_queue(&self) -> bool {
+        false
+    }
+
+    /// Lets the second queue begin, behind all that was enqueued before.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`]; [`crate::Error::Unavailable`] without such a queue.
+    fn fork(&mut self) -> Result<()> {
+        Err(crate::Error::Unavailable { backend: self.name(), reason: "there is one queue".to_owned() })
+    }
+
+    /// Lets all that is enqueued from here on wait for the second queue.
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork).
+    fn join(&mut self) -> Result<()> {
+        Err(crate::Error::Unavailable { backend: self.name(), reason: "there is one queue".to_owned() })
+    }
 
     /// Enqueues a product of matrices by a library of the driver's, each from an offset on. It waits for
     /// all before it, and all behind it wait. By a [`Library::Graph`] rows are a power of two, and nothing

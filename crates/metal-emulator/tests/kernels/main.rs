@@ -34,6 +34,7 @@ fn one_group(threads: u32) -> Shape {
         threads,
         shared: 0,
         early: false,
+        second: false,
         together: false,
         packed: false,
         waits: true,

@@ -12,10 +12,14 @@ const HEADS_EACH: usize = 8;
 
 impl RopeStore {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+        if lowering.device.has_tiles {
+            self.launch(lowering, RowsOf::Generated, "rope_store")?;
+            return self.launch_prompts(lowering);
+        }
         self.launch(lowering, RowsOf::All(Rows::Tokens), "rope_store")
     }
 
-    /// The rows of prompts alone, on Metal.
+    /// The rows of prompts alone.
     pub(crate) fn launch_prompts(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         self.launch(lowering, RowsOf::Prompts, "rope_store_prompts")
     }
@@ -28,7 +32,8 @@ impl RopeStore {
             rows_each: 1,
             threads: 32 * HEADS_EACH as u32,
         };
-        let (args, buffers) = (self.args(lowering)?, self.buffers(lowering));
+        let (_, n_rows_at) = Layout::span(rows);
+        let (args, buffers) = (RopeStoreArgs { n_rows_at, ..self.args(lowering)? }, self.buffers(lowering));
         let [q, k, v, .., keys, values] = buffers;
         let launch = lowering.launch(&ROPE_STORE, entry, grid, args, &buffers);
         launch.writing(&[q, k, v, keys, values]).early = true;

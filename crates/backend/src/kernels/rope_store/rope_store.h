@@ -1,6 +1,9 @@
 // The body shared by both dialects; one SIMD-group a head of q, k or v.
 #include "cache.h"
 
+// Where the inputs have the number of generated rows, which come first.
+#define GENERATED_AT 2
+
 // Where a head's elements go: back to where they were, or to the cache.
 struct HeadOut {
     DEVICE float *x;  // null for what goes to the cache

@@ -1,10 +1,7 @@
 // QK-norm, rotary embedding, K and V to their pages: one SIMD-group a head.
 #include "rope_store.h"
 
-// Where the inputs have the number of generated rows, which come first.
-#define GENERATED_AT 2
-
-// All rows, or those of prompts.
+// Rows from FIRST on.
 #define ROPE_STORE(NAME, FIRST)                                                                           \
     kernel void NAME(constant RopeStoreArgs &args [[buffer(0)]], device const uint *inputs [[buffer(1)]], \
                      device float *q [[buffer(2)]], device float *k [[buffer(3)]],                        \

@@ -171,49 +171,53 @@ mod tests {
     const BUCKET: Bucket = Bucket { tokens: 1000, sequences: 4, outputs: 4, max_pages: 1 };
     const SCRATCH: usize = 8192;
 
-    /// A chain of maps by launches for such rows, each of which reads the buffer before and writes its own.
-    fn chain(rows: &[&[RowsOf]]) -> (Step, Plan, Vec<Launch>) {
+    const FIRST: &[RowsOf] = &[ALL];
+    const ROLES: &[RowsOf] = &[RowsOf::Generated, RowsOf::Prompts];
+
+    /// Maps from a buffer to another, each by launches for such rows.
+    type Maps<'a> = &'a [(usize, usize, &'a [RowsOf])];
+
+    fn lowered(maps: Maps<'_>) -> (Step, Plan, Vec<Launch>) {
         let mut step = Step::new();
-        let ids: Vec<_> = (0..=rows.len()).map(|_| step.buffer("b", Rows::Tokens, 64)).collect();
-        for pair in ids.windows(2) {
-            let projections = vec![Projection { weight: WeightId(0), bias: None, out: pair[1] }];
-            step.push(NormLinear { x: pair[0], norm: None, projections });
+        let ids: Vec<_> = (0..=maps.len()).map(|_| step.buffer("b", Rows::Tokens, 64)).collect();
+        for &(x, out, _) in maps {
+            let projections = vec![Projection { weight: WeightId(0), bias: None, out: ids[out] }];
+            step.push(NormLinear { x: ids[x], norm: None, projections });
         }
         let plan = Plan::new(&step, BUCKET).unwrap();
-        let part = |id| {
-            let place = plan.place(id).unwrap();
-            Argument::Arena(Part { offset: place.offset, bytes: place.bytes, rows_of: Some(id) })
+        let part = |i: usize| {
+            let place = plan.place(ids[i]).unwrap();
+            Argument::Arena(Part { offset: place.offset, bytes: place.bytes, rows_of: Some(ids[i]) })
         };
         let scratch = Argument::Arena(Part { offset: plan.bytes(), bytes: SCRATCH, rows_of: None });
-        let pairs = ids.windows(2).zip(rows);
-        let launches = pairs.flat_map(|(pair, rows)| {
-            rows.iter().map(move |&rows| launch(rows, &[part(pair[0]), part(pair[1]), scratch], None))
+        let launches = maps.iter().flat_map(|&(x, out, rows)| {
+            rows.iter().map(move |&rows| launch(rows, &[part(x), part(out), scratch], None))
         });
         let launches = launches.collect();
         (step, plan, launches)
     }
 
-    fn find(rows: &[&[RowsOf]]) -> Option<Beside> {
-        let (step, plan, launches) = chain(rows);
+    fn find(maps: Maps<'_>) -> Option<Beside> {
+        let (step, plan, launches) = lowered(maps);
         Beside::find(&launches, &step, (BUCKET, &plan), plan.bytes() + SCRATCH).unwrap()
     }
 
     #[test]
     fn generated_rows_have_memory_of_their_own() {
-        let (first, roles) = ([ALL], [RowsOf::Generated, RowsOf::Prompts]);
-        let rows: [&[RowsOf]; 6] = [&first, &roles, &roles, &roles, &roles, &first];
-        let (_, plan, launches) = chain(&rows);
-        let beside = find(&rows).expect("nothing is for all rows in between");
+        // An embedding, maps that end where they began, a head.
+        let maps: Maps<'_> = &[(0, 1, FIRST), (1, 2, ROLES), (2, 3, ROLES), (3, 1, ROLES), (1, 4, FIRST)];
+        let (_, plan, launches) = lowered(maps);
+        let beside = find(maps).expect("nothing is for all rows in between");
+        assert_eq!(beside.common, HashSet::from([0, 1, 4].map(BufferId)));
         for launch in &launches {
             for (id, part) in buffers(launch) {
                 assert_eq!(beside.offset(RowsOf::Prompts, part), part.offset);
                 assert_eq!(beside.offset(ALL, part), part.offset);
-                let (at, rows) = (beside.offset(RowsOf::Generated, part), 4 * 64 * beside.most);
-                // The second and the second last buffer are those of launches for all rows too.
+                let (at, bytes) = (beside.offset(RowsOf::Generated, part), 4 * 64 * beside.most);
                 if beside.common.contains(&id) {
                     assert_eq!(at, part.offset);
                 } else {
-                    assert!(at >= plan.bytes() + SCRATCH && at + rows <= beside.arena_bytes() - SCRATCH);
+                    assert!(at >= plan.bytes() + SCRATCH && at + bytes <= beside.arena_bytes() - SCRATCH);
                 }
             }
         }
@@ -223,14 +227,15 @@ mod tests {
 
     #[test]
     fn launches_for_all_rows_keep_roles_together() {
-        let (first, roles) = ([ALL], [RowsOf::Generated, RowsOf::Prompts]);
-        assert!(find(&[&first, &roles, &first, &roles, &first]).is_none());
-        assert!(find(&[&first, &first]).is_none());
-        // The second buffer, which a launch for all rows writes, lies where the fourth does.
-        let (_, plan, _) = chain(&[&first, &roles, &roles, &roles, &first]);
+        assert!(find(&[(0, 1, FIRST), (1, 2, ROLES), (2, 1, FIRST), (1, 2, ROLES)]).is_none());
+        assert!(find(&[(0, 1, FIRST), (1, 2, FIRST)]).is_none());
+        // What the first launch writes lies where the fourth buffer does: one role may be done with the one
+        // where the other still reads it.
+        let maps: Maps<'_> = &[(0, 1, FIRST), (1, 2, ROLES), (2, 3, ROLES), (3, 4, ROLES)];
+        let (_, plan, _) = lowered(maps);
         let offset = |id| plan.place(BufferId(id)).unwrap().offset;
         assert_eq!(offset(1), offset(3));
-        assert!(find(&[&first, &roles, &roles, &roles, &first]).is_none());
+        assert!(find(maps).is_none());
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use quarrel_backend::cuda::nvrtc::Nvrtc;
 use quarrel_backend::gpu::source::{Dialect, SOURCES, Source};
 
-/// The oldest that is meant to work, the first with the matrix instructions of tiles, what was run, and one that copies
-/// as that does and multiplies as the second.
-const ARCHITECTURES: [u32; 4] = [75, 80, 90, 120];
+/// The oldest that is meant to work, the first with the matrix instructions of tiles, and what was run. 12.0 compiles too
+/// (all kernels, 171 s of two cores; 2026-11-27), and is left out for the time that it takes.
+const ARCHITECTURES: [u32; 3] = [75, 80, 90];
 
 #[test]
 #[ignore = "needs NVRTC; run by `cargo xtask kernels`"]

@@ -2,7 +2,7 @@
 
 use gguf::Format;
 
-use crate::{BufferId, CacheConfig, Memory, Result, Step, StepInputs, Weight};
+use crate::{BufferId, CacheConfig, Draw, Memory, Result, Step, StepInputs, Weight};
 
 /// The largest inputs a lowered step accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,10 +26,12 @@ pub struct LoweredId(pub u32);
 pub const MAX_LIKELIEST: usize = 128;
 
 /// What the host gets of an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wanted {
     /// The likeliest token, which the step behind may carry.
     Token,
+    /// One of the likeliest tokens, which the step behind may carry too.
+    Drawn(Draw),
     /// So many of the likeliest tokens, from 1 to [`MAX_LIKELIEST`].
     Likeliest(u32),
     /// All logits.
@@ -37,10 +39,16 @@ pub enum Wanted {
 }
 
 impl Wanted {
+    /// Whether the host gets the likeliest tokens with their logits.
+    pub fn gives_likeliest(self) -> bool {
+        matches!(self, Self::Likeliest(_))
+    }
+
     /// How many of the likeliest tokens the device must find.
     pub fn n_likeliest(self) -> u32 {
         match self {
             Self::Token => 1,
+            Self::Drawn(draw) => draw.top_k,
             Self::Likeliest(n) => n,
             Self::Logits => 0,
         }
@@ -67,8 +75,8 @@ pub struct Submission<'a> {
 /// What a submitted step gave.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Completed {
-    /// Of each output, its likeliest token; `None` where that was not wanted, or no logit was
-    /// above negative infinity.
+    /// Of each output, the token that it wanted; `None` where it wanted something else, or no logit
+    /// was above negative infinity.
     pub tokens: Vec<Option<u32>>,
     /// Tokens with their logits, likeliest first, as many as wanted of each output that wanted
     /// some; those that there are none for have negative infinity.

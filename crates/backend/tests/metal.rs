@@ -1,11 +1,11 @@
 //! What only a Mac can say of the Metal backend; `.github/workflows/metal.yml` runs it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use quarrel_backend::gpu::source::{Dialect, SOURCES};
-use quarrel_backend::gpu::{Gpu, Library, Multiplier, Paper, PromptMaps};
+use quarrel_backend::gpu::{Library, Multiplier, PromptMaps};
+use quarrel_backend::metal::precompiled::programs;
 use quarrel_backend::{Error, harness, metal};
 
 const SEED: u64 = 2026;
@@ -20,19 +20,6 @@ const MULTIPLIERS: [Multiplier; 4] = [
     Multiplier::Library(Library::Matrices),
     Multiplier::Library(Library::Graph),
 ];
-
-/// Every source of Metal with the definitions that the harness's cases have it compiled with.
-fn programs() -> BTreeSet<(&'static str, String)> {
-    let of = |paper: Paper| {
-        let (notes, mut paper) = (paper.notes(), Gpu::new(paper));
-        for case in harness::cases(SEED) {
-            // What has no kernel asks for none.
-            let _ = case.run_on(&mut paper, SEED);
-        }
-        notes.programs()
-    };
-    MULTIPLIERS.into_iter().flat_map(|by| of(Paper::with_multiplier("metal", by))).collect()
-}
 
 #[test]
 fn every_source_is_compiled_with_the_definitions_that_it_runs_with() {

@@ -5,7 +5,7 @@ use backend::cuda::nvrtc::Nvrtc;
 use backend::cuda::{Cuda, CudaOptions, Driver};
 use backend::gpu::PromptMaps;
 use backend::harness::Used;
-use backend::metal::MetalOptions;
+use backend::metal::{Libraries, MetalOptions};
 use backend::{Backend, Cpu, CpuConfig, Memory, harness, metal};
 use model::LoadOptions;
 
@@ -127,9 +127,12 @@ pub fn cuda_options(device: u16) -> CudaOptions {
     }
 }
 
+/// Metal's kernels, where this program was built with Apple's compiler: `build.rs` made them.
+const METAL_LIBRARIES: Libraries = Libraries(include!(concat!(env!("OUT_DIR"), "/metal_libraries.rs")));
+
 /// How Metal is used here.
 pub fn metal_options(prompt_maps: PromptMaps) -> MetalOptions {
-    MetalOptions { kernel_cache: environment::kernel_cache(), prompt_maps }
+    MetalOptions { kernel_cache: environment::kernel_cache(), prompt_maps, libraries: METAL_LIBRARIES }
 }
 
 /// Says why the CPU computes what a GPU might have.

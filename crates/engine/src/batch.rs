@@ -60,7 +60,7 @@ pub(crate) fn build<'a>(
         {
             let wants = reply.wanted(end, max_likeliest);
             output = Some(match wants {
-                Wanted::Token => Output::Drawn(outputs.len() as u32),
+                Wanted::Token | Wanted::Drawn(_) => Output::Drawn(outputs.len() as u32),
                 Wanted::Likeliest(n) => Output::Likeliest(n),
                 Wanted::Logits => Output::Sampled,
             });

@@ -64,6 +64,11 @@ impl Generating {
         match self.sampling.n_deciding(n_history) {
             Some(n) if n > max_likeliest => Wanted::Logits,
             Some(1) if self.sampling.temperature == 0.0 => Wanted::Token,
+            // No penalties, which the host alone can count.
+            Some(n) if n == self.sampling.top_k => {
+                let draw = self.sampling.drawing(n_history as u64);
+                draw.map_or(Wanted::Likeliest(n as u32), Wanted::Drawn)
+            }
             Some(n) => Wanted::Likeliest(n as u32),
             None => Wanted::Logits,
         }

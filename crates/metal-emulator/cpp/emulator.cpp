@@ -11,7 +11,7 @@ constexpr unsigned long STACK = 64 * 1024, PAGE = 4096;
 constexpr unsigned MAX_SHARED = 64;
 
 enum class State { Ready, AtSimd, AtBarrier, Done };
-enum class Operation { Sum, Max, ShuffleXor, MaxUint, MinUint };
+enum class Operation { Sum, Max, ShuffleXor, MaxUint, MinUint, SumUint, PrefixSumUint };
 
 struct Fiber {
     void *stack_pointer;
@@ -121,7 +121,7 @@ bool all_at(State state, unsigned first, unsigned end) {
 
 void complete_simd(unsigned first, unsigned end) {
     float sum = 0, largest = -__builtin_inff(), values[SIMD_WIDTH];
-    unsigned most = 0, least = ~0u;
+    unsigned most = 0, least = ~0u, total = 0, so_far = 0;
     for (unsigned i = first; i < end; i++) {
         // What a lane that has returned would give is not defined.
         values[i - first] = __builtin_nanf("");
@@ -131,15 +131,19 @@ void complete_simd(unsigned first, unsigned end) {
         largest = __builtin_fmaxf(largest, group.fibers[i].value);
         if (group.fibers[i].whole > most) most = group.fibers[i].whole;
         if (group.fibers[i].whole < least) least = group.fibers[i].whole;
+        total += group.fibers[i].whole;
     }
     for (unsigned i = first; i < end; i++) {
         Fiber &fiber = group.fibers[i];
         if (fiber.state != State::AtSimd) continue;
+        so_far += fiber.whole;
         switch (fiber.operation) {
             case Operation::Sum: fiber.value = sum; break;
             case Operation::Max: fiber.value = largest; break;
             case Operation::MaxUint: fiber.whole = most; break;
             case Operation::MinUint: fiber.whole = least; break;
+            case Operation::SumUint: fiber.whole = total; break;
+            case Operation::PrefixSumUint: fiber.whole = so_far; break;
             case Operation::ShuffleXor: fiber.value = values[((i - first) ^ fiber.mask) % SIMD_WIDTH]; break;
         }
         fiber.state = State::Ready;
@@ -287,6 +291,10 @@ float simd_sum(float value, const void *site) { return simd_operation(value, Ope
 float simd_max(float value, const void *site) { return simd_operation(value, Operation::Max, 0, site); }
 unsigned simd_max(unsigned value, const void *site) { return simd_operation(value, Operation::MaxUint, site); }
 unsigned simd_min(unsigned value, const void *site) { return simd_operation(value, Operation::MinUint, site); }
+unsigned simd_sum(unsigned value, const void *site) { return simd_operation(value, Operation::SumUint, site); }
+unsigned simd_prefix_inclusive_sum(unsigned value, const void *site) {
+    return simd_operation(value, Operation::PrefixSumUint, site);
+}
 float simd_shuffle_xor(float value, unsigned mask, const void *site) {
     return simd_operation(value, Operation::ShuffleXor, mask, site);
 }

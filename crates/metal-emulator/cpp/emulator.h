@@ -62,6 +62,9 @@ float simd_max(float value, const void *site) __attribute__((convergent));
 unsigned simd_max(unsigned value, const void *site) __attribute__((convergent));
 // The smallest.
 unsigned simd_min(unsigned value, const void *site) __attribute__((convergent));
+unsigned simd_sum(unsigned value, const void *site) __attribute__((convergent));
+// The sum of the values of this lane and those before it.
+unsigned simd_prefix_inclusive_sum(unsigned value, const void *site) __attribute__((convergent));
 // The value of the lane whose number differs in the bits of `mask`.
 float simd_shuffle_xor(float value, unsigned mask, const void *site) __attribute__((convergent));
 void barrier(const void *site) __attribute__((convergent));

@@ -46,6 +46,8 @@ float simd_sum(float);
 float simd_max(float);
 uint simd_max(uint);
 uint simd_min(uint);
+uint simd_sum(uint);
+uint simd_prefix_inclusive_sum(uint);
 float simd_shuffle_xor(float, ushort);
 void simdgroup_barrier(mem_flags);
 void threadgroup_barrier(mem_flags);

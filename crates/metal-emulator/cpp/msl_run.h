@@ -67,12 +67,18 @@ __attribute__((noinline, convergent)) static uint simd_max(uint value) {
 __attribute__((noinline, convergent)) static uint simd_min(uint value) {
     return emulator::simd_min(value, __builtin_return_address(0));
 }
+__attribute__((noinline, convergent)) static uint simd_sum(uint value) {
+    return emulator::simd_sum(value, __builtin_return_address(0));
+}
+__attribute__((noinline, convergent)) static uint simd_prefix_inclusive_sum(uint value) {
+    return emulator::simd_prefix_inclusive_sum(value, __builtin_return_address(0));
+}
 __attribute__((noinline, convergent)) static float simd_shuffle_xor(float value, ushort mask) {
     return emulator::simd_shuffle_xor(value, mask, __builtin_return_address(0));
 }
 // All lanes wait for each other, as for a result.
 __attribute__((noinline, convergent)) static void simdgroup_barrier(mem_flags) {
-    emulator::simd_sum(0, __builtin_return_address(0));
+    emulator::simd_sum(0.0f, __builtin_return_address(0));
 }
 __attribute__((noinline, convergent)) static void threadgroup_barrier(mem_flags) {
     emulator::barrier(__builtin_return_address(0));

@@ -24,7 +24,8 @@ mod weights;
 
 pub use arch::supported_architectures;
 pub use backend::{
-    GroupInputs, KvFormat, NO_PAGE, Role, SequenceInputs, StepInputs as ForwardBatch, TokenInputs, Wanted,
+    Draw, GroupInputs, KvFormat, MAX_LIKELIEST, NO_PAGE, Role, SequenceInputs, StepInputs as ForwardBatch,
+    TokenInputs, Wanted,
 };
 pub use config::{ModelConfig, Pooling};
 pub use error::{Error, Result};

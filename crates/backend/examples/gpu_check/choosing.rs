@@ -7,7 +7,7 @@ use quarrel_backend::cuda::Cuda;
 use quarrel_backend::harness::{Case, CaseBuilder, Random, matrix, norm_weight};
 use quarrel_backend::kernels::head::Head;
 use quarrel_backend::kernels::rms_norm::Norm;
-use quarrel_backend::{Backend, Error, LoweredId, MAX_LIKELIEST, Submission, Wanted};
+use quarrel_backend::{Backend, Draw, Error, LoweredId, MAX_LIKELIEST, Submission, Wanted};
 
 use crate::bench::NO_BOUND;
 use crate::{Done, SEED, text};
@@ -32,9 +32,17 @@ fn measure(cuda: &mut Cuda, (n_rows, n_vocab): (u32, usize)) -> Result<(), Error
     cuda.write(lowered, x, &Random::new(SEED).values(n_rows as usize * COLS, magnitude))?;
     let mut line = format!("choose {n_rows} rows of {n_vocab}:");
     let most = Wanted::Likeliest(MAX_LIKELIEST as u32);
-    for wanted in [Wanted::Logits, Wanted::Token, Wanted::Likeliest(40), most] {
+    let draw = Draw::new(40, 0.8, 0.95, 0.05, 0.5);
+    let kinds = [
+        ("all", Wanted::Logits),
+        ("the likeliest", Wanted::Token),
+        ("the 40 likeliest", Wanted::Likeliest(40)),
+        ("one of these", Wanted::Drawn(draw)),
+        ("the 128 likeliest", most),
+    ];
+    for (name, wanted) in kinds {
         let seconds = median_seconds(cuda, lowered, &case, wanted)?;
-        line += &format!(" {wanted:?} {:.1} µs", seconds * 1e6);
+        line += &format!(" {name} {:.1} µs", seconds * 1e6);
     }
     println!("{line}");
     Ok(())

@@ -191,7 +191,7 @@ kernel_args! {
     ChooseArgs {
         /// Number of rows.
         n_rows_at: u32,
-        /// For each row, how many tokens are wanted, and the pair that the first goes to.
+        /// For each row, how many tokens are wanted, the pair that the first goes to, and how one of them is drawn.
         wanted_at: u32,
         /// Logits a row.
         cols: u32,

@@ -15,6 +15,9 @@ const COUNTS: usize = 6;
 pub(crate) const N_CARRIED_AT: u32 = 4;
 pub(crate) const N_PROMPT_ITEMS_AT: u32 = 5;
 
+/// Words that say what is wanted of an output.
+const WANTED_WORDS: usize = 6;
+
 /// What a run is to do beside computing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Asked<'a> {
@@ -37,7 +40,8 @@ pub(crate) struct Layout {
     pub sequences: u32,
     /// Rows whose logits are wanted.
     pub outputs: u32,
-    /// Of each output, how many of its likeliest tokens are wanted, and how many pairs stand before them.
+    /// Of each output, how many of its likeliest tokens are wanted, how many pairs stand before them, and how
+    /// one of them is drawn.
     pub wanted: u32,
     /// Pairs of a row whose id is carried over and the output that it comes from.
     pub carried: u32,
@@ -66,7 +70,7 @@ impl Layout {
         };
         let [ids, positions, places, sequences] = [(); 4].map(|()| take(bucket.tokens));
         let outputs = take(bucket.outputs)?;
-        let wanted = take(bucket.outputs.checked_mul(2)?)?;
+        let wanted = take(bucket.outputs.checked_mul(WANTED_WORDS)?)?;
         let carried = take(bucket.sequences.checked_mul(2)?)?;
         let table = bucket.sequences.checked_mul(bucket.max_pages)?;
         let groups =
@@ -130,11 +134,7 @@ impl Layout {
         for (i, &(row, output)) in carried.iter().enumerate() {
             put(words, self.carried + 2 * i as u32, &[order.places[row as usize], output]);
         }
-        let mut n_pairs = 0;
-        for (i, n) in wanted.iter().map(|wanted| wanted.n_likeliest()).enumerate() {
-            put(words, self.wanted + 2 * i as u32, &[n, n_pairs]);
-            n_pairs += n;
-        }
+        self.put_wanted(wanted, words);
         let place = |row: usize| order.places[row] as usize;
         let mut put_rows = |at: u32, values: &[u32]| {
             for (row, &value) in values.iter().enumerate() {
@@ -170,6 +170,22 @@ impl Layout {
             put(words, self.prompt_items + 2 * i as u32, &item);
         }
         self.splits.iter().map(|splits| splits.pack(order.n_generated, self.places, words)).collect()
+    }
+}
+
+impl Layout {
+    /// Pairs that the host gets come first, in the order of outputs.
+    fn put_wanted(&self, wanted: &[Wanted], words: &mut [u32]) {
+        let n_pairs = |wanted: &Wanted| if wanted.gives_likeliest() { wanted.n_likeliest() } else { 0 };
+        let (mut given, mut others) = (0, wanted.iter().map(n_pairs).sum());
+        for (i, wanted) in wanted.iter().enumerate() {
+            let (n, draw) =
+                (wanted.n_likeliest(), if let Wanted::Drawn(draw) = wanted { draw.words() } else { [0; 4] });
+            let next = if wanted.gives_likeliest() { &mut given } else { &mut others };
+            let [slope, top_p, least, uniform] = draw;
+            put(words, self.wanted + (WANTED_WORDS * i) as u32, &[n, *next, slope, top_p, least, uniform]);
+            *next += n;
+        }
     }
 }
 
@@ -293,7 +309,7 @@ mod tests {
         let mut words = vec![u32::MAX; 3];
         let mut order = RowOrder::default();
         order.set(&inputs);
-        let wanted = [Wanted::Likeliest(3), Wanted::Token];
+        let wanted = [Wanted::Token, Wanted::Likeliest(3)];
         let asked = Asked { wanted: &wanted, carried: &[(2, 7)] };
         let batches = layout.pack(&inputs, &order, asked, &mut words);
         assert!(words.len() <= layout.words);
@@ -306,7 +322,8 @@ mod tests {
         assert_eq!(at(layout.places, 3), [0, 1, 5], "where rows stand in their contexts");
         assert_eq!(at(layout.sequences, 3), [1, 1, 0]);
         assert_eq!(at(layout.outputs, 2), [2, 1]);
-        assert_eq!(at(layout.wanted, 4), [3, 0, 1, 3], "three tokens, and one behind them");
+        let likeliest = [1, 3, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0];
+        assert_eq!(at(layout.wanted, 12), likeliest, "the host's three tokens, and one behind them");
         let (slots, tables) = layout.groups[0];
         assert_eq!(at(slots, 3), [0, 1, 29]);
         assert_eq!(at(tables, 6), [5, 7, 0, 0, 8, 0], "rows are as long as the bucket's");

@@ -111,6 +111,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("activations.h", include_str!("tiles/activations.h")),
     ("copies.h", include_str!("tiles/copies.h")),
     ("choose.h", include_str!("include/choose.h")),
+    ("draw.h", include_str!("include/draw.h")),
     ("cuda.h", include_str!("tiles/cuda.h")),
     ("few_rows.h", include_str!("tiles/few_rows.h")),
     ("fragments.h", include_str!("tiles/fragments.h")),

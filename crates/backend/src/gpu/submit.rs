@@ -2,7 +2,7 @@
 
 use super::inputs::{Asked, RowOrder};
 use super::{Gpu, Runtime, choose};
-use crate::{BufferId, Completed, Error, LoweredId, MAX_LIKELIEST, Result, Rows, Submission, Wanted};
+use crate::{BufferId, Completed, Draw, Error, LoweredId, MAX_LIKELIEST, Result, Rows, Submission, Wanted};
 
 /// A step that was submitted, and what the host wants of it.
 pub(super) struct Submitted<F> {
@@ -28,7 +28,7 @@ impl<R: Runtime> Gpu<R> {
 
         let arena = &self.arena.as_ref().expect("lowering reserved it").0;
         let chosen = &self.chosen.as_ref().expect("lowering reserved it").0;
-        let mut parts = vec![(chosen, pairs_at, PAIR * n_pairs(wanted))];
+        let mut parts = vec![(chosen, 0, 4 * wanted.len()), (chosen, pairs_at, PAIR * n_pairs(wanted))];
         let mut row = 0;
         for alike in wanted.chunk_by(|a, b| a == b) {
             if alike[0] == Wanted::Logits {
@@ -36,7 +36,7 @@ impl<R: Runtime> Gpu<R> {
             }
             row += alike.len();
         }
-        let logits = parts[1..].iter().map(|(.., bytes)| bytes).sum();
+        let logits = parts[2..].iter().map(|(.., bytes)| bytes).sum();
         if let Some((at, cols)) = rows {
             parts.push((arena, at, 4 * inputs.tokens.len() * cols));
         }
@@ -50,41 +50,41 @@ impl<R: Runtime> Gpu<R> {
         let submitted = self.submitted.pop_front();
         let submitted = submitted.ok_or_else(|| Error::Step("no step was submitted".to_owned()))?;
         let bytes = self.runtime.fetched(submitted.fetch)?;
+        let (tokens, bytes) = bytes.split_at(4 * submitted.wanted.len());
         let (pairs, bytes) = bytes.split_at(PAIR * n_pairs(&submitted.wanted));
         let (logits, rows) = bytes.split_at(submitted.logits);
         let rows = match submitted.rows {
             Some((cols, order)) => order.to_host(&floats(rows), cols),
             None => Vec::new(),
         };
-        let mut completed = Completed { logits: floats(logits), rows, ..Completed::default() };
-        let mut pairs = pairs.chunks_exact(PAIR).map(pair);
-        for &wanted in &submitted.wanted {
-            let token = match wanted {
-                // What is left where there is none.
-                Wanted::Token => pairs.next().map(|(id, _)| id).filter(|&id| id != u32::MAX),
-                Wanted::Likeliest(n) => {
-                    completed.likeliest.extend(pairs.by_ref().take(n as usize));
-                    None
-                }
-                Wanted::Logits => None,
-            };
-            completed.tokens.push(token);
-        }
-        Ok(completed)
+        // What is left where there is none.
+        let token = |bytes: &[u8]| Some(word(bytes, 0)).filter(|&id| id != u32::MAX);
+        let is_told = |wanted: &Wanted| matches!(wanted, Wanted::Token | Wanted::Drawn(_));
+        let tokens = tokens.chunks_exact(4).zip(&submitted.wanted);
+        Ok(Completed {
+            tokens: tokens.map(|(bytes, wanted)| token(bytes).filter(|_| is_told(wanted))).collect(),
+            likeliest: pairs.chunks_exact(PAIR).map(pair).collect(),
+            logits: floats(logits),
+            rows,
+        })
     }
 }
 
 /// Bytes of a token and its logit.
 const PAIR: usize = 8;
 
-/// How many tokens a device finds.
+/// How many tokens the host gets with their logits.
 fn n_pairs(wanted: &[Wanted]) -> usize {
-    wanted.iter().map(|wanted| wanted.n_likeliest() as usize).sum()
+    let given = wanted.iter().filter(|wanted| wanted.gives_likeliest());
+    given.map(|wanted| wanted.n_likeliest() as usize).sum()
 }
 
 fn pair(bytes: &[u8]) -> (u32, f32) {
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    (word(0), f32::from_bits(word(4)))
+    (word(bytes, 0), f32::from_bits(word(bytes, 4)))
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// What kernels rely on.
@@ -95,7 +95,9 @@ fn check(submission: &Submission<'_>, most_carried: usize) -> Result<()> {
         return Err(Error::Inputs(format!("{problem}, for {} outputs", inputs.outputs.len())));
     }
     let has_place = |wanted: &Wanted| match *wanted {
-        Wanted::Likeliest(n) => (1..=MAX_LIKELIEST).contains(&(n as usize)),
+        Wanted::Likeliest(n) | Wanted::Drawn(Draw { top_k: n, .. }) => {
+            (1..=MAX_LIKELIEST).contains(&(n as usize))
+        }
         Wanted::Token | Wanted::Logits => true,
     };
     if let Some(wanted) = wanted.iter().find(|wanted| !has_place(wanted)) {

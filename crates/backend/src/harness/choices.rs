@@ -6,24 +6,37 @@ use super::{Case, CaseBuilder, Random, matrix, norm_weight, odd_cols};
 use crate::bounds;
 use crate::kernels::head::Head;
 use crate::kernels::rms_norm::Norm;
-use crate::{Backend, Completed, MAX_LIKELIEST, Result, Submission, Wanted, Weight};
+use crate::{Backend, Completed, Draw, MAX_LIKELIEST, Result, Submission, Wanted, Weight};
 
 /// Rows of a case, each with other logits.
 const ROWS: u32 = 7;
+/// How often each row draws in each way.
+const DRAWS: usize = 3;
 /// Vocabularies: smaller than a chunk and than what is wanted, not a multiple of anything, with
 /// more chunks than threads find side by side.
 const VOCABS: [usize; 8] = [1, 5, 31, 33, 101, 1025, 4099, 70_001];
 /// Makes the smallest logits zeros of both signs, and others too small to be normal.
 const TINY: f32 = 1e-30;
+
 /// What rows want in turn.
-const WANTED: [Wanted; 6] = [
-    Wanted::Token,
-    Wanted::Likeliest(1),
-    Wanted::Likeliest(40),
-    Wanted::Logits,
-    Wanted::Likeliest(MAX_LIKELIEST as u32),
-    Wanted::Logits,
-];
+fn wanted(random: &mut Random) -> [Wanted; 9] {
+    const ALL: u32 = MAX_LIKELIEST as u32;
+    let mut draw = |top_k, temperature, top_p, min_p| {
+        let uniform = f64::from(random.below(1 << 30) as u32) / f64::from(1 << 30);
+        Wanted::Drawn(Draw::new(top_k, temperature, top_p, min_p, uniform))
+    };
+    [
+        Wanted::Token,
+        Wanted::Likeliest(1),
+        draw(40, 0.8, 0.95, 0.05),
+        Wanted::Likeliest(40),
+        Wanted::Logits,
+        draw(ALL, 5.0, 1.0, 0.0),
+        Wanted::Likeliest(ALL),
+        draw(33, 0.01, 0.3, 0.0),
+        Wanted::Logits,
+    ]
+}
 
 /// What the logits of a case are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +134,12 @@ fn run(case: &Case, backend: &mut dyn Backend, seed: u64) -> Result<Found> {
     backend.run(lowered, inputs)?;
     let (mut values, mut found) = (Vec::new(), Vec::new());
     backend.read(lowered, logits, &mut values)?;
-    for first in 0..WANTED.len() {
-        let wanted: Vec<_> = WANTED.iter().cycle().skip(first).take(ROWS as usize).copied().collect();
+    let mut random = Random::new(seed);
+    let n_kinds = wanted(&mut random).len();
+    for first in 0..DRAWS * n_kinds {
+        let kinds = wanted(&mut random);
+        let wanted: Vec<_> =
+            kinds.iter().cycle().skip(first % n_kinds).take(ROWS as usize).copied().collect();
         backend.write(lowered, x, &x_values)?;
         backend.submit(lowered, &Submission { inputs, logits, wanted: &wanted, carried: &[], rows: None })?;
         found.push((wanted, backend.complete()?));
@@ -136,6 +153,7 @@ fn compare(rows: &[&[f32]], wanted: &[Wanted], found: &Completed) -> Result<(), 
         let n = wanted.n_likeliest() as usize;
         let expected = slow(all, n);
         let is_right = match wanted {
+            Wanted::Drawn(draw) => *token == draw.token(expected.iter().copied()),
             Wanted::Token => *token == expected.first().map(|t| t.0).filter(|&id| id != u32::MAX),
             Wanted::Likeliest(_) => {
                 let own = likeliest.split_off(..n).ok_or("tokens are missing")?;

@@ -15,8 +15,11 @@ mod failures;
 #[cfg(any(target_os = "macos", test))]
 mod kept;
 
+pub mod precompiled;
+
 use std::path::PathBuf;
 
+pub use self::precompiled::Libraries;
 use crate::gpu::PromptMaps;
 use crate::{Backend, Result};
 
@@ -34,6 +37,8 @@ pub struct MetalOptions {
     pub kernel_cache: Option<PathBuf>,
     /// What multiplies the rows of prompts.
     pub prompt_maps: PromptMaps,
+    /// Kernels that were compiled when Quarrel was built.
+    pub libraries: Libraries,
 }
 
 /// Opens the system's GPU.

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use model::Draw;
+
 /// A token still in the running.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
@@ -156,6 +158,12 @@ impl Candidates {
     /// The id of the likeliest, the lowest among equals.
     pub fn likeliest(&self) -> u32 {
         self.list.iter().min_by(|a, b| likelier(a, b)).map_or(0, |c| c.id)
+    }
+
+    /// The token that a device draws of candidates in order.
+    pub fn draw_by(&self, draw: &Draw) -> u32 {
+        let tokens = self.list.iter().map(|c| (c.id, c.logit));
+        draw.token(tokens).expect("there is always a candidate")
     }
 
     /// The candidate at `u`, uniform in `[0, 1)`.

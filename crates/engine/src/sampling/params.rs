@@ -2,6 +2,9 @@
 
 use std::ops::RangeInclusive;
 
+use model::{Draw, MAX_LIKELIEST};
+
+use super::uniform;
 use crate::{Error, Result};
 
 /// Penalties on tokens that already stand in the recent context.
@@ -169,6 +172,16 @@ impl SamplingParams {
             && self.dry.multiplier == 0.0
             && (lowered == 0 || self.penalties.only_lower());
         is_enough.then(|| kept.saturating_add(lowered))
+    }
+
+    /// How the token at `position` is drawn from the likeliest ones, which penalties have changed
+    /// already; `None` where there may be too many of them or other cuts are made.
+    pub fn drawing(&self, position: u64) -> Option<Draw> {
+        let has_room = (1..=MAX_LIKELIEST).contains(&self.top_k) && self.temperature > 0.0;
+        let is_plain = self.typical_p >= 1.0 && self.xtc.probability == 0.0 && self.mirostat.is_none();
+        let uniform = || uniform(self.seed, position);
+        let draw = || Draw::new(self.top_k as u32, self.temperature, self.top_p, self.min_p, uniform());
+        (has_room && is_plain).then(draw)
     }
 
     /// Refuses values outside their ranges, NaN and infinity included.

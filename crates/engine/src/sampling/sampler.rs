@@ -101,6 +101,9 @@ fn draw(
     position: u64,
     state: &mut SamplerState,
 ) -> u32 {
+    if let Some(draw) = params.drawing(position) {
+        return candidates.draw_by(&draw);
+    }
     let u = uniform(params.seed, position);
     if let Some(mirostat) = &params.mirostat {
         candidates.softmax(params.temperature);

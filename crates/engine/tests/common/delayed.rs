@@ -99,11 +99,16 @@ impl Device {
         for (row, wanted) in self.parrot.logits()?.chunks_exact(N_VOCAB).zip(&step.wanted) {
             let mut tokens: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
             tokens.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            given.tokens.push((*wanted == Wanted::Token).then_some(tokens[0].0));
+            given.tokens.push(match wanted {
+                Wanted::Token => Some(tokens[0].0),
+                Wanted::Drawn(draw) => draw.token(tokens.iter().copied()),
+                Wanted::Likeliest(_) | Wanted::Logits => None,
+            });
+            assert!(wanted.n_likeliest() as usize <= MAX_LIKELIEST);
             match *wanted {
-                Wanted::Token => {}
+                Wanted::Token | Wanted::Drawn(_) => {}
                 Wanted::Likeliest(n) => {
-                    assert!((1..=MAX_LIKELIEST).contains(&(n as usize)));
+                    assert!(n > 0);
                     given.likeliest.extend(&tokens[..n as usize]);
                 }
                 Wanted::Logits => given.logits.extend_from_slice(row),

@@ -87,7 +87,7 @@ FN void store_q8_0(DEVICE uchar *vector, DEVICE const float *x, uint dim, uint l
         const bool is_nan = value != value;
         const float magnitude = float_of_bits(bits_of_float(value) & 0x7fffffff);
         const float largest = simd_max(is_nan ? 0 : magnitude);
-        const bool has_nan = simd_sum(is_nan ? 1 : 0) > 0;
+        const bool has_nan = simd_max(is_nan ? 1u : 0u) > 0;
         const ushort scale = has_nan ? ushort(0x7e00) : float_to_half(largest / 127.0f);
         const float rounded = half_to_float(scale), inverse = rounded > 0 ? 1.0f / rounded : 0;
         // The scale was rounded, so that the largest may be a little over 127.

@@ -3,19 +3,21 @@
 //
 // A row's logits lie in chunks of 32, and its chunks in 32 spans. `maxima` finds each chunk's largest. Then one
 // SIMD-group, a lane for each span, takes token by token: the first span that has the largest, its first chunk
-// that has it, the first logit there. What a row gives depends on nothing beside it.
+// that has it, the first logit there. Then it draws one of them, where that is wanted. What a row gives depends on
+// nothing beside it.
 #ifndef QUARREL_CHOOSE_H
 #define QUARREL_CHOOSE_H
 
 #include "args.h"
 #include "dialect.h"
+#include "draw.h"
 
-// Says that no logit is a number above negative infinity.
-#define NO_TOKEN 0xffffffffu
 // Logits of a chunk.
 #define CHUNK 32
 // Chunks whose largest one SIMD-group finds.
 #define CHUNKS_EACH 8
+// Words that say what is wanted of a row.
+#define WANTED_WORDS 6
 
 // Larger for larger logits, one for both zeros, 0 for what is never chosen. Made of the bits, since comparing
 // floats may take the tiniest for zeros.
@@ -59,9 +61,14 @@ FN Chunks chunks_of(CONSTANT ChooseArgs &args, DEVICE const float *logits, DEVIC
     return chunks;
 }
 
+// Where it stands what is wanted of a row: how many tokens, the pair that the first goes to, then how to draw.
+FN DEVICE const uint *wanted_of(CONSTANT ChooseArgs &args, DEVICE const uint *inputs, uint row) {
+    return inputs + args.wanted_at + WANTED_WORDS * row;
+}
+
 // How many tokens of a row are wanted.
 FN uint n_wanted(CONSTANT ChooseArgs &args, DEVICE const uint *inputs, uint row) {
-    return row < inputs[args.n_rows_at] ? inputs[args.wanted_at + 2 * row] : 0;
+    return row < inputs[args.n_rows_at] ? wanted_of(args, inputs, row)[0] : 0;
 }
 
 FN void chunk_maxima(CONSTANT ChooseArgs &args, DEVICE const uint *inputs, DEVICE const float *logits,
@@ -114,9 +121,13 @@ FN void choose_row(CONSTANT ChooseArgs &args, DEVICE const uint *inputs, DEVICE 
     if (t.lane == 0) largest[t.simdgroup] = own;
     group_barrier();
     if (t.simdgroup != 0) return;
-    DEVICE uint *pairs = chosen + args.pairs_at + 2 * inputs[args.wanted_at + 2 * row + 1];
+    DEVICE const uint *wanted = wanted_of(args, inputs, row);
+    DEVICE uint *pairs = chosen + args.pairs_at + 2 * wanted[1];
     take_tokens(chunks, largest[t.lane], n, pairs, t.lane);
-    if (t.lane == 0) chosen[row] = pairs[0];
+    simd_barrier();
+    const Draw draw = {float_of_bits(wanted[2]), wanted[3], wanted[4], wanted[5]};
+    const uint at = n == 1 ? 0 : draw_token(draw, pairs, n, t.lane);
+    if (t.lane == 0) chosen[row] = pairs[2 * at];
 }
 
 // Ids that the step before chose, to the rows that were waiting for them; one thread each.

@@ -40,6 +40,22 @@ FN uint simd_max(uint x) {
 #endif
 }
 FN uint simd_min(uint x) { return ~simd_max(~x); }
+FN uint simd_sum(uint x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(0xffffffffu, x);
+#else
+    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+#endif
+}
+// The sum of what this lane and those before it have.
+FN uint simd_prefix_inclusive_sum(uint x) {
+    for (uint offset = 1; offset < 32; offset *= 2) {
+        const uint before = __shfl_up_sync(0xffffffffu, x, offset);
+        if (threadIdx.x % 32 >= offset) x += before;
+    }
+    return x;
+}
 FN void group_barrier() { __syncthreads(); }
 // Makes what a SIMD-group wrote to device memory known to all of it.
 FN void simd_barrier() { __syncwarp(); }
@@ -86,7 +102,7 @@ using namespace metal;
 #define UNROLL _Pragma("unroll")
 #define UNROLL_BY(n)
 
-// simd_sum, simd_max and simd_min are Metal's own.
+// simd_sum, simd_max, simd_min and simd_prefix_inclusive_sum are Metal's own.
 FN void group_barrier() { threadgroup_barrier(mem_flags::mem_threadgroup); }
 // Makes what a SIMD-group wrote to device memory known to all of it.
 FN void simd_barrier() { simdgroup_barrier(mem_flags::mem_device); }

@@ -1,4 +1,5 @@
-//! Kernels, compiled from their source by the framework when they are first used.
+//! Kernels, compiled when they are first used: from libraries that Apple's compiler made when Quarrel was
+//! built, else from their source by the framework.
 //!
 //! What it compiles for the device is kept in binary archives, so that only the first run of a
 //! system waits for that; the step before it, from source to the framework's own code, is done
@@ -7,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use dispatch2::DispatchData;
 use objc2::rc::Retained;
 use objc2::runtime::{NSObjectProtocol, ProtocolObject};
 use objc2::sel;
@@ -18,10 +20,11 @@ use objc2_metal::{
 };
 
 use super::{Device, failed, refused};
-use crate::Result;
 use crate::gpu::Shape;
 use crate::gpu::source::{Dialect, Source};
 use crate::metal::archives::Archives;
+use crate::metal::precompiled::Libraries;
+use crate::{Error, Result};
 
 /// Lanes that the kernels count on.
 const SIMD_WIDTH: usize = 32;
@@ -33,6 +36,7 @@ type Pipeline = ProtocolObject<dyn MTLComputePipelineState>;
 /// Everything that was compiled.
 pub struct Kernels {
     archives: Archives,
+    precompiled: Libraries,
     /// By source and definitions.
     libraries: HashMap<(&'static str, String), Retained<Library>>,
     /// By source, definitions and entry point.
@@ -47,8 +51,8 @@ pub struct Kernel {
 
 impl Kernels {
     /// Nothing is compiled yet but what is in `archives`.
-    pub fn new(archives: Archives) -> Self {
-        Self { archives, libraries: HashMap::new(), pipelines: HashMap::new() }
+    pub fn new(archives: Archives, precompiled: Libraries) -> Self {
+        Self { archives, precompiled, libraries: HashMap::new(), pipelines: HashMap::new() }
     }
 
     /// The entry point `entry` of `source` with `definitions`.
@@ -64,7 +68,8 @@ impl Kernels {
             return Ok(Kernel { pipeline: pipeline.clone(), name: entry.to_owned() });
         }
         let library = self.library(device, source, definitions)?;
-        let parts = [&source.text(Dialect::Metal, definitions), entry, &compiled_as(source)];
+        let made = if self.precompiled(source, definitions).is_some() { "ahead" } else { "here" };
+        let parts = [&source.text(Dialect::Metal, definitions), entry, &compiled_as(source), made];
         let pipeline = pipeline(device, &library, entry, &|descriptor| {
             archive(device, descriptor, &self.archives, &parts)
         })?;
@@ -82,13 +87,39 @@ impl Kernels {
         if let Some(library) = self.libraries.get(&key) {
             return Ok(library.clone());
         }
-        let text = NSString::from_str(&source.text(Dialect::Metal, definitions));
-        let what = format!("compiling {}.metal", source.name);
-        let library = device.newLibraryWithSource_options_error(&text, Some(&options(source)));
-        let library = library.map_err(refused(&what))?;
+        let ahead =
+            self.precompiled(source, definitions).and_then(|bytes| open_library(device, source, bytes));
+        let library = match ahead {
+            Some(library) => library,
+            None => compile(device, source, definitions)?,
+        };
         self.libraries.insert(key, library.clone());
         Ok(library)
     }
+
+    /// The library of a program that this system can read.
+    fn precompiled(&self, source: &Source, definitions: &str) -> Option<&'static [u8]> {
+        if version(source) == MTLLanguageVersion::Version3_0 {
+            return None;
+        }
+        self.precompiled.find(source, definitions)
+    }
+}
+
+/// A library that was compiled when Quarrel was built; `None` where the framework refuses it.
+fn open_library(device: &Device, source: &Source, bytes: &'static [u8]) -> Option<Retained<Library>> {
+    let opened = device.newLibraryWithData_error(&DispatchData::from_static_bytes(bytes));
+    let what = format!("opening the library of {}.metal", source.name);
+    let warn = |error: &Error| tracing::warn!("a kernel is compiled from source: {error}");
+    opened.map_err(refused(&what)).inspect_err(warn).ok()
+}
+
+fn compile(device: &Device, source: &Source, definitions: &str) -> Result<Retained<Library>> {
+    let text = NSString::from_str(&source.text(Dialect::Metal, definitions));
+    let what = format!("compiling {}.metal", source.name);
+    let library = device.newLibraryWithSource_options_error(&text, Some(&options(source)));
+    let library = library.map_err(refused(&what))?;
+    Ok(library)
 }
 
 /// Everything of [`options`] that may differ from one version of Quarrel, or of macOS, to another, as text.

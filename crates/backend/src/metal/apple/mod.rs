@@ -148,7 +148,7 @@ impl MetalRuntime {
         Ok(Self {
             device,
             commands,
-            kernels: Kernels::new(archives),
+            kernels: Kernels::new(archives, options.libraries),
             graphs: Graphs::new(),
             residency,
             has,

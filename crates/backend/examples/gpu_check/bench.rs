@@ -37,8 +37,13 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let named = |name: &str| Format::ALL.iter().copied().find(|format| format.name() == name);
     let format = word(2).map_or(Some(Format::Q4_0), named).ok_or("there is no such format")?;
     let n_context = word(3).map_or(Ok(512), |n| n.parse().map_err(|_| format!("`{n}` is no context")))?;
+    let shapes = [MISTRAL, QWEN, QWEN_SMALL, SMOLLM2].map(|shape| (shape, shape.takes(format)));
     for n_rows in [1, 8, 16, 32, 64].into_iter().filter(is_wanted) {
-        for shape in [MISTRAL, QWEN, QWEN_SMALL, SMOLLM2] {
+        for (shape, fits) in shapes {
+            if !fits {
+                println!("decode {} {format}: its rows are no whole blocks", shape.name);
+                continue;
+            }
             decode(cuda, (shape, format), (n_rows, n_context)).map_err(text)?;
         }
     }

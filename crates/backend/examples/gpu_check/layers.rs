@@ -110,6 +110,11 @@ impl Shape {
         (norm, self.sizes().map(|(rows, cols)| matrix(random, "w", format(), rows, cols)))
     }
 
+    /// Whether rows of its weights are whole blocks of `format`.
+    pub fn takes(&self, format: Format) -> bool {
+        self.sizes().iter().all(|(_, cols)| cols.is_multiple_of(format.block_len()))
+    }
+
     /// A layer with these values in memory of its own.
     pub fn layer(&self, case: &mut CaseBuilder<'_>, (norm, maps): &(Weight, [Weight; 7])) -> LayerWeights {
         let norm = case.weight(|_| norm.clone());

@@ -9,7 +9,7 @@ use crate::{Bucket, GroupConfig, Role, SequenceInputs};
 /// Positions of a split, as `splits.h` has them.
 pub(crate) const SPLIT: usize = 128;
 /// Rows of a prompt's item, as `prompt_attention.h` has them.
-const PROMPT_ROWS: u32 = 128;
+pub(crate) const PROMPT_ROWS: u32 = 128;
 /// Splits of a batch, where one row does not have more: 64 MiB of scratch for 32 heads of 128.
 const BATCH_ITEMS: usize = 4096;
 /// Words that describe a batch: where its items are, their number, its first row, the row behind its last.

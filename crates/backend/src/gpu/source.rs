@@ -173,6 +173,7 @@ impl Source {
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
             "generated_experts" | "generated_linear" | "generated_gated" | "step" => &["", BF16_ACTIVATIONS],
+            "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
         }
     }
@@ -200,6 +201,9 @@ impl Source {
 
 /// The definition by which kernels of generated rows take them in bfloat16.
 pub(crate) const BF16_ACTIVATIONS: &str = "#define BF16_ACTIVATIONS\n";
+
+/// The definition by which a multiprocessor has one threadgroup of prompts' attention.
+pub(crate) const ATTENTION_ALONE: &str = "#define ATTENTION_ALONE\n";
 
 /// The definition by which a source has the kernels of one weight format (or packing) alone.
 pub(crate) fn weight_format(name: &str) -> String {

@@ -10,7 +10,7 @@ use crate::gpu::items;
 use crate::gpu::lower::{Argument, Grid, Lowering};
 use crate::gpu::simd;
 use crate::gpu::source::{
-    DECODE_ATTENTION, MATRIX_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION, SPLIT_ATTENTION,
+    ATTENTION_ALONE, DECODE_ATTENTION, MATRIX_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION, SPLIT_ATTENTION,
 };
 use crate::{CacheLayerConfig, KV_GROUP, KvFormat, Result, Rows};
 
@@ -186,12 +186,15 @@ impl PagedAttention {
         let (layer, _) = lowering.cache(self.cache);
         let shape = prompt_shape(layer, lowering.device.has_warpgroups);
         let x = lowering.u32(items::most_prompt_items(lowering.bucket) * self.n_heads)?;
+        // Threadgroups of one prompt.
+        let n_groups = lowering.bucket.tokens.div_ceil(items::PROMPT_ROWS as usize) * self.n_heads;
+        let is_alone = n_groups <= lowering.device.units as usize;
         let rows_each = lowering.u32(lowering.bucket.tokens)?;
         let grid = Grid { x, rows: RowsOf::Prompts, rows_each, threads: shape.threads };
         let buffers = self.buffers(lowering);
         let launch = lowering.launch(&PROMPT_ATTENTION, "prompt_attention", grid, args, &buffers);
         (launch.early, launch.shared) = (true, shape.shared);
-        launch.definitions = shape.definitions(layer);
+        launch.definitions = shape.definitions(layer) + if is_alone { ATTENTION_ALONE } else { "" };
         Ok(())
     }
 }

@@ -15,7 +15,14 @@ typedef Prompt<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM> Promp
 static_assert(PromptShape::SHARED_BYTES == ATTENTION_SHARED && PromptShape::THREADS == ATTENTION_THREADS, "the host's sizes");
 #endif
 
-extern "C" __global__ void __launch_bounds__(PromptShape::THREADS, PromptShape::MIN_BLOCKS)
+// Where no multiprocessor has two blocks, one may have all registers: then products are not waited for one by one.
+#ifdef ATTENTION_ALONE
+#define PROMPT_BLOCKS 1
+#else
+#define PROMPT_BLOCKS PromptShape::MIN_BLOCKS
+#endif
+
+extern "C" __global__ void __launch_bounds__(PromptShape::THREADS, PROMPT_BLOCKS)
     prompt_attention(const AttentionArgs args, const uint *inputs, const float *q, const uchar *k_cache,
                      const uchar *v_cache, float *out) {
     extern __shared__ __align__(1024) uchar shared[];

@@ -213,8 +213,11 @@ template <typename K, typename V, uint K_DIM, uint V_DIM> struct Prompt {
                 total += x;
             }
             totals[m][half] = multiply_add(totals[m][half], keep, total);
-            UNROLL
-            for (uint j = 0; j < V_TILES * 2; j++) sums[m][j / 2][2 * half + j % 2] *= keep;
+            // Most blocks have no row's largest score, and what is kept whole is not multiplied.
+            if (__any_sync(0xffffffff, keep != 1.0f)) {
+                UNROLL
+                for (uint j = 0; j < V_TILES * 2; j++) sums[m][j / 2][2 * half + j % 2] *= keep;
+            }
         }
     }
 

@@ -112,17 +112,18 @@ mod tests {
 
     /// As the papers have it, with logits in order; `None` where a cut or the draw is too close to tell.
     fn slow(logits: &[f32], [temperature, top_p, min_p]: [f32; 3], uniform: f64) -> Option<usize> {
-        const CLOSE: f64 = 1e-4;
+        // A weight is off by 1 and 2^-18 of itself, and so a share of up to 128 by no more than 2^-17 and 2^-18, twice.
+        const CLOSE: f64 = 1.0 / 32_768.0;
         let softmax = |logits: &[f32], temperature: f32| -> Vec<f64> {
             let scaled = |logit: &f32| (f64::from(logit - logits[0]) / f64::from(temperature)).exp();
             let sum: f64 = logits.iter().map(scaled).sum();
             logits.iter().map(|logit| scaled(logit) / sum).collect()
         };
-        let is_far = |a: f64, b: f64| (a - b).abs() > CLOSE * b.max(CLOSE);
+        let is_far = |a: f64, b: f64| (a - b).abs() > CLOSE;
         let (mut kept, mut sum) = (0, 0.0);
         for p in softmax(logits, 1.0) {
             let (share, least) = (f64::from(top_p), f64::from(min_p) * softmax(logits, 1.0)[0]);
-            if !is_far(sum, share) || !is_far(p, least) {
+            if kept > 0 && (top_p < 1.0 && !is_far(sum, share) || min_p > 0.0 && !is_far(p, least)) {
                 return None;
             }
             if kept > 0 && (sum >= share && top_p < 1.0 || p < least) {

@@ -4,22 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 use quarrel_backend::gpu::source::{Dialect, SOURCES};
-use quarrel_backend::gpu::{Library, Multiplier, PromptMaps};
-use quarrel_backend::metal::precompiled::programs;
+use quarrel_backend::gpu::{Multiplier, PromptMaps};
+use quarrel_backend::metal::precompiled::{MULTIPLIERS, programs};
 use quarrel_backend::{Error, harness, metal};
 
 const SEED: u64 = 2026;
 
 /// As `metal/apple/library.rs` compiles from macOS 14 on, tensor operations from macOS 26 on.
 const OPTIONS: [&str; 5] = ["-sdk", "macosx", "metal", "-fno-fast-math", "-c"];
-
-/// All that may multiply the rows of prompts.
-const MULTIPLIERS: [Multiplier; 4] = [
-    Multiplier::Kernels,
-    Multiplier::Tensors,
-    Multiplier::Library(Library::Matrices),
-    Multiplier::Library(Library::Graph),
-];
 
 #[test]
 fn every_source_is_compiled_with_the_definitions_that_it_runs_with() {

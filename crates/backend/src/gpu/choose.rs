@@ -17,6 +17,8 @@ const MAXIMA_THREADS: u32 = 256;
 const SPANS: usize = 32;
 /// Threads that take a row's tokens: a SIMD-group for each span.
 const CHOOSE_THREADS: u32 = 1024;
+/// `draw.h` has four tokens a lane.
+const _: () = assert!(MAX_LIKELIEST == 4 * 32);
 /// Threads a threadgroup, one a carried row.
 const CARRY_THREADS: u32 = 64;
 

@@ -22,7 +22,7 @@ pub const COMPILER: [&str; 4] = ["xcrun", "-sdk", "macosx", "metal"];
 const OPTIONS: [&str; 1] = ["-fno-fast-math"];
 
 /// All that may multiply the rows of prompts.
-const MULTIPLIERS: [Multiplier; 4] = [
+pub const MULTIPLIERS: [Multiplier; 4] = [
     Multiplier::Kernels,
     Multiplier::Tensors,
     Multiplier::Library(Library::Matrices),

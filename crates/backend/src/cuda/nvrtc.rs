@@ -109,9 +109,19 @@ impl Nvrtc {
     /// # Errors
     /// [`Error::Device`] with the compiler's messages.
     pub fn compile(&self, name: &str, text: &str, target: Target) -> Result<Vec<u8>> {
+        self.compile_with(name, text, target, &[])
+    }
+
+    /// The same with options beside the usual ones.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_with(&self, name: &str, text: &str, target: Target, more: &[&str]) -> Result<Vec<u8>> {
         type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status;
         let program = OpenProgram::new(self, name, text)?;
-        let options: Vec<CString> = options(target).iter().map(|o| c_string(o)).collect::<Result<_>>()?;
+        let usual = options(target);
+        let options = usual.iter().map(String::as_str).chain(more.iter().copied());
+        let options: Vec<CString> = options.map(c_string).collect::<Result<_>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         let count = c_int::try_from(pointers.len()).expect("there are a handful of options");
         let compile = "nvrtcCompileProgram";

@@ -66,3 +66,8 @@ pub enum Error {
     #[error("loading compiled kernels: {0}")]
     Load(#[from] libloading::Error),
 }
+
+fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.display().to_string();
+    |source| Error::Io { path, source }
+}

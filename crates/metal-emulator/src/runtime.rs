@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend::Error;
 use backend::gpu::source::Source;
@@ -17,9 +19,6 @@ use crate::toolchain::Compiled;
 pub type MetalEmulator = Gpu<Emulator>;
 
 const MAX_BUFFERS: usize = 31;
-
-/// Held while a launch runs: a library that is loaded twice is there once, with the fibers of one threadgroup.
-static RUNNING: Mutex<()> = Mutex::new(());
 
 #[repr(C)]
 struct Size {
@@ -128,8 +127,7 @@ impl Emulator {
     /// # Errors
     /// [`crate::Error::Load`].
     pub fn load(compiled: &Compiled, seed: u64) -> crate::Result<Self> {
-        // SAFETY: the library's constructors only register kernels.
-        let library = unsafe { Library::new(&compiled.library) }?;
+        let library = load_alone(&compiled.library)?;
         // SAFETY: these are the signatures of `emulator.cpp`.
         let functions = unsafe {
             Functions {
@@ -191,7 +189,6 @@ impl Emulator {
 
     fn run(&mut self, pending: Pending) -> backend::Result<()> {
         let Pending { handle, name, launch, .. } = &pending;
-        let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the kernel is the library's and the buffers are live; what a
         // wrong kernel does beyond their ends mostly faults, which is what the
         // emulator is for.
@@ -202,7 +199,7 @@ impl Emulator {
             }
             return Ok(());
         }
-        // SAFETY: it is a C string that stays until the next launch, for which nobody else has the lock.
+        // SAFETY: it is a C string that stays until the library's next launch, and the library is this emulator's.
         let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
         Err(failed(&format!("running `{name}`"), problem))
     }
@@ -230,6 +227,20 @@ impl Buffer {
         assert!(end.is_some(), "{bytes} bytes at {offset} leave a buffer of {}", self.bytes);
         self.start.wrapping_add(offset)
     }
+}
+
+/// A library that nobody else has, from a copy of its file: one that is loaded twice from one file is there
+/// once, with the fibers of one threadgroup, and emulators run side by side.
+fn load_alone(path: &Path) -> crate::Result<Library> {
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let n = COPIES.fetch_add(1, Ordering::Relaxed);
+    let copy = path.with_extension(format!("{}-{n}.so", std::process::id()));
+    std::fs::copy(path, &copy).map_err(crate::io(&copy))?;
+    // SAFETY: the library's constructors only register kernels.
+    let library = unsafe { Library::new(&copy) };
+    // What is loaded stays.
+    std::fs::remove_file(&copy).map_err(crate::io(&copy))?;
+    Ok(library?)
 }
 
 fn failed(what: &str, reason: impl Into<String>) -> Error {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::signature::{self, Signatures};
 use crate::translate::{self, Mode, translate};
-use crate::{Error, Result};
+use crate::{Error, Result, io};
 
 /// Where the runtime's C++ lies.
 const CPP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cpp");
@@ -177,9 +177,4 @@ fn command(words: &[String]) -> Command {
     let mut command = Command::new(program);
     command.args(args);
     command
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.display().to_string();
-    |source| Error::Io { path, source }
 }

@@ -26,10 +26,10 @@ pub fn run_all() -> Result<()> {
     let root = workspace::root()?;
     let python = environment(&root.join("target/fixtures"))?;
     let nvrtc = find_nvrtc(&python)?;
-    test(&root, "quarrel-backend", "nvrtc", &[("QUARREL_TEST_NVRTC", nvrtc)])?;
+    test(&root, "nvrtc", &[("QUARREL_TEST_NVRTC", nvrtc)])?;
     let zig = |tool| format!("{} -m ziglang {tool}", python.display());
     let compilers = [("QUARREL_TEST_CLANG", zig("clang")), ("QUARREL_TEST_CLANGXX", zig("c++"))];
-    test(&root, "metal-emulator", "kernels", &compilers)
+    test(&root, "kernels", &compilers)
 }
 
 /// NVRTC's file, fetched if it is not here.
@@ -99,12 +99,14 @@ fn environment(dir: &Path) -> Result<PathBuf> {
 }
 
 /// Runs the ignored tests of one file, whose output is shown.
-fn test(root: &Path, package: &str, test: &str, environment: &[(&str, String)]) -> Result<()> {
+fn test(root: &Path, test: &str, environment: &[(&str, String)]) -> Result<()> {
     let mut command = workspace::cargo();
-    command.current_dir(root).args(["test", "--quiet", "--package", package, "--test", test]);
-    command.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
+    // Chosen from the workspace, not from its package: dependencies have the features that all tests have
+    // them with, and are not compiled once more.
+    command.current_dir(root).args(["test", "--quiet", "--workspace", "--test", test]);
+    command.args(["--", "--ignored", "--nocapture"]);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let output = run(&format!("testing {package}"), &mut command)?;
+    let output = run(&format!("testing {test}"), &mut command)?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use crate::error::{Error, Result};
-use crate::workspace;
+use crate::workspace::{self, UNOPTIMISED_BACKEND};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 
@@ -21,11 +21,13 @@ const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 /// QEMU's names of a processor with plain NEON and of one with everything.
 const PROCESSORS: [&str; 2] = ["cortex-a72", "max"];
 
-/// Every operation, dot product and way to unpack, to the bit: seconds.
-const QUICK: [&[&str]; 1] = [&["--package=quarrel-backend", "--lib"]];
+/// Every operation, dot product and way to unpack, to the bit: a minute, and not optimised, which would
+/// take longer than they run.
+const QUICK: [&[&str]; 1] = [&["--package=quarrel-backend", "--lib", UNOPTIMISED_BACKEND, "--", "cpu::"]];
 
-/// Every op, then results whatever stands beside them, then every architecture: many minutes.
-const REST: [&[&str]; 3] = [
+/// All unit tests, every op, then results whatever stands beside them, then every architecture: many minutes.
+const WHOLE: [&[&str]; 4] = [
+    &["--package=quarrel-backend", "--lib"],
     &["--package=quarrel-backend", "--test=ops"],
     &["--package=quarrel-backend", "--test=invariance"],
     &["--package=quarrel-model", "--test=tiny"],
@@ -34,7 +36,7 @@ const REST: [&[&str]; 3] = [
 /// How much is to be run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only what takes seconds
+    /// Only what takes a minute or two
     #[arg(long)]
     pub quick: bool,
     /// Install what is missing by apt, as root
@@ -58,9 +60,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     workspace::watch(Command::new("rustup").args(["target", "add", TARGET]))?;
+    let wanted: &[&[&str]] = if args.quick { &QUICK } else { &WHOLE };
     for processor in PROCESSORS {
-        let rest: &[_] = if args.quick { &[] } else { &REST };
-        for tests in QUICK.iter().chain(rest) {
+        for tests in wanted {
             test(processor, tests)?;
         }
     }

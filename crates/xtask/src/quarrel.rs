@@ -56,7 +56,10 @@ impl Quarrel {
     /// A build that fails.
     pub fn dev(root: &Path) -> Result<Self> {
         let mut cargo = workspace::cargo();
-        workspace::watch(cargo.current_dir(root).args(["build", "--locked", "--package", "quarrel"]))?;
+        // Chosen from the workspace and beside a test, it has dependencies with the features that tests have
+        // them with, and they are compiled once.
+        let options = ["--workspace", "--bin", "quarrel", "--test", "c_header"];
+        workspace::watch(cargo.current_dir(root).args(["build", "--locked"]).args(options))?;
         let binary = workspace::target_directory(root)?.join("debug").join(file_name());
         Ok(Self { binary, isa: None })
     }

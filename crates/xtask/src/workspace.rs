@@ -5,6 +5,9 @@ use std::process::{Command, Output};
 
 use crate::error::{Error, Result};
 
+/// Has the backend compiled in a half of a minute, where optimising it takes minutes and what is run is short.
+pub const UNOPTIMISED_BACKEND: &str = "--config=profile.dev.package.quarrel-backend.opt-level=0";
+
 /// The directory of the workspace's `Cargo.toml`, asked of cargo, so that a
 /// binary built in another checkout still works on the one it is run in.
 pub fn root() -> Result<PathBuf> {

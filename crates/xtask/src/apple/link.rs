@@ -8,17 +8,20 @@ use std::process::Output;
 use super::{TARGET, mach_o, sdk};
 use crate::error::{Error, Result, at};
 use crate::kernels::Zig;
-use crate::workspace::cargo;
+use crate::workspace::{UNOPTIMISED_BACKEND, cargo};
 
 /// The first macOS that has Metal 3.
 const MACOS: (u32, u32) = (13, 0);
 
 /// Rust's own copy of LLVM's linker; dependencies that are made into libraries of their own need it
 /// too. Without optimisation, which linking does not need.
-const CONFIGURATION: [&str; 4] = [
+const CONFIGURATION: [&str; 7] = [
     "--config=target.aarch64-apple-darwin.linker='rust-lld'",
     "--config=target.aarch64-apple-darwin.rustflags=['-Clinker-flavor=ld64.lld', '-Clink-arg=-fatal_warnings']",
     "--config=profile.dev.opt-level=0",
+    UNOPTIMISED_BACKEND,
+    "--config=profile.dev.package.quarrel-gguf.opt-level=0",
+    "--config=profile.dev.package.sha2.opt-level=0",
     "--config=profile.dev.debug=false",
 ];
 

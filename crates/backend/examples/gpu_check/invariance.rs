@@ -135,7 +135,8 @@ fn rows(cuda: &mut Cuda) -> Done {
     let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
     let large = large.chain([(LARGE, [[Q4_K; 7], MIXED]), (LARGE, [MIXED, [Q4_K; 7]])]);
     // One split and several, the last with a single position; then several for each processor and a window.
-    let starts = [(0, None), (450, Some(200)), (3900, Some(3700))];
+    // Behind 8,192 positions op by op again.
+    let starts = [(0, None), (450, Some(200)), (3900, Some(3700)), (9000, None)];
     let large = large.flat_map(|(shape, formats)| {
         starts.into_iter().map(move |(start, window)| Model { shape, formats, start, window })
     });

@@ -212,16 +212,20 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         }
     }
 
-    // Nothing may come of values that are not seen, which can be anything.
+    // Nothing may come of values that are not seen, which can be anything: those of runs that have seen ones are cleared.
     MEMBER void clear_unseen(Part part) const {
         if (part.is_whole()) return;
-        for (uint run = warp * WARP_SPLIT; run < (warp + 1) * WARP_SPLIT; run += RUN) {
-            if (!part.meets(run)) continue;
-            for (uint row = run; row < run + RUN; row++) {
-                if (part.has(row)) continue;
-                ushort *at = (ushort *)(v_tile + row * VTile::STRIDE);
-                for (uint i = lane; i < VTile::STRIDE / 2; i += 32) at[i] = 0;
-            }
+        const uint first = warp * WARP_SPLIT, end = first + WARP_SPLIT;
+        clear_values(max(part.from / RUN * RUN, first), min(part.from, end));
+        clear_values(max(part.to, first), min((part.to + RUN - 1) / RUN * RUN, end));
+    }
+    // Rows of values, none if `from` is not below `to`.
+    MEMBER void clear_values(uint from, uint to) const {
+        constexpr uint STRIDE = VTile::STRIDE, WIDTH = STRIDE % 8 == 0 ? 8 : 2;
+        UNROLL_BY(1)
+        for (uint i = from * STRIDE + WIDTH * lane; i < to * STRIDE; i += 32 * WIDTH) {
+            if (WIDTH == 8) *(uint2 *)(v_tile + i) = make_uint2(0, 0);
+            else *(ushort *)(v_tile + i) = 0;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::bounds;
 use crate::check::{Access, Shapes};
 use crate::harness::{Case, CaseBuilder, Random, inputs, norm_weight, one_layer};
 use crate::reference::Context;
-use crate::{BufferId, CacheLayerId, KvFormat, Result, Rows};
+use crate::{BufferId, CacheLayerId, KvFormat, Result, Role, Rows};
 
 /// Which elements of a head form a rotated pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,7 +149,53 @@ impl RopeStore {
             let name = format!("rope_store {pairs:?} {n_pairs} pairs, norm {with_norm}");
             cases.push(Self::case(random, name, pairs, n_pairs, with_norm));
         }
+        for (format, window, pairs, n_pairs, with_norm) in [
+            (KvFormat::F16, None, RopePairs::Halves, 32, true),
+            (KvFormat::BF16, Some(100), RopePairs::Adjacent, 9, false),
+            (KvFormat::Q8_0, None, RopePairs::Halves, 32, false),
+            (KvFormat::Fp8, Some(3), RopePairs::Adjacent, 32, true),
+        ] {
+            cases.push(Self::replies(random, (format, window), (pairs, n_pairs), with_norm));
+        }
         cases
+    }
+
+    /// Several generated rows a sequence, as where tokens were drafted, which see each other's keys and values; they
+    /// lie in several runs of positions, and splits. A second attention reads the same cache, and stores nothing.
+    fn replies(
+        random: &mut Random,
+        (format, window): (KvFormat, Option<u32>),
+        (pairs, n_pairs): (RopePairs, usize),
+        with_norm: bool,
+    ) -> Case {
+        let (n_heads, dim) = (6, 64);
+        let name = format!(
+            "rope_store, replies, {format:?}, window {window:?}, {pairs:?} {n_pairs} pairs, norm {with_norm}"
+        );
+        let cache = one_layer(2, [dim; 2], [format; 2], 16, window);
+        let bound = bounds::attention(dim, 137, format, format);
+        let bound = bound.plus(bounds::Bound { max: 137.0 * f32::EPSILON, rms: 137.0 * f32::EPSILON });
+        let mut case = CaseBuilder::new(random, name, bound);
+        let inv_freq = (0..n_pairs).map(|i| 10_000_f32.powf(-(i as f32) / 32.0)).collect();
+        let mut norm = || Norm { weight: case.weight(|random| norm_weight(random, dim)), eps: 1e-6 };
+        let qk_norm = with_norm.then(|| QkNorm { q: norm(), k: norm() });
+        let rope = Some(Rope { pairs, inv_freq, magnitude: 1.1 });
+        let (q, other_q) = (case.input("q", n_heads * dim, 1.0), case.input("other q", n_heads * dim, 1.0));
+        let (k, v) = (case.input("k", 2 * dim, 1.0), case.input("v", 2 * dim, 1.0));
+        let outs = ["attention", "other attention"].map(|name| case.buffer(name, n_heads * dim));
+        let layer = CacheLayerId(0);
+        case.push(Self { q, k, v, n_heads, qk_norm, rope, cache: layer });
+        for (q, out) in [q, other_q].into_iter().zip(outs) {
+            case.push(PagedAttention { q, cache: layer, n_heads, scale: 0.125, softcap: None, out });
+        }
+        let generated = |sequences: &[(u32, u32)]| {
+            let mut inputs = inputs(&cache, sequences);
+            inputs.sequences.iter_mut().for_each(|sequence| sequence.role = Role::Generated);
+            inputs
+        };
+        let mut runs = vec![inputs(&cache, &[(125, 125), (30, 30)])];
+        runs.extend([&[(6, 131), (1, 31)], &[(1, 132), (5, 36)]].map(|sequences| generated(sequences)));
+        case.build(cache, runs, outs.into())
     }
 
     fn case(random: &mut Random, name: String, pairs: RopePairs, n_pairs: usize, with_norm: bool) -> Case {

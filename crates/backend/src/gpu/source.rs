@@ -151,6 +151,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("warpgroup.h", include_str!("../kernels/paged_attention/warpgroup.h")),
     ("paged_attention.h", include_str!("../kernels/paged_attention/paged_attention.h")),
     ("rms_norm.h", include_str!("../kernels/rms_norm/rms_norm.h")),
+    ("known_turns.h", include_str!("../kernels/rope_store/known_turns.h")),
     ("rope_store.h", include_str!("../kernels/rope_store/rope_store.h")),
     ("swiglu.h", include_str!("../kernels/swiglu_linear_add/swiglu.h")),
 ];

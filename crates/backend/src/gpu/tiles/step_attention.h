@@ -16,7 +16,7 @@ struct Handover {
     MEMBER Handover() : sums((float *)(shared_memory + STEP_SIMDGROUPS * StepRing::BYTES)), n(0) {}
     MEMBER float *set() const { return sums + n % 2 * STEP_SIMDGROUPS * OutputMap::SUMS; }
     static MEMBER Turn *turns() { return (Turn *)(Handover().sums + 2 * STEP_SIMDGROUPS * OutputMap::SUMS); }
-    static MEMBER uchar *rows() { return (uchar *)(turns() + STEP_PAIRS); }
+    static MEMBER uchar *rows() { return (uchar *)(turns() + MAX_PAIRS); }
 
     template <bool WAIT> static MEMBER void meet(uint barrier) {
         if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
@@ -144,12 +144,6 @@ template <typename M> FN void compute(Computing &state, const StepMap<M> &map) {
     compute<M>(state, map.args.shape.n_tiles, map.count(0), map.count(team()), map.other_bands(team()));
 }
 
-// Turns that were computed before.
-struct KnownTurns {
-    const Turn *turns;
-    MEMBER Turn at(uint pair) const { return turns[pair]; }
-};
-
 // Where a key or value goes: to the cache, and to where attention reads it.
 struct KeptHead {
     float *x;  // null for what goes there directly
@@ -185,10 +179,7 @@ struct StepAttention {
           n_splits(span.n_splits()),
           lane(threadIdx.x % 32), warp(threadIdx.x / 32),
           work(work_of(min(last(), n_splits - 1))) {
-        Turns turns;
-        turns.inv_freq = memory.inv_freq, turns.position = float(memory.inputs[args.rope.positions_at]);
-        turns.magnitude = args.rope.magnitude;
-        for (uint pair = threadIdx.x; pair < args.rope.n_pairs; pair += n_threads()) Handover::turns()[pair] = turns.at(pair);
+        know_turns(Handover::turns(), turns_of(args.rope, memory.inputs, memory.inv_freq, 0), args.rope.n_pairs);
     }
 
     MEMBER uint kv_head() const { return blockIdx.x % args.attention.n_kv_heads; }

@@ -4,9 +4,9 @@
 
 #include "decode_attention.h"
 #include "few_rows.h"
+#include "known_turns.h"
 #include "letters.h"
 #include "merge_attention.h"
-#include "rope_store.h"
 
 #if __CUDA_ARCH__ >= 900
 
@@ -51,8 +51,6 @@ typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTEN
 // Copies of a ring that are under way together.
 #define STEP_UNDER_WAY 2
 #define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
-// Rotated pairs, at most.
-#define STEP_PAIRS 128
 
 // One layer's memory.
 struct Layer {

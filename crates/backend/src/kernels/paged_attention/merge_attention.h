@@ -104,7 +104,9 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
     typedef Folded<V_DIM> F;
     __shared__ WarpFolds<V_DIM> folds;
     const uint row = batch.first_row + blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint n_splits = row < batch.end_row ? Span(args, inputs[args.places_at + row] + 1).n_splits() : 1;
+    const bool exists = row < batch.end_row;
+    const uint n_splits = exists ? Span(args, inputs[args.places_at + row] + 1).n_splits() : 1;
+    const uint item = exists ? inputs[args.row_items_at + row] : 0;
     wait_for_inputs();
     allow_next();
     if (n_splits == 1) return;
@@ -112,7 +114,7 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
     const uint head = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x;
     if (head >= args.n_heads) return;
     const Partials partials(args, (float *)scratch);
-    const ulong at = ulong(inputs[args.row_items_at + row]) * args.n_heads + head;
+    const ulong at = ulong(item) * args.n_heads + head;
     F folded;
     folded.add_all(partials.outs + at * V_DIM, partials.totals + 2 * at, args.n_heads, is_warps ? 0 : warp,
                    is_warps ? 1 : MERGE_WARPS, n_splits, lane);

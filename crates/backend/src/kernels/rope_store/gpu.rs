@@ -9,6 +9,8 @@ use crate::{Result, Rows};
 
 /// Heads of a row that a threadgroup does.
 const HEADS_EACH: usize = 8;
+/// Rotated pairs of a head, at most, as `known_turns.h` has them.
+pub(crate) const MAX_PAIRS: u32 = 128;
 
 impl RopeStore {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
@@ -43,6 +45,11 @@ impl RopeStore {
     pub(crate) fn args(&self, lowering: &Lowering<'_>) -> Result<RopeStoreArgs> {
         let (layer, group) = lowering.cache(self.cache);
         let (slots_at, _) = lowering.layout.groups[layer.group];
+        let n_pairs = lowering.u32(self.rope.as_ref().map_or(0, |rope| rope.inv_freq.len()))?;
+        if n_pairs > MAX_PAIRS {
+            let reason = "a row's turns have room for 128 pairs, and attention for heads of 256 elements";
+            return Err(lowering.absent("rope_store", format!("heads of {n_pairs} rotated pairs"), reason));
+        }
         Ok(RopeStoreArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
             positions_at: lowering.layout.positions,
@@ -55,7 +62,7 @@ impl RopeStore {
             k_format: layer.k_format as u32,
             v_format: layer.v_format as u32,
             has_norm: self.qk_norm.is_some().into(),
-            n_pairs: lowering.u32(self.rope.as_ref().map_or(0, |rope| rope.inv_freq.len()))?,
+            n_pairs,
             adjacent: self.rope.as_ref().is_some_and(|rope| rope.pairs == RopePairs::Adjacent).into(),
             q_eps: self.qk_norm.map_or(0.0, |norms| norms.q.eps),
             k_eps: self.qk_norm.map_or(0.0, |norms| norms.k.eps),

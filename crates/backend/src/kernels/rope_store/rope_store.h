@@ -60,20 +60,26 @@ FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE co
     }
 }
 
-// One of a row's heads, by one SIMD-group: query heads come first, then key heads, then value heads.
-FN void rope_store_one(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
-                       DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
-                       DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint head,
-                       uint row, uint lane) {
+// The turns of a row.
+FN Turns turns_of(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE const float *inv_freq, uint row) {
     Turns turns;
     turns.inv_freq = inv_freq, turns.position = float(inputs[args.positions_at + row]), turns.magnitude = args.magnitude;
+    return turns;
+}
+
+// One of a row's heads, by one SIMD-group: query heads come first, then key heads, then value heads. `slot` is the
+// row's in the cache.
+template <typename AllTurns>
+FN void rope_store_turned(CONSTANT RopeStoreArgs &args, THREAD const AllTurns &turns, uint slot, DEVICE float *q,
+                          DEVICE float *k, DEVICE const float *v, DEVICE const float *q_norm,
+                          DEVICE const float *k_norm, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint head,
+                          uint row, uint lane) {
     if (head < args.n_heads) {
         DEVICE float *x = q + (ulong(row) * args.n_heads + head) * args.k_dim;
         HeadOut out = {x, k_cache, 0};
         rope_head(args, x, q_norm, args.q_eps, turns, out, lane);
         return;
     }
-    const uint slot = inputs[args.slots_at + row];
     const uint page = slot / args.page_size, offset = slot % args.page_size;
     head -= args.n_heads;
     if (head < args.n_kv_heads) {
@@ -100,12 +106,11 @@ FN void rope_store_one(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, 
     for (uint i = lane; i < args.v_dim; i += 32) store_kv(args.v_format, vector, i, x[i]);
 }
 
-// The heads of a threadgroup, whose place in the grid is `group_x`, `row`.
-FN void rope_store_head(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
-                        DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
-                        DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint group_x,
-                        uint row, Threads t) {
-    const uint head = group_x * (t.count / 32) + t.simdgroup;
-    if (row >= inputs[args.n_rows_at] || head >= args.n_heads + 2 * args.n_kv_heads) return;
-    rope_store_one(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, head, row, t.lane);
+FN void rope_store_one(CONSTANT RopeStoreArgs &args, DEVICE const uint *inputs, DEVICE float *q, DEVICE float *k,
+                       DEVICE const float *v, DEVICE const float *q_norm, DEVICE const float *k_norm,
+                       DEVICE const float *inv_freq, DEVICE uchar *k_cache, DEVICE uchar *v_cache, uint head,
+                       uint row, uint lane) {
+    const Turns turns = turns_of(args, inputs, inv_freq, row);
+    rope_store_turned(args, turns, inputs[args.slots_at + row], q, k, v, q_norm, k_norm, k_cache, v_cache, head, row,
+                      lane);
 }

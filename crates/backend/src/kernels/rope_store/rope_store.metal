@@ -8,8 +8,9 @@
                      device const float *v [[buffer(4)]], device const float *q_norm [[buffer(5)]],       \
                      device const float *k_norm [[buffer(6)]], device const float *inv_freq [[buffer(7)]],\
                      device uchar *k_cache [[buffer(8)]], device uchar *v_cache [[buffer(9)]], BUILTINS) {\
-        rope_store_head(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, group.x,       \
-                        FIRST + group.y, THREADS);                                                        \
+        const uint head = group.x * (group_size.x / 32) + simdgroup, row = FIRST + group.y;               \
+        if (row >= inputs[args.n_rows_at] || head >= args.n_heads + 2 * args.n_kv_heads) return;          \
+        rope_store_one(args, inputs, q, k, v, q_norm, k_norm, inv_freq, k_cache, v_cache, head, row, lane);\
     }
 
 ROPE_STORE(rope_store, 0)

@@ -12,6 +12,7 @@ use crate::gpu::items::SPLIT;
 use crate::gpu::lower::{Grid, Lowering, When};
 use crate::gpu::source::{BF16_ACTIVATIONS, STEP};
 use crate::kernels::paged_attention::Decoding;
+use crate::kernels::rope_store::MAX_PAIRS;
 use crate::{Op, Result, Rows};
 
 /// What it is for.
@@ -25,7 +26,7 @@ const RESERVED: u32 = 1024 + 256;
 const MOST_SLOTS: u32 = 8;
 /// Bytes of one SIMD-group's sums, two sets, and of turns.
 const SUMS_BYTES: u32 = 2 * 64;
-const TURNS_BYTES: u32 = 8 * 128;
+const TURNS_BYTES: u32 = 8 * MAX_PAIRS;
 /// Splits of a row that are folded as one, and those whose results are handed on together.
 const FEW_SPLITS: usize = 8;
 pub(super) const MOST_SPLITS: usize = 64;
@@ -175,9 +176,6 @@ fn memory(
     ];
     let attention = &args.attention;
     let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-    if args.rope.n_pairs > TURNS_BYTES / 8 {
-        return None;
-    }
     // Heads lie where the row was that they come of.
     let heads = qkv.max(4 * floats).next_multiple_of(128);
     // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.

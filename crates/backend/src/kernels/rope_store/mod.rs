@@ -4,4 +4,5 @@ mod cpu;
 mod gpu;
 mod op;
 
+pub(crate) use gpu::MAX_PAIRS;
 pub use op::*;

@@ -168,13 +168,16 @@ impl RopeStore {
         (pairs, n_pairs): (RopePairs, usize),
         with_norm: bool,
     ) -> Case {
+        const CONTEXT: usize = 132;
         let (n_heads, dim) = (6, 64);
         let name = format!(
             "rope_store, replies, {format:?}, window {window:?}, {pairs:?} {n_pairs} pairs, norm {with_norm}"
         );
         let cache = one_layer(2, [dim; 2], [format; 2], 16, window);
-        let bound = bounds::attention(dim, 137, format, format);
-        let bound = bound.plus(bounds::Bound { max: 137.0 * f32::EPSILON, rms: 137.0 * f32::EPSILON });
+        let bound = bounds::attention(dim, CONTEXT, format, format);
+        // As above.
+        let angle = CONTEXT as f32 * f32::EPSILON;
+        let bound = bound.plus(bounds::Bound { max: angle, rms: angle });
         let mut case = CaseBuilder::new(random, name, bound);
         let inv_freq = (0..n_pairs).map(|i| 10_000_f32.powf(-(i as f32) / 32.0)).collect();
         let mut norm = || Norm { weight: case.weight(|random| norm_weight(random, dim)), eps: 1e-6 };

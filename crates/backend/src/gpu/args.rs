@@ -257,6 +257,19 @@ kernel_args! {
         /// Multiplies cosine and sine.
         magnitude: f32,
     }
+    /// Maps of queries, keys and values, over tiles, with what turns and stores them.
+    QkvTileArgs {
+        /// The maps.
+        maps: TileArgs,
+        /// Rotation and storing.
+        rope: RopeStoreArgs,
+        /// What the first map's outputs are: 0 queries, 1 keys, 2 values.
+        kind0: u32,
+        /// The second map's.
+        kind1: u32,
+        /// The third map's.
+        kind2: u32,
+    }
     /// Attention over pages.
     AttentionArgs {
         /// Number of rows.

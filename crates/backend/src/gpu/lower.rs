@@ -14,6 +14,7 @@ use super::simd::qkv::Qkv;
 use super::source::{self, Source};
 use super::tiles::gated::Gated;
 use super::tiles::items::Items;
+use super::tiles::qkv::TurnedHeads;
 use super::tiles::step::{self, WholeStep};
 use crate::plan::ALIGNMENT;
 use crate::{Bucket, BufferDesc, BufferId, CacheConfig, CacheLayerId, Error, GroupConfig, Op, Plan, Result};
@@ -265,8 +266,13 @@ impl<'a> Lowering<'a> {
                 Ok(Some(later))
             }
             (Op::NormLinear(maps), [Op::RopeStore(next), later @ ..]) => {
-                let Some(qkv) = Qkv::find(self, maps, next) else { return Ok(None) };
-                qkv.lower(self)?;
+                if let Some(qkv) = Qkv::find(self, maps, next) {
+                    qkv.lower(self)?;
+                } else if let Some(heads) = TurnedHeads::find(self, maps, next, later) {
+                    heads.lower(self)?;
+                } else {
+                    return Ok(None);
+                }
                 Ok(Some(later))
             }
             _ => Ok(None),

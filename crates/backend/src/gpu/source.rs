@@ -78,6 +78,7 @@ sources! {
     GENERATED_EXPERTS = "generated_experts" in "tiles": cuda;
     GENERATED_GATED = "generated_gated" in "tiles": cuda;
     GENERATED_LINEAR = "generated_linear" in "tiles": cuda;
+    GENERATED_QKV = "generated_qkv" in "tiles": cuda;
     PROMPT_EXPERTS = "prompt_experts" in "tiles": cuda;
     PROMPT_GATED = "prompt_gated" in "tiles": cuda;
     PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
@@ -173,7 +174,9 @@ impl Source {
     /// Definitions of which each makes other kernels of it.
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
-            "generated_experts" | "generated_linear" | "generated_gated" | "step" => &["", BF16_ACTIVATIONS],
+            "generated_experts" | "generated_linear" | "generated_gated" | "generated_qkv" | "step" => {
+                &["", BF16_ACTIVATIONS]
+            }
             "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
         }

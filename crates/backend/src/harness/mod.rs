@@ -7,6 +7,7 @@
 mod build;
 mod choices;
 mod cuda;
+mod heads;
 mod layer;
 mod random;
 mod report;
@@ -14,6 +15,7 @@ mod report;
 pub use build::{bias, formats, inputs, matrix, norm_weight, odd_cols, one_layer};
 pub use choices::{check_choices, choices};
 pub use cuda::cuda;
+pub use heads::Heads;
 pub use layer::{ModelShape, Used};
 pub use random::Random;
 pub use report::{Report, check_all, self_test};
@@ -219,5 +221,6 @@ pub fn cases(seed: u64) -> Vec<Case> {
     let mut random = Random::new(seed);
     let mut cases = Op::cases(&mut random);
     cases.extend(layer::cases(&mut random));
+    cases.extend(heads::cases(&mut random));
     cases
 }

@@ -107,7 +107,8 @@ FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint
     }
 }
 
-// Does the block's bands, each by a team or by both; `write` takes the sums of each. `find` says which rows it has.
+// Does the block's bands, each by a team or by both; `write` takes the sums of each, and may `prepare` what needs
+// nothing of other kernels, and `begin` a band before it is multiplied. `find` says which rows the block has.
 template <typename F, typename Input, typename Weights, typename Write, typename Find>
 FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, Weights weights, Write write, const Find &find) {
     const uint simdgroup = threadIdx.x / 32, lane = threadIdx.x % 32, simdgroups = n_threads() / 32;
@@ -116,6 +117,7 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
     Stream<F, Weights> stream(shared_memory + simdgroup * F::Ring::BYTES, weights, shape.n_tiles);
     const BlockRows here = find();
     input.begin(inputs, shape, here);
+    write.prepare(here);
     allow_next();
     wait_for_inputs();
     // A row that is not there has nothing to read, and nobody wants its sums.
@@ -176,6 +178,7 @@ template <typename F, bool ADD> struct WriteMap {
     float old;
     MEMBER WriteMap(const TileArgs &args, const Outputs &outputs)
         : args(args), outputs(outputs), index(threadIdx.x % TEAM_THREADS), old(0) {}
+    MEMBER void prepare(BlockRows) const {}
     MEMBER Output output(uint nth) const { return Output(args, outputs, MapWeights<F>::block(nth, team()), 1); }
     MEMBER void begin(uint nth, BlockRows rows) {
         if (!ADD || index >= 16 * rows.n) return;
@@ -223,6 +226,7 @@ template <typename F> struct WriteGated {
     float first;
     MEMBER WriteGated(const GatedArgs &args, uchar *out) : args(args), out(out), first(0) {}
 
+    MEMBER void prepare(BlockRows) const {}
     MEMBER void begin(uint, BlockRows) const {}
     MEMBER void operator()(const float *sums, uint nth, BlockRows rows) {
         if (threadIdx.x >= 16 * rows.n) return;

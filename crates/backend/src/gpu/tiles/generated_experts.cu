@@ -28,6 +28,7 @@ template <typename F> struct WriteSlots {
     const GatedArgs &args;
     const uint *slots;
     float *made;
+    MEMBER void prepare(BlockRows) const {}
     MEMBER void begin(uint, BlockRows) const {}
     MEMBER void operator()(const float *sums, uint nth, BlockRows rows) const {
         const uint index = threadIdx.x % TEAM_THREADS, at = index % 16, r = index / 16;

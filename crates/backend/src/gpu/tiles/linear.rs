@@ -37,6 +37,18 @@ pub(crate) struct Maps<'a> {
     pub add: bool,
 }
 
+/// One launch, of maps of the same packing.
+pub(super) struct MapLaunch<'a> {
+    pub maps: &'a [Map],
+    pub shape: TileShape,
+    pub rows: RowsOf,
+    pub kernel: Kernel,
+    /// The buffers of the rows.
+    pub x: Vec<Argument>,
+    /// Bytes of scratch in use.
+    pub skip: usize,
+}
+
 /// Whether kernels over tiles can do maps with all these weights.
 pub(crate) fn can(lowering: &Lowering<'_>, weights: impl IntoIterator<Item = WeightId>) -> bool {
     // Activations are read four at a time.
@@ -65,6 +77,19 @@ impl Maps<'_> {
         skip: usize,
         converted: Option<Converted>,
     ) -> Result<()> {
+        self.each(lowering, input, rows, skip, converted, &|lowering, launch| self.multiply(lowering, launch))
+    }
+
+    /// Calls `multiply` for each of the launches that maps of some of the rows take, behind what converts the rows.
+    pub(super) fn each(
+        &self,
+        lowering: &mut Lowering<'_>,
+        input: &Input,
+        rows: RowsOf,
+        skip: usize,
+        converted: Option<Converted>,
+        multiply: &dyn Fn(&mut Lowering<'_>, MapLaunch<'_>) -> Result<()>,
+    ) -> Result<()> {
         for form in [Form::Quantised, Form::Split, Form::Rounded, Form::Prompt] {
             let of_form = |map: &&Map| Form::of(&lowering.device, packing(lowering, map), rows) == form;
             let maps: Vec<Map> = self.maps.iter().filter(of_form).copied().collect();
@@ -87,7 +112,7 @@ impl Maps<'_> {
                     }
                 };
                 let shape = TileShape { groups: kernel.part_groups, ..input.shape(lowering, rows)? };
-                self.multiply(lowering, maps, (shape, rows, kernel), x, end)?;
+                multiply(lowering, MapLaunch { maps, shape, rows, kernel, x, skip: end })?;
                 rest = later;
             }
         }
@@ -130,16 +155,8 @@ impl Maps<'_> {
         Ok((args, buffers))
     }
 
-    /// One launch, of maps of the same packing; `buffers` are those of the rows, `skip` bytes of scratch
-    /// in use.
-    fn multiply(
-        &self,
-        lowering: &mut Lowering<'_>,
-        maps: &[Map],
-        (shape, rows, kernel): (TileShape, RowsOf, Kernel),
-        mut buffers: Vec<Argument>,
-        skip: usize,
-    ) -> Result<()> {
+    fn multiply(&self, lowering: &mut Lowering<'_>, launch: MapLaunch<'_>) -> Result<()> {
+        let MapLaunch { maps, shape, rows, kernel, x: mut buffers, skip } = launch;
         let is_converted = buffers.len() == 1;
         let (args, of_maps) = self.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
         buffers.extend(of_maps);
@@ -179,7 +196,7 @@ pub(super) fn takes(
 }
 
 /// The kernel for maps of the same packing.
-fn kernel(lowering: &Lowering<'_>, input: &Input, rows: RowsOf, maps: &[Map]) -> Result<Kernel> {
+pub(super) fn kernel(lowering: &Lowering<'_>, input: &Input, rows: RowsOf, maps: &[Map]) -> Result<Kernel> {
     let packing = packing(lowering, &maps[0]);
     let outs = maps.iter().map(|map| lowering.u32(lowering.weight(map.weight).rows()));
     let outs: Vec<u32> = outs.collect::<Result<_>>()?;
@@ -192,6 +209,6 @@ fn kernel(lowering: &Lowering<'_>, input: &Input, rows: RowsOf, maps: &[Map]) ->
     kernel.ok_or_else(|| lowering.absent("linear", format!("{} columns", input.cols), NO_MEMORY))
 }
 
-fn packing(lowering: &Lowering<'_>, map: &Map) -> Packing {
+pub(super) fn packing(lowering: &Lowering<'_>, map: &Map) -> Packing {
     Packing::of(lowering.weight(map.weight).format()).expect("`can` was asked")
 }

@@ -13,6 +13,7 @@ pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod packing;
 pub(crate) mod prompts;
+pub(crate) mod qkv;
 pub(crate) mod rounded;
 pub(crate) mod step;
 mod step_layer;

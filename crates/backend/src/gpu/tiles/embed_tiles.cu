@@ -20,26 +20,26 @@ struct Element2 {
     }
 };
 
-template <bool AFFINE> struct Element4 {
-    enum { BYTES = AFFINE ? 640 : 576 };
+// Four to six bits, and where scales are those of 16 columns: SHORT.
+template <uint BITS, bool AFFINE, bool SHORT> struct ElementBits {
+    enum { SCALES_AT = 128 * BITS, BYTES = SCALES_AT + (AFFINE || SHORT ? 128 : 64) };
     static MEMBER float at(const uchar *tile, Place p) {
-        const uint byte = tile[16 * p.lane() + 8 * p.block + 4 * p.upper + p.j];
-        const uint nibble = byte >> (4 * p.half) & 15;
-        const uint i = (AFFINE ? 8 : 4) * p.g + 2 * p.block + p.upper;
-        const float d = number_at(tile, 512, i);
-        if (AFFINE) return d * float(nibble) + number_at(tile, 512, i + 4);
-        return d * float(int(nibble ^ 8) - 8);
+        const uint word = 4 * p.block + 2 * p.half + p.upper;
+        uint q = tile[16 * p.lane() + 8 * p.block + 4 * p.upper + p.j] >> (4 * p.half) & 15;
+        if (BITS == 5) q |= (tile[512 + 4 * p.lane() + p.j] >> (7 - word) & 1) << 4;
+        if (BITS == 6) q |= (tile[512 + 8 * p.lane() + 4 * p.block + p.j] >> (6 - 2 * (word % 4)) & 3) << 4;
+        const uint group = SHORT ? 2 * p.block + p.half : p.block;
+        const uint i = (AFFINE || SHORT ? 8 : 4) * p.g + 2 * group + p.upper, sign = 1 << (BITS - 1);
+        const float d = number_at(tile, SCALES_AT, i);
+        return AFFINE ? d * float(q) + number_at(tile, SCALES_AT, i + 4) : d * float(int(q ^ sign) - int(sign));
     }
 };
 
-template <bool AFFINE, bool SHORT> struct Element8 {
-    enum { BYTES = AFFINE || SHORT ? 1152 : 1088 };
+struct Element8 {
+    enum { BYTES = 1088 };
     static MEMBER float at(const uchar *tile, Place p) {
         const int q = (signed char)tile[512 * p.block + 16 * p.lane() + 8 * p.half + 4 * p.upper + p.j];
-        const uint group = SHORT ? 2 * p.block + p.half : p.block;
-        const uint i = (AFFINE || SHORT ? 8 : 4) * p.g + 2 * group + p.upper;
-        const float d = number_at(tile, 1024, i);
-        return AFFINE ? d * float(q) + number_at(tile, 1024, i + 4) : d * float(q);
+        return number_at(tile, 1024, 4 * p.g + 2 * p.block + p.upper) * float(q);
     }
 };
 
@@ -53,11 +53,13 @@ struct Element16 {
 };
 
 typedef Element2 P2A;
-typedef Element4<false> P4;
-typedef Element4<true> P4A;
-typedef Element8<false, false> P8;
-typedef Element8<true, false> P8A;
-typedef Element8<false, true> P8S;
+typedef ElementBits<4, false, false> P4;
+typedef ElementBits<4, true, false> P4A;
+typedef ElementBits<4, false, true> P4S;
+typedef ElementBits<5, false, false> P5;
+typedef ElementBits<5, true, false> P5A;
+typedef ElementBits<6, false, true> P6S;
+typedef Element8 P8;
 typedef Element16 P16;
 
 // `out[row] = scale * table[ids[row]]`

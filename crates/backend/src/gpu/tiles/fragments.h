@@ -25,8 +25,8 @@ FN float byte_above_32768(uint word) {
     return float_of_bits(__byte_perm(word, 0x47000000u, 0x7404u | I << 4));
 }
 
-// The scale of bytes that have `bias` added to them. (32768 + bias) * d has at
-// most 20 significant bits, so that all products here are exact.
+// The scale of bytes that have `bias`, a power of two from 8 on, added to them. (32768 + bias) * d has at
+// most 24 significant bits, so that all products here are exact.
 struct Scale {
     float d, offset;
     MEMBER Scale(float d, float bias) : d(d), offset(-(32768.0f + bias) * d) {}
@@ -140,37 +140,74 @@ struct P8 {
     }
 };
 
-// Bytes below 128, a scale and a minimum for each 32 columns.
-struct P8A {
-    static constexpr uint BYTES = 1152;
+// In each byte a nibble of `w` and above it the bit of `upper` that is the `i`th from the top.
+FN uint five_bits(uint w, uint upper, uint i) {
+    return (w & 0x0f0f0f0fu) | ((i < 3 ? upper >> (3 - i) : upper << (i - 3)) & 0x10101010u);
+}
+// The same with the `i`th two of four times two bits.
+FN uint six_bits(uint w, uint upper, uint i) {
+    return (w & 0x0f0f0f0fu) | ((i == 0 ? upper >> 2 : upper << (2 * i - 2)) & 0x30303030u);
+}
+
+// 5 bits, a scale for each 32 columns.
+struct P5 {
+    static constexpr uint BYTES = 704;
     static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 s = load_quad(tile + 1024 + 16 * (lane / 4));
-        block(load_quad(tile + 16 * lane), s.x, s.z, f.a);
-        block(load_quad(tile + 512 + 16 * lane), s.y, s.w, f.a + 2);
+        const uint4 w = load_quad(tile + 16 * lane);
+        const uint upper = *(const uint *)(tile + 512 + 4 * lane);
+        const uint2 d = load_pair(tile + 640 + 8 * (lane / 4));
+        block(w.x, w.y, upper, 0, d.x, f.a);
+        block(w.z, w.w, upper, 4, d.y, f.a + 2);
     }
-    static MEMBER void block(uint4 w, uint d, uint m, uint (*a)[4]) {
+    static MEMBER void block(uint w0, uint w1, uint upper, uint i, uint d, uint (*a)[4]) {
+        const Scale s0(scale_of(d, 0), 16.0f), s1(scale_of(d, 1), 16.0f);
+        unpack_words(above_16(w0, upper, i), above_16(w1, upper, i + 1), s0, s1, a[0]);
+        unpack_words(above_16(w0 >> 4, upper, i + 2), above_16(w1 >> 4, upper, i + 3), s0, s1, a[1]);
+    }
+    // Signed numbers with 16 added.
+    static MEMBER uint above_16(uint w, uint upper, uint i) { return five_bits(w, upper, i) ^ 0x10101010u; }
+};
+
+// 5 bits, a scale and a minimum for each 32 columns.
+struct P5A {
+    static constexpr uint BYTES = 768;
+    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(tile + 16 * lane);
+        const uint upper = *(const uint *)(tile + 512 + 4 * lane);
+        const uint4 s = load_quad(tile + 640 + 16 * (lane / 4));
+        block(w.x, w.y, upper, 0, s.x, s.z, f.a);
+        block(w.z, w.w, upper, 4, s.y, s.w, f.a + 2);
+    }
+    static MEMBER void block(uint w0, uint w1, uint upper, uint i, uint d, uint m, uint (*a)[4]) {
         const Affine s0(scale_of(d, 0), scale_of(m, 0)), s1(scale_of(d, 1), scale_of(m, 1));
-        unpack_words(w.x, w.y, s0, s1, a[0]);
-        unpack_words(w.z, w.w, s0, s1, a[1]);
+        unpack_words(five_bits(w0, upper, i), five_bits(w1, upper, i + 1), s0, s1, a[0]);
+        unpack_words(five_bits(w0 >> 4, upper, i + 2), five_bits(w1 >> 4, upper, i + 3), s0, s1, a[1]);
     }
 };
 
-// Signed bytes, a scale for each 16 columns.
-struct P8S {
-    static constexpr uint BYTES = 1152;
+// 4 or 6 bits, a scale for each 16 columns.
+template <bool SIX> struct Short {
+    static constexpr uint BYTES = SIX ? 896 : 640;
+    static constexpr float BIAS = SIX ? 32.0f : 8.0f;
     static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 d = load_quad(tile + 1024 + 16 * (lane / 4));
-        block(load_quad(tile + 16 * lane), d.x, d.y, f.a);
-        block(load_quad(tile + 512 + 16 * lane), d.z, d.w, f.a + 2);
+        const uint4 w = load_quad(tile + 16 * lane), d = load_quad(tile + BYTES - 128 + 16 * (lane / 4));
+        uint2 upper = {0, 0};
+        if (SIX) upper = load_pair(tile + 512 + 8 * lane);
+        columns(w.x, w.y, upper.x, 0, d.x, f.a[0]);
+        columns(w.x >> 4, w.y >> 4, upper.x, 2, d.y, f.a[1]);
+        columns(w.z, w.w, upper.y, 0, d.z, f.a[2]);
+        columns(w.z >> 4, w.w >> 4, upper.y, 2, d.w, f.a[3]);
     }
-    static MEMBER void block(uint4 w, uint d, uint e, uint (*a)[4]) {
-        columns(w.x, w.y, d, a[0]);
-        columns(w.z, w.w, e, a[1]);
+    static MEMBER void columns(uint w0, uint w1, uint upper, uint i, uint d, uint *a) {
+        unpack_words(biased(w0, upper, i), biased(w1, upper, i + 1), Scale(scale_of(d, 0), BIAS), Scale(scale_of(d, 1), BIAS), a);
     }
-    static MEMBER void columns(uint w0, uint w1, uint d, uint *a) {
-        unpack_words(biased(w0), biased(w1), Scale(scale_of(d, 0), 128.0f), Scale(scale_of(d, 1), 128.0f), a);
+    // Signed numbers with `BIAS` added.
+    static MEMBER uint biased(uint w, uint upper, uint i) {
+        return SIX ? six_bits(w, upper, i) ^ 0x20202020u : (w & 0x0f0f0f0fu) ^ 0x08080808u;
     }
 };
+typedef Short<false> P4S;
+typedef Short<true> P6S;
 
 // bf16, fragments as they are.
 struct P16 {

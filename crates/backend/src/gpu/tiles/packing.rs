@@ -27,19 +27,24 @@ pub(crate) enum Packing {
     P4,
     /// `d * q + m`, `q` from 0 to 15, both for each 32 columns.
     P4A,
+    /// `d * q`, `q` from -8 to 7, a scale for each 16 columns.
+    P4S,
+    /// `d * q`, `q` from -16 to 15, a scale for each 32 columns.
+    P5,
+    /// `d * q + m`, `q` from 0 to 31, both for each 32 columns.
+    P5A,
+    /// `d * q`, `q` from -32 to 31, a scale for each 16 columns.
+    P6S,
     /// `d * q`, a scale for each 32 columns.
     P8,
-    /// `d * q + m`, both for each 32 columns.
-    P8A,
-    /// `d * q`, a scale for each 16 columns.
-    P8S,
     /// bfloat16.
     P16,
 }
 
 impl Packing {
     /// Every packing.
-    pub const ALL: [Self; 7] = [Self::P2A, Self::P4, Self::P4A, Self::P8, Self::P8A, Self::P8S, Self::P16];
+    pub const ALL: [Self; 9] =
+        [Self::P2A, Self::P4, Self::P4A, Self::P4S, Self::P5, Self::P5A, Self::P6S, Self::P8, Self::P16];
 
     /// The packing of a format; `None` for those read as they are in the file.
     pub fn of(format: Format) -> Option<Self> {
@@ -51,13 +56,16 @@ impl Packing {
             }
             fn block<B: Block>(self) -> Self::Output {
                 let (low, high) = B::RANGE;
+                let is_within = |least, most| least <= low && high <= most;
                 match (B::GROUP, B::HAS_OFFSET) {
-                    (32, false) if low >= -8 && high <= 7 => Some(Packing::P4),
-                    (32, true) if low >= 0 && high <= 15 => Some(Packing::P4A),
+                    (16, true) if is_within(0, 3) => Some(Packing::P2A),
+                    (32, false) if is_within(-8, 7) => Some(Packing::P4),
+                    (32, true) if is_within(0, 15) => Some(Packing::P4A),
+                    (16, false) if is_within(-8, 7) => Some(Packing::P4S),
+                    (32, false) if is_within(-16, 15) => Some(Packing::P5),
+                    (32, true) if is_within(0, 31) => Some(Packing::P5A),
+                    (16, false) if is_within(-32, 31) => Some(Packing::P6S),
                     (32, false) => Some(Packing::P8),
-                    (32, true) => Some(Packing::P8A),
-                    (16, false) => Some(Packing::P8S),
-                    (16, true) if low >= 0 && high <= 3 => Some(Packing::P2A),
                     _ => None,
                 }
             }
@@ -74,28 +82,37 @@ impl Packing {
             Self::P2A => "p2a",
             Self::P4 => "p4",
             Self::P4A => "p4a",
+            Self::P4S => "p4s",
+            Self::P5 => "p5",
+            Self::P5A => "p5a",
+            Self::P6S => "p6s",
             Self::P8 => "p8",
-            Self::P8A => "p8a",
-            Self::P8S => "p8s",
             Self::P16 => "p16",
+        }
+    }
+
+    /// Bits of an element.
+    fn bits(self) -> usize {
+        match self {
+            Self::P2A => 2,
+            Self::P4 | Self::P4A | Self::P4S => 4,
+            Self::P5 | Self::P5A => 5,
+            Self::P6S => 6,
+            Self::P8 => 8,
+            Self::P16 => 16,
         }
     }
 
     /// Bytes of a tile's elements.
     fn element_bytes(self) -> usize {
-        match self {
-            Self::P2A => TILE_ROWS * TILE_COLS / 4,
-            Self::P4 | Self::P4A => TILE_ROWS * TILE_COLS / 2,
-            Self::P8 | Self::P8A | Self::P8S => TILE_ROWS * TILE_COLS,
-            Self::P16 => TILE_ROWS * TILE_COLS * 2,
-        }
+        TILE_ROWS * TILE_COLS * self.bits() / 8
     }
 
     /// f16 numbers behind them for each row: scales, then offsets.
     fn scales_per_row(self) -> usize {
         match self {
-            Self::P4 | Self::P8 => 2,
-            Self::P4A | Self::P8A | Self::P8S => 4,
+            Self::P4 | Self::P5 | Self::P8 => 2,
+            Self::P4A | Self::P4S | Self::P5A | Self::P6S => 4,
             Self::P2A => 8,
             Self::P16 => 0,
         }
@@ -103,12 +120,12 @@ impl Packing {
 
     /// Columns a scale.
     fn group(self) -> usize {
-        if matches!(self, Self::P2A | Self::P8S) { 16 } else { 32 }
+        if matches!(self, Self::P2A | Self::P4S | Self::P6S) { 16 } else { 32 }
     }
 
     /// Whether there are offsets.
     fn is_affine(self) -> bool {
-        matches!(self, Self::P2A | Self::P4A | Self::P8A)
+        matches!(self, Self::P2A | Self::P4A | Self::P5A)
     }
 
     /// Bytes a tile.
@@ -225,13 +242,21 @@ impl Band {
                         elements[8 * lane + 4 * i..][..4].copy_from_slice(&self.pairs(row, col));
                     }
                 }
-                Packing::P4 | Packing::P4A => {
+                Packing::P4 | Packing::P4A | Packing::P4S | Packing::P5 | Packing::P5A | Packing::P6S => {
                     for i in 0..4 {
                         let (row, col) = place(i / 2, i % 2);
                         elements[16 * lane + 4 * i..][..4].copy_from_slice(&self.nibbles(row, col));
                     }
+                    // What elements have above them lies behind all of them.
+                    let n = self.packing.bits() - 4;
+                    for (i, byte) in elements[512 + 4 * n * lane..][..4 * n].iter_mut().enumerate() {
+                        *byte = self.upper_bits(n, i / 4, |word| {
+                            let (row, col) = place(word / 4, word % 4);
+                            row * self.cols + col + i % 4
+                        });
+                    }
                 }
-                Packing::P8 | Packing::P8A | Packing::P8S => {
+                Packing::P8 => {
                     for i in 0..8 {
                         let (row, col) = place(i / 4, i % 4);
                         let quants = &self.quants[row * self.cols + col..][..4];
@@ -265,6 +290,16 @@ impl Band {
         let quants = &self.quants[row * self.cols + col..];
         // As the upper half of a signed byte, the code of a signed nibble is 16 times its value.
         std::array::from_fn(|i| (quants[i] as u8 & 15) | (quants[16 + i] as u8) << 4)
+    }
+
+    /// A byte of the `n` bits that elements have above four, those of the first of a lane's words topmost: of all eight,
+    /// or of the `part`th of as many as have room. `at` says where a word's element is.
+    fn upper_bits(&self, n: usize, part: usize, at: impl Fn(usize) -> usize) -> u8 {
+        let words = 8 / n;
+        (0..words).fold(0, |byte, i| {
+            let bits = self.quants[at(part * words + i)] as u8 >> 4 & ((1 << n) - 1);
+            byte | bits << (8 - n - n * i)
+        })
     }
 
     /// A lane group's scales lie together: of each group of columns those of rows `g` and `g + 8`, then the offsets so.
@@ -347,15 +382,22 @@ mod tests {
                 let byte = tile[8 * lane + 4 * upper + j];
                 (f32::from(byte >> (2 * (c / 16)) & 3), c / 16)
             }
-            Packing::P4 | Packing::P4A => {
+            Packing::P4 | Packing::P4A | Packing::P4S | Packing::P5 | Packing::P5A | Packing::P6S => {
                 let byte = tile[16 * lane + 8 * block + 4 * upper + j];
-                let nibble = byte >> (4 * half) & 15;
-                let signed = ((nibble << 4) as i8) >> 4;
-                (if packing == Packing::P4 { f32::from(signed) } else { f32::from(nibble) }, block)
+                let (bits, word) = (packing.bits(), 4 * block + 2 * half + upper);
+                let code = (byte >> (4 * half) & 15)
+                    | match bits {
+                        5 => (tile[512 + 4 * lane + j] >> (7 - word) & 1) << 4,
+                        6 => (tile[512 + 8 * lane + 4 * block + j] >> (6 - 2 * (word % 4)) & 3) << 4,
+                        _ => 0,
+                    };
+                let signed = ((code << (8 - bits)) as i8) >> (8 - bits);
+                let q = if packing.is_affine() { f32::from(code) } else { f32::from(signed) };
+                (q, if packing.group() == 16 { c / 16 } else { block })
             }
-            Packing::P8 | Packing::P8A | Packing::P8S => {
+            Packing::P8 => {
                 let q = tile[512 * block + 16 * lane + 8 * half + 4 * upper + j] as i8;
-                (f32::from(q), if packing == Packing::P8S { c / 16 } else { block })
+                (f32::from(q), block)
             }
             Packing::P16 => {
                 let at = 512 * (c / 16) + 16 * lane + 8 * (j % 2) + 4 * upper + 2 * (j / 2);

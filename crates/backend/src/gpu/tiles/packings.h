@@ -4,8 +4,10 @@
     KERNELS(OP, P2A, p2a)           \
     KERNELS(OP, P4, p4)             \
     KERNELS(OP, P4A, p4a)           \
+    KERNELS(OP, P4S, p4s)           \
+    KERNELS(OP, P5, p5)             \
+    KERNELS(OP, P5A, p5a)           \
+    KERNELS(OP, P6S, p6s)           \
     KERNELS(OP, P8, p8)             \
-    KERNELS(OP, P8A, p8a)           \
-    KERNELS(OP, P8S, p8s)           \
     KERNELS(OP, P16, p16)
 #endif

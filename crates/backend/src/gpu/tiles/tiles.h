@@ -120,28 +120,35 @@ struct Tile2 {
     }
 };
 
-// Eight bits an element: P8 and P8A.
-template <bool WITH_OFFSET> struct Tile8 {
+// Five bits an element, the uppermost of all behind the others: P5 and P5A.
+template <bool WITH_OFFSET> struct Tile5 {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
-    enum { BYTES = WITH_OFFSET ? 1152 : 1088, AFFINE = WITH_OFFSET };
-    static MEMBER float unit() { return 1.0f; }
+    enum { BYTES = WITH_OFFSET ? 768 : 704, AFFINE = WITH_OFFSET };
+    static MEMBER float unit() { return AFFINE ? 1.0f : 0.125f; }
     static MEMBER uint groups(const TileShape &) { return 1; }
-    uint4 w[2];
+    uint4 w;
+    uint upper;
     uint2 scales, offsets;
     MEMBER void load(const uchar *tile, uint lane) {
-        w[0] = load_quad(tile + 16 * lane), w[1] = load_quad(tile + 512 + 16 * lane);
+        w = load_quad(tile + 16 * lane), upper = *(const uint *)(tile + 512 + 4 * lane);
         if (AFFINE) {
-            const uint4 both = load_quad(tile + 1024 + 16 * (lane / 4));
+            const uint4 both = load_quad(tile + 640 + 16 * (lane / 4));
             scales = make_uint2(both.x, both.y), offsets = make_uint2(both.z, both.w);
         } else {
-            scales = load_pair(tile + 1024 + 8 * (lane / 4));
+            scales = load_pair(tile + 640 + 8 * (lane / 4));
         }
+    }
+    // The `i`th word: as the upper five bits of a byte a signed number counts 8 times, which `unit` takes back.
+    MEMBER uint word(uint nibbles, uint i) const {
+        if (AFFINE) return fragments::five_bits(i % 4 < 2 ? nibbles : nibbles >> 4, upper, i);
+        return ((i % 4 < 2 ? nibbles << 3 : nibbles >> 1) & 0x78787878) | ((upper << i) & 0x80808080);
     }
     template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
         UNROLL
         for (uint block = 0; block < 2; block++) {
+            const uint a = block ? w.z : w.x, b = block ? w.w : w.y, i = 4 * block;
             int sums[4];
-            mma_int8(sums, w[block].x, w[block].y, w[block].z, w[block].w, x.q[2 * block], x.q[2 * block + 1]);
+            mma_int8(sums, word(a, i), word(b, i + 1), word(a, i + 2), word(b, i + 3), x.q[2 * block], x.q[2 * block + 1]);
             const uint pair = block ? scales.y : scales.x, offset = block ? offsets.y : offsets.x;
             const float d[2] = {scale_of(pair, 0), scale_of(pair, 1)};
             const float m[2] = {AFFINE ? scale_of(offset, 0) : 0, AFFINE ? scale_of(offset, 1) : 0};
@@ -150,27 +157,60 @@ template <bool WITH_OFFSET> struct Tile8 {
     }
 };
 
-// Eight bits an element, a scale for each 16 columns.
-struct Tile8Short {
+// Four or six bits an element, a scale for each 16 columns: P4S and P6S.
+template <bool SIX> struct TileShort {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
-    enum { BYTES = 1152, AFFINE = 0 };
-    static MEMBER float unit() { return 1.0f; }
+    enum { BYTES = SIX ? 896 : 640, AFFINE = 0 };
+    // As the upper bits of a byte a number counts so many times less.
+    static MEMBER float unit() { return SIX ? 0.25f : 0.0625f; }
     static MEMBER uint groups(const TileShape &) { return 1; }
-    uint4 w[2], scales;
+    uint4 w, scales;
+    uint2 upper;
     MEMBER void load(const uchar *tile, uint lane) {
-        w[0] = load_quad(tile + 16 * lane), w[1] = load_quad(tile + 512 + 16 * lane);
-        scales = load_quad(tile + 1024 + 16 * (lane / 4));
+        w = load_quad(tile + 16 * lane);
+        if (SIX) upper = load_pair(tile + 512 + 8 * lane);
+        scales = load_quad(tile + BYTES - 128 + 16 * (lane / 4));
+    }
+    // The `i`th word of 32 columns.
+    static MEMBER uint word(uint nibbles, uint upper, uint i) {
+        if (!SIX) return (i < 2 ? nibbles << 4 : nibbles) & 0xf0f0f0f0;
+        return ((i < 2 ? nibbles << 2 : nibbles >> 2) & 0x3c3c3c3c) | ((upper << 2 * i) & 0xc0c0c0c0);
     }
     template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
         const uint pairs[4] = {scales.x, scales.y, scales.z, scales.w};
         const float m[2] = {0, 0};
         UNROLL
         for (uint half = 0; half < 4; half++) {
-            const uint block = half / 2;
+            const uint block = half / 2, i = 2 * (half % 2);
+            const uint a = block ? w.z : w.x, b = block ? w.w : w.y, bits = block ? upper.y : upper.x;
             int sums[4];
-            if (half % 2 == 0) mma_int8_half(sums, w[block].x, w[block].y, x.q[half]);
-            else mma_int8_half(sums, w[block].z, w[block].w, x.q[half]);
+            mma_int8_half(sums, word(a, bits, i), word(b, bits, i + 1), x.q[half]);
             const float d[2] = {scale_of(pairs[half], 0), scale_of(pairs[half], 1)};
+            add_block<false>(acc, sums, d, m, x, block);
+        }
+    }
+};
+
+// Eight bits an element.
+struct Tile8 {
+    template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
+    enum { BYTES = 1088, AFFINE = 0 };
+    static MEMBER float unit() { return 1.0f; }
+    static MEMBER uint groups(const TileShape &) { return 1; }
+    uint4 w[2];
+    uint2 scales;
+    MEMBER void load(const uchar *tile, uint lane) {
+        w[0] = load_quad(tile + 16 * lane), w[1] = load_quad(tile + 512 + 16 * lane);
+        scales = load_pair(tile + 1024 + 8 * (lane / 4));
+    }
+    template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
+        const float m[2] = {0, 0};
+        UNROLL
+        for (uint block = 0; block < 2; block++) {
+            int sums[4];
+            mma_int8(sums, w[block].x, w[block].y, w[block].z, w[block].w, x.q[2 * block], x.q[2 * block + 1]);
+            const uint pair = block ? scales.y : scales.x;
+            const float d[2] = {scale_of(pair, 0), scale_of(pair, 1)};
             add_block<false>(acc, sums, d, m, x, block);
         }
     }
@@ -179,9 +219,11 @@ struct Tile8Short {
 typedef Tile2 P2A;
 typedef Tile4<false> P4;
 typedef Tile4<true> P4A;
-typedef Tile8<false> P8;
-typedef Tile8<true> P8A;
-typedef Tile8Short P8S;
+typedef TileShort<false> P4S;
+typedef Tile5<false> P5;
+typedef Tile5<true> P5A;
+typedef TileShort<true> P6S;
+typedef Tile8 P8;
 typedef SplitTile<fragments::P16, 3> P16;
 
 #endif

@@ -307,6 +307,17 @@ kernel_args! {
         /// Items of a batch whose results have places in scratch.
         max_items: u32,
     }
+    /// Splits of attention that are folded for the map behind it.
+    MergeArgs {
+        /// The splits.
+        attention: AttentionArgs,
+        /// What rows are left as.
+        results: u32,
+        /// 1 if they lie one by one, as a kernel for a single row takes them.
+        is_single: u32,
+        /// Rows that there is room for.
+        x_rows: u32,
+    }
     /// Which layers' weights are packed in the other of their map's two ways: a bit for each layer.
     OtherArgs {
         /// Queries.

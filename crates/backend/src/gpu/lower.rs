@@ -12,6 +12,7 @@ use super::product::Product;
 use super::runtime::{Activations, Multiplier};
 use super::simd::qkv::Qkv;
 use super::source::{self, Source};
+use super::tiles::attended::Attended;
 use super::tiles::gated::Gated;
 use super::tiles::items::Items;
 use super::tiles::qkv::TurnedHeads;
@@ -273,6 +274,11 @@ impl<'a> Lowering<'a> {
                 } else {
                     return Ok(None);
                 }
+                Ok(Some(later))
+            }
+            (Op::PagedAttention(attention), [Op::LinearAdd(next), later @ ..]) => {
+                let Some(attended) = Attended::find(self, attention, next, later) else { return Ok(None) };
+                attended.lower(self)?;
                 Ok(Some(later))
             }
             _ => Ok(None),

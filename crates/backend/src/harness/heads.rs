@@ -1,4 +1,5 @@
-//! Queries, keys and values with what turns and stores them, as where one launch does both.
+//! Queries, keys and values with what turns and stores them, and attention with the map behind it, as where launches
+//! do two of these.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use gguf::Format;
 use super::build::{bias, inputs, matrix, norm_weight, one_layer};
 use super::{Case, CaseBuilder, Random};
 use crate::bounds;
+use crate::kernels::linear_add::LinearAdd;
 use crate::kernels::norm_linear::{NormLinear, Projection};
 use crate::kernels::paged_attention::PagedAttention;
 use crate::kernels::rms_norm::Norm;
@@ -14,15 +16,15 @@ use crate::kernels::rope_store::{QkNorm, Rope, RopePairs, RopeStore};
 use crate::{CacheLayerId, KvFormat};
 
 const COLS: usize = 256;
-const N_HEADS: usize = 6;
+const N_HEADS: usize = 8;
 const N_KV_HEADS: usize = 2;
 /// The positions that rows see, at most.
 const CONTEXT: usize = 20;
 
-/// What such a case is of; the maps have biases.
+/// What such a case is of; the maps of q, k and v have biases.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
-    /// Of the weights of q, k and v.
+    /// Of the weights of q, k and v; the map behind attention has that of q, or BF16 where its rows are no whole blocks.
     pub formats: [Format; 3],
     /// Elements of a key and of a value.
     pub dims: [usize; 2],
@@ -35,7 +37,7 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Attention over what is stored, for `runs` of sequences of `(rows, context)`. Maps that are not `together` are
+    /// A map of attention over what is stored, for `runs` of sequences of `(rows, context)`. Maps that are not `together` are
     /// ops of their own, which nobody joins with what stores their results.
     pub fn case(&self, random: &mut Random, together: bool, runs: &[&[(u32, u32)]]) -> Case {
         let Self { formats, dims, kv_formats, rope, has_norm } = *self;
@@ -44,6 +46,9 @@ impl Heads {
         let map = formats.map(|format| bounds::linear(format, COLS));
         let bound = map[0].plus(map[1]).plus(map[2]).times(3.0);
         let bound = bound.plus(bounds::attention(dims[0], CONTEXT, kv_formats[0], kv_formats[1]));
+        let cols = N_HEADS * dims[1];
+        let output = if cols.is_multiple_of(formats[0].block_len()) { formats[0] } else { Format::BF16 };
+        let bound = bound.plus(bounds::linear(output, cols));
         let mut case = CaseBuilder::new(random, format!("heads {self:?}"), bound);
         let norm = |case: &mut CaseBuilder<'_>, len, eps| {
             let weight = case.weight(|random| norm_weight(random, len));
@@ -69,10 +74,13 @@ impl Heads {
         });
         let layer = CacheLayerId(0);
         case.push(RopeStore { q, k, v, n_heads: N_HEADS, qk_norm, rope, cache: layer });
-        let out = case.buffer("out", N_HEADS * dims[1]);
+        let out = case.buffer("out", cols);
         case.push(PagedAttention { q, cache: layer, n_heads: N_HEADS, scale: 0.15, softcap: None, out });
+        let weight = case.weight(|random| matrix(random, "output", output, COLS, cols));
+        let residual = case.input("residual", COLS, 0.1);
+        case.push(LinearAdd { x: out, weight, bias: None, post_norm: None, scale: 1.0, residual });
         let runs = runs.iter().map(|sequences| inputs(&cache, sequences)).collect();
-        case.build(cache, runs, vec![out])
+        case.build(cache, runs, vec![residual])
     }
 }
 

@@ -18,6 +18,12 @@
 // Bytes of 64 columns of eight rows in bfloat16, once for each part.
 #define SPLIT_BYTES 1024
 
+// What becomes of results that a map follows: `Form::as_results` counts as this does.
+#define FLOATS 0
+#define QUANTISED 1
+#define ROUNDED 2
+#define PROMPT 3
+
 FN uchar *place_of(uchar *out, uint row, uint col, uint n_tiles, uint tile_bytes) {
     return out + (ulong(row / 8) * n_tiles + col / 64) * tile_bytes;
 }

@@ -195,12 +195,6 @@ template <typename F, bool ADD> struct WriteMap {
     }
 };
 
-// What becomes of results: `gated.rs` counts as this does.
-#define FLOATS 0
-#define QUANTISED 1
-#define ROUNDED 2
-#define PROMPT 3
-
 // The second team does the bands of the second weight. Where results are quantised
 // bands are done in pairs, which make up a block of 32 columns.
 template <typename F> struct GatedWeights {

@@ -4,6 +4,7 @@
 //! 32 against the weight's integers, exactly, and the blocks added up in order.
 //! Prompt rows are rounded to bfloat16, and so are the weights as they are unpacked.
 
+pub(crate) mod attended;
 pub(crate) mod convert;
 mod expert_maps;
 pub(crate) mod experts;

@@ -48,8 +48,6 @@ typedef Maps<TILE_OF(STEP_GATED), TILE_OF(STEP_GATED)> GatedMaps;
 typedef Maps<TILE_OF(STEP_DOWN), TILE_OF(STEP_DOWN_OTHER)> DownMap;
 typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP> Heads;
 
-// Copies of a ring that are under way together.
-#define STEP_UNDER_WAY 2
 #define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
 
 // One layer's memory.
@@ -190,7 +188,9 @@ struct StepRing {
     enum {
         SLOT_BYTES = larger_of(larger_of(QkvMaps::SLOT_BYTES, OutputMap::SLOT_BYTES),
                                larger_of(GatedMaps::SLOT_BYTES, DownMap::SLOT_BYTES)),
-        BYTES = STEP_SLOTS * (SLOT_BYTES + 16)
+        BYTES = STEP_SLOTS * (SLOT_BYTES + 16),
+        // Copies that are under way together: some four KiB.
+        UNDER_WAY = SLOT_BYTES < 2048 ? 3 : 2
     };
     // Not an address: that it is of shared memory would be forgotten.
     uint slots, barriers, n_done;
@@ -219,7 +219,7 @@ struct StepRing {
     MEMBER bool is_free(uint i) const { return i < STEP_SLOTS || barrier_has_ended(emptied(i), i / STEP_SLOTS - 1); }
     // Whether few enough copies are under way: what else is read waits behind them in the memory's queues.
     MEMBER bool is_quiet(uint i) const {
-        return i < STEP_UNDER_WAY || barrier_has_ended(filled(i - STEP_UNDER_WAY), (i - STEP_UNDER_WAY) / STEP_SLOTS);
+        return i < UNDER_WAY || barrier_has_ended(filled(i - UNDER_WAY), (i - UNDER_WAY) / STEP_SLOTS);
     }
     MEMBER void copy(uint i, const uchar *from, uint bytes, ulong policy) const {
         barrier_expect(filled(i), bytes);

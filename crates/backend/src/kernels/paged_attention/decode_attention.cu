@@ -1,6 +1,7 @@
 // Attention of generated rows, for one shape and format of keys and values.
 #include "decode_attention.h"
 #include "merge_attention.h"
+#include "tiles.h"
 
 #ifndef ATTENTION_GROUP
 #define ATTENTION_K KvF16
@@ -28,5 +29,41 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS, DecodeShape::BLOCKS
 extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
     merge_attention(const AttentionArgs args, const uint *inputs, const Batch *batch, const float *scratch,
                     float *out) {
-    merge_attention<ATTENTION_V_DIM>(args, inputs, *batch, scratch, out);
+    const uint cols = args.n_heads * ATTENTION_V_DIM;
+    merge_attention<ATTENTION_V_DIM>(
+        args, inputs, *batch, scratch,
+        [&](uint row, uint col, float4 values) { *(float4 *)(out + ulong(row) * cols + col) = values; },
+        // It is where it shall be.
+        [](uint, uint, uint) {});
+}
+
+// The same that leaves rows as the map behind takes them; `out` has those of a single split.
+extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
+    merge_converted(const MergeArgs args, const uint *inputs, const Batch *batch, const float *scratch,
+                    const float *out, uchar *converted) {
+    const uint cols = args.attention.n_heads * ATTENTION_V_DIM, n_tiles = cols / 64;
+    const auto put = [&](uint row, uint col, float4 values) {
+        typedef QuantisedRows<true> SingleQuantised;
+        typedef SplitRows<true, 1> SingleRounded;
+        const ulong tile = ulong(row) * n_tiles + col / 64;
+        switch (args.results) {
+        case QUANTISED:
+            if (args.is_single) SingleQuantised::put(converted + tile * SingleQuantised::SHARED_BYTES, col, values);
+            else Quantise{converted, n_tiles}(row, col, values);
+            break;
+        case ROUNDED:
+            if (args.is_single) SingleRounded::put(converted + tile * SingleRounded::SHARED_BYTES, col, values);
+            else Split<1>{converted, n_tiles}(row, col, values);
+            break;
+        case PROMPT:
+            Round{(ushort *)converted, args.x_rows}(row, col, values);
+        }
+    };
+    merge_attention<ATTENTION_V_DIM>(args.attention, inputs, *batch, scratch, put, [&](uint row, uint head, uint lane) {
+        UNROLL
+        for (uint dim = 4 * lane; dim < ATTENTION_V_DIM; dim += 128) {
+            const uint col = head * ATTENTION_V_DIM + dim;
+            put(row, col, *(const float4 *)(out + ulong(row) * cols + col));
+        }
+    });
 }

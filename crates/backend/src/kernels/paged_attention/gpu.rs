@@ -2,6 +2,8 @@
 //! any, else one threadgroup a row and query head; on Metal generated rows split over the context,
 //! and prompts by matrices.
 
+use bytemuck::Pod;
+
 use super::PagedAttention;
 use crate::gpu::args::AttentionArgs;
 use crate::gpu::formats::kv_type;
@@ -38,7 +40,9 @@ impl PagedAttention {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let args = self.args(lowering)?;
         if let Some(decoding) = self.decoding(lowering)? {
-            self.launch_decode(lowering, decoding)?;
+            let (decoding, scratch, _) = self.launch_decode(lowering, decoding)?;
+            let buffers = [scratch, lowering.buffer(self.out)];
+            self.launch_merge(lowering, decoding.definitions, "merge_attention", decoding.args, &buffers);
             return self.launch_prompt_rows(lowering);
         }
         if simd::can(lowering) {
@@ -110,7 +114,7 @@ impl PagedAttention {
     /// Generated rows on Metal: their splits, and what comes of them folded.
     fn launch_splits(&self, lowering: &mut Lowering<'_>, args: AttentionArgs) -> Result<()> {
         let (layer, _) = lowering.cache(self.cache);
-        let scratch = self.partials(lowering)?;
+        let (scratch, _) = self.partials(lowering)?;
         let x = args.max_items.saturating_mul(args.n_kv_heads).min(SPLIT_GROUPS);
         let rows_each = lowering.u32(lowering.bucket.tokens)?;
         let grid = Grid { x, rows: RowsOf::Generated, rows_each, threads: SPLIT_THREADS };
@@ -145,12 +149,12 @@ impl PagedAttention {
         Ok(())
     }
 
-    /// Scratch for what comes of a batch's splits.
-    fn partials(&self, lowering: &mut Lowering<'_>) -> Result<Argument> {
+    /// Scratch for what comes of a batch's splits, and its bytes.
+    fn partials(&self, lowering: &mut Lowering<'_>) -> Result<(Argument, usize)> {
         let (layer, _) = lowering.cache(self.cache);
         let parts = lowering.layout.splits[layer.group].batch_items.checked_mul(self.n_heads);
         let bytes = parts.and_then(|n| n.checked_mul((layer.v_dim + 2) * 4));
-        Ok(lowering.scratch_bytes(0, bytes)?.0)
+        lowering.scratch_bytes(0, bytes)
     }
 
     /// q, keys, values, out.
@@ -159,11 +163,15 @@ impl PagedAttention {
         [lowering.buffer(self.q), keys, values, lowering.buffer(self.out)]
     }
 
-    /// Generated rows: their splits, and what comes of them folded.
-    fn launch_decode(&self, lowering: &mut Lowering<'_>, decoding: Decoding) -> Result<()> {
-        let Decoding { args, definitions, shared, .. } = decoding;
+    /// Splits of generated rows; where what comes of them lies, and behind how many bytes scratch is free.
+    pub(crate) fn launch_decode(
+        &self,
+        lowering: &mut Lowering<'_>,
+        decoding: Decoding,
+    ) -> Result<(Decoding, Argument, usize)> {
+        let Decoding { args, shared, .. } = decoding;
         let group = lowering.cache(self.cache).0.group;
-        let scratch = self.partials(lowering)?;
+        let (scratch, end) = self.partials(lowering)?;
         let blocks = (lowering.device.shared_limit / (shared + 1024)).clamp(1, MOST_BLOCKS);
         let x = args.max_items.saturating_mul(args.n_kv_heads).min(lowering.device.units * blocks);
         let rows_each = lowering.u32(lowering.bucket.tokens)?;
@@ -172,16 +180,29 @@ impl PagedAttention {
         let buffers = [Argument::Batch(group), q, keys, values, out, scratch];
         let launch = lowering.launch(&DECODE_ATTENTION, "decode_attention", grid, args, &buffers);
         (launch.batches, launch.early, launch.shared) = (Some(group), true, shared);
-        launch.definitions.clone_from(&definitions);
-        let grid = Grid { x: args.n_heads, rows: RowsOf::Generated, rows_each: 1, threads: MERGE_THREADS };
-        let buffers = [Argument::Batch(group), scratch, out];
-        let launch = lowering.launch(&DECODE_ATTENTION, "merge_attention", grid, args, &buffers);
+        launch.definitions.clone_from(&decoding.definitions);
+        Ok((decoding, scratch, end))
+    }
+
+    /// What comes of them folded, by the kernel `entry` with `args` and `buffers`.
+    pub(crate) fn launch_merge(
+        &self,
+        lowering: &mut Lowering<'_>,
+        definitions: String,
+        entry: &str,
+        args: impl Pod,
+        buffers: &[Argument],
+    ) {
+        let group = lowering.cache(self.cache).0.group;
+        let x = self.n_heads as u32;
+        let grid = Grid { x, rows: RowsOf::Generated, rows_each: 1, threads: MERGE_THREADS };
+        let buffers = [&[Argument::Batch(group)], buffers].concat();
+        let launch = lowering.launch(&DECODE_ATTENTION, entry, grid, args, &buffers);
         (launch.batches, launch.early, launch.definitions) = (Some(group), true, definitions);
-        Ok(())
     }
 
     /// Rows of prompts, where there is a kernel for this shape.
-    fn launch_prompt_rows(&self, lowering: &mut Lowering<'_>) -> Result<()> {
+    pub(crate) fn launch_prompt_rows(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let args = self.args(lowering)?;
         let (layer, _) = lowering.cache(self.cache);
         let shape = prompt_shape(layer, lowering.device.has_warpgroups);

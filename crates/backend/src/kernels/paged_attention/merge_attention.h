@@ -97,10 +97,11 @@ template <uint V_DIM> struct WarpFolds {
 };
 
 // Folds the splits of a row's heads. Few splits are a warp's; else warp w of W takes every Wth from the wth
-// on, and the warps' sums follow in order. Grid: query heads, rows.
-template <uint V_DIM>
+// on, and the warps' sums follow in order. Calls `put(row, column, four elements)`; `alone(row, head, lane)` is for a
+// head that has no other split. Grid: query heads, rows.
+template <uint V_DIM, typename Put, typename Alone>
 FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Batch &batch, const float *scratch,
-                        float *out) {
+                        const Put &put, const Alone &alone) {
     typedef Folded<V_DIM> F;
     __shared__ WarpFolds<V_DIM> folds;
     const uint row = batch.first_row + blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -109,10 +110,11 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
     const uint item = exists ? inputs[args.row_items_at + row] : 0;
     wait_for_inputs();
     allow_next();
-    if (n_splits == 1) return;
+    if (!exists) return;
     const bool is_warps = n_splits <= F::TOGETHER;
     const uint head = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x;
     if (head >= args.n_heads) return;
+    if (n_splits == 1) return alone(row, head, lane);
     const Partials partials(args, (float *)scratch);
     const ulong at = ulong(item) * args.n_heads + head;
     F folded;
@@ -124,6 +126,5 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
         if (warp > 0) return;
         folded = folds.fold(lane);
     }
-    out += (ulong(row) * args.n_heads + head) * V_DIM;
-    folded.finish(lane, [&](uint dim, float4 values) { *(float4 *)(out + dim) = values; });
+    folded.finish(lane, [&](uint dim, float4 values) { put(row, head * V_DIM + dim, values); });
 }

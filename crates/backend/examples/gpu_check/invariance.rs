@@ -131,6 +131,11 @@ fn rows(cuda: &mut Cuda) -> Done {
     let experts = [[Q4_0; 7], MIXED, [BF16; 7], [F16; 7]].map(|formats| (EXPERTS, formats));
     let small = small.into_iter().chain(experts);
     let small = small.map(|(shape, formats)| Model { shape, formats: [formats; 2], start: 0, window: None });
+    // Several splits, and more than those that the map behind attention folds.
+    let split = [(MIXED, 450), ([Q4_0; 7], 1000)];
+    let split =
+        split.map(|(formats, start)| Model { shape: SMALL, formats: [formats; 2], start, window: None });
+    let small = small.chain(split);
     let large = [(LARGE, [Q4_0; 7]), (LARGE, [BF16; 7]), (EXTRAS, [Q8_0; 7]), (FEWER, [Q8_0; 7])];
     let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
     let large = large.chain([(LARGE, [[Q4_K; 7], MIXED]), (LARGE, [MIXED, [Q4_K; 7]])]);

@@ -318,6 +318,13 @@ kernel_args! {
         /// Rows that there is room for.
         x_rows: u32,
     }
+    /// The map behind attention, over tiles, of a row whose splits are folded where they are read.
+    FoldedArgs {
+        /// The map.
+        maps: TileArgs,
+        /// The splits.
+        attention: AttentionArgs,
+    }
     /// Which layers' weights are packed in the other of their map's two ways: a bit for each layer.
     OtherArgs {
         /// Queries.

@@ -68,7 +68,7 @@ pub(crate) struct Grid {
 pub(crate) enum When {
     /// All.
     Always,
-    /// Those of a single generated row with a short context.
+    /// Those of a single generated row with a short context, [`step::SHORT`].
     Short,
     /// Those of one with a longer context.
     Long,
@@ -77,8 +77,8 @@ pub(crate) enum When {
 }
 
 impl When {
-    /// Of those for which a bucket may have launches that do all layers at once, with the longest contexts.
-    pub const AT_ONCE: [(Self, usize); 2] = [(Self::Short, step::SHORT), (Self::Long, step::LONG)];
+    /// Of those for which a bucket may have launches of their own, with the longest contexts.
+    pub const APART: [(Self, usize); 2] = [(Self::Short, step::SHORT), (Self::Long, step::LONG)];
 }
 
 /// One kernel launch.

@@ -62,7 +62,7 @@ impl<R: Runtime> Lowered<R> {
         let [sequence] = &inputs.sequences[..] else { return When::Otherwise };
         let has = |when| self.launches.iter().any(|(launch, ..)| launch.when == when);
         let fits = |&(when, most): &(When, usize)| sequence.n_context as usize <= most && has(when);
-        match When::AT_ONCE.iter().find(|at_once| fits(at_once)) {
+        match When::APART.iter().find(|apart| fits(apart)) {
             Some(&(when, _)) if sequence.n_rows == 1 && self.order.n_generated == 1 => when,
             _ => When::Otherwise,
         }

@@ -75,6 +75,7 @@ sources! {
     SWIGLU_LINEAR_ADD = "swiglu_linear_add" in "../kernels/swiglu_linear_add": cuda;
     ACTIVATIONS = "activations" in "tiles": cuda;
     EMBED_TILES = "embed_tiles" in "tiles": cuda;
+    FOLDED_LINEAR = "folded_linear" in "tiles": cuda;
     GENERATED_EXPERTS = "generated_experts" in "tiles": cuda;
     GENERATED_GATED = "generated_gated" in "tiles": cuda;
     GENERATED_LINEAR = "generated_linear" in "tiles": cuda;
@@ -174,9 +175,8 @@ impl Source {
     /// Definitions of which each makes other kernels of it.
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
-            "generated_experts" | "generated_linear" | "generated_gated" | "generated_qkv" | "step" => {
-                &["", BF16_ACTIVATIONS]
-            }
+            "folded_linear" | "generated_experts" | "generated_gated" | "generated_linear"
+            | "generated_qkv" | "step" => &["", BF16_ACTIVATIONS],
             "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
         }

@@ -3,14 +3,17 @@
 
 use super::convert::{Converted, Form, Input};
 use super::gated::reads_first;
-use super::linear;
+use super::kernel::Kernel;
+use super::linear::{self, MapLaunch, Maps, packing};
 use super::packing::TILE_COLS;
-use crate::gpu::args::MergeArgs;
+use super::step_layer::MOST_V_DIM;
+use crate::gpu::args::{FoldedArgs, MergeArgs};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
-use crate::gpu::lower::Lowering;
+use crate::gpu::lower::{Argument, Grid, Lowering, When};
+use crate::gpu::source::FOLDED_LINEAR;
 use crate::kernels::linear_add::{self, LinearAdd};
-use crate::kernels::paged_attention::PagedAttention;
+use crate::kernels::paged_attention::{Decoding, PagedAttention};
 use crate::{Op, Result};
 
 /// Two ops that become such launches.
@@ -48,22 +51,26 @@ impl<'a> Attended<'a> {
         (form != Form::Split).then_some(Self { attention, output, input, form, is_single })
     }
 
+    /// Whether there is a kernel for a single row that folds splits itself, where they are few.
+    fn may_fold(&self, lowering: &Lowering<'_>) -> bool {
+        let (layer, _) = lowering.cache(self.attention.cache);
+        // Where all layers are one launch, that has the short contexts.
+        let is_step = lowering.is_op_by_op;
+        self.is_single
+            && !is_step
+            && RowsOf::Generated.most(lowering.bucket) == 1
+            && layer.v_dim <= MOST_V_DIM as usize
+    }
+
     /// Adds the launches.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let (attention, output) = (self.attention, self.output);
         let decoding = attention.decoding(lowering)?.expect("`find` has asked");
         let (decoding, partials, end) = attention.launch_decode(lowering, decoding)?;
-        let most = RowsOf::Generated.most(lowering.bucket);
-        let bytes = self.form.bytes(most, self.input.cols / TILE_COLS);
-        let (x, end) = lowering.scratch_bytes(end, bytes)?;
-        let args = MergeArgs {
-            attention: decoding.args,
-            results: Form::as_results(Some(self.form)),
-            is_single: self.is_single.into(),
-            x_rows: lowering.u32(most)?,
-        };
-        let buffers = [partials, self.input.x, x];
-        attention.launch_merge(lowering, decoding.definitions, "merge_converted", args, &buffers);
+        let folds = self.may_fold(lowering).then_some((&decoding, partials));
+        let before = lowering.launches.len();
+        let (x, end) = self.merge(lowering, &decoding, (partials, end))?;
+        self.leave_short(lowering, folds, before);
         attention.launch_prompt_rows(lowering)?;
         let map = Linear::new(output.weight, output.bias, lowering.desc(output.x).rows);
         let residual = lowering.buffer(output.residual);
@@ -76,9 +83,65 @@ impl<'a> Attended<'a> {
             end,
             residual,
             &|lowering, maps, skip| {
+                let before = lowering.launches.len();
                 maps.launch_rows(lowering, &self.input, RowsOf::Generated, skip, Some(converted))?;
+                self.leave_short(lowering, folds, before);
+                if let Some((decoding, partials)) = folds {
+                    maps.each(lowering, &self.input, RowsOf::Generated, skip, None, &|lowering, launch| {
+                        fold(lowering, (decoding, partials), maps, launch)
+                    })?;
+                }
                 maps.launch_rows(lowering, &self.input, RowsOf::Prompts, skip, None)
             },
         )
     }
+
+    /// Launches from the `from`th on are not for short contexts, where others fold splits.
+    fn leave_short(&self, lowering: &mut Lowering<'_>, folds: Option<(&Decoding, Argument)>, from: usize) {
+        if folds.is_some() {
+            lowering.launches[from..].iter_mut().for_each(|launch| launch.when = When::Otherwise);
+        }
+    }
+
+    /// Folds splits, `partials`, into rows as the map takes them, in scratch behind `end` bytes.
+    fn merge(
+        &self,
+        lowering: &mut Lowering<'_>,
+        decoding: &Decoding,
+        (partials, end): (Argument, usize),
+    ) -> Result<(Argument, usize)> {
+        let most = RowsOf::Generated.most(lowering.bucket);
+        let bytes = self.form.bytes(most, self.input.cols / TILE_COLS);
+        let (x, end) = lowering.scratch_bytes(end, bytes)?;
+        let args = MergeArgs {
+            attention: decoding.args,
+            results: Form::as_results(Some(self.form)),
+            is_single: self.is_single.into(),
+            x_rows: lowering.u32(most)?,
+        };
+        let (definitions, buffers) = (decoding.definitions.clone(), [partials, self.input.x, x]);
+        self.attention.launch_merge(lowering, definitions, "merge_converted", args, &buffers);
+        Ok((x, end))
+    }
+}
+
+/// The map of a single row whose splits, `partials`, are folded where they are read.
+fn fold(
+    lowering: &mut Lowering<'_>,
+    (decoding, partials): (&Decoding, Argument),
+    all: &Maps<'_>,
+    launch: MapLaunch<'_>,
+) -> Result<()> {
+    let MapLaunch { maps, shape, rows, kernel, x, .. } = launch;
+    let (args, of_maps) = all.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
+    let Kernel { rows_each, threads, shared, .. } = kernel;
+    let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
+    let args = FoldedArgs { maps: args, attention: decoding.args };
+    let buffers = [&[x[0], partials], &of_maps[..]].concat();
+    let name = (packing(lowering, &maps[0]).name(), if all.add { "_add" } else { "_store" });
+    let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
+    let launch = lowering.launch_for(&FOLDED_LINEAR, name, grid, args, &buffers);
+    launch.definitions += definitions;
+    (launch.early, launch.shared, launch.when) = (true, shared, When::Short);
+    Ok(())
 }

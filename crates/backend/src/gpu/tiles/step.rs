@@ -28,7 +28,7 @@ const MOST_SLOTS: u32 = 8;
 const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * MAX_PAIRS;
 /// Splits of a row that are folded as one, and those whose results are handed on together.
-const FEW_SPLITS: usize = 8;
+pub(super) const FEW_SPLITS: usize = 8;
 pub(super) const MOST_SPLITS: usize = 64;
 /// SIMD-groups that fold a head's splits, as `merge_attention.h` has them.
 const FOLDING: u32 = 8;

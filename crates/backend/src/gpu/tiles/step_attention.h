@@ -271,7 +271,7 @@ struct StepAttention {
             const bool is_last = !STEP_SEVERAL || split == first();
             const Work next = STEP_SEVERAL ? work_of(is_last ? split : split - args.sharing) : work;
             float scores[Heads::N_TILES][2][4];
-            decode.score(scores, heads(), args.attention, part);
+            decode.score(scores, [&](uint n, uint i) { return decode.query(heads(), n, i); }, args.attention, part);
             if (!is_last) __syncwarp(), decode.copy<Heads::KTile>(decode.k_tile, layer.k_cache, next);
             decode.find_maxima(scores);
             decode.barrier();

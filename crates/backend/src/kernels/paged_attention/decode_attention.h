@@ -85,6 +85,12 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     // Shares [n_tile, column, position], columns apart by what spreads them over all banks.
     static constexpr uint SHARE_STRIDE = 2 * SPLIT + 16, SHARE_BYTES = N_TILES * 8 * SHARE_STRIDE;
     static constexpr uint SHARED_BYTES = TILE_BYTES + SHARE_BYTES + 2 * DECODE_WARPS * N_TILES * 4 * 4;
+    // Whether a lane has registers for the queries of the split that is next: what is read waits behind the copies that
+    // are under way, so they are asked for before these.
+    static constexpr bool ASKS_AHEAD = N_TILES * K_STEPS <= 8;
+    struct Queries {
+        float2 pairs[ASKS_AHEAD ? 2 * N_TILES * K_STEPS : 1];
+    };
     // Registers shall not be what keeps blocks from a multiprocessor's 227 KB.
     static constexpr uint FIT = 227 * 1024 / (SHARED_BYTES + 1024), BLOCKS = FIT < 6 ? FIT : 6;
 
@@ -117,14 +123,26 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         commit_copies();
     }
 
-    // Operand B of the queries of `n_tile`: this lane's column is a head, or what is left of it.
-    MEMBER void load_queries(uint (&b)[K_STEPS][2], const float *q, float scale, uint n_tile) const {
+    // The `i`th pair of `n_tile` that this lane has of the queries.
+    MEMBER float2 query(const float *q, uint n_tile, uint i) const {
         const uint head = 4 * n_tile + g % 4;
+        const uint k = i / 2 % K_TOGETHER, dim = (i / 2 - k) * 16 + KTile::first_dim(k, t, i % 2);
+        float2 pair = {0, 0};
+        if (head < GROUP) pair = *(const float2 *)(q + head * K_DIM + dim);
+        return pair;
+    }
+    MEMBER void ask(Queries &queries, const float *q) const {
+        UNROLL
+        for (uint i = 0; ASKS_AHEAD && i < 2 * N_TILES * K_STEPS; i++) {
+            queries.pairs[i] = query(q, i / (2 * K_STEPS), i % (2 * K_STEPS));
+        }
+    }
+
+    // Operand B of the pairs that `query` has: this lane's column is a head, or what is left of it.
+    template <typename Pair> MEMBER void load_queries(uint (&b)[K_STEPS][2], float scale, const Pair &query) const {
         UNROLL
         for (uint i = 0; i < 2 * K_STEPS; i++) {
-            const uint k = i / 2 % K_TOGETHER, dim = (i / 2 - k) * 16 + KTile::first_dim(k, t, i % 2);
-            float2 x = {0, 0};
-            if (head < GROUP) x = *(const float2 *)(q + head * K_DIM + dim);
+            float2 x = query(i);
             x.x *= scale, x.y *= scale;
             const uint pair = KTile::Numbers::pack(x.x, x.y);
             b[i / 2][i % 2] = g < 4 ? pair : pack_rest<typename KTile::Numbers>(pair, x.x, x.y);
@@ -132,12 +150,13 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     }
 
     // Scores of this warp's positions. Of element c of an m-tile the position is g + c / 2 * 8,
-    // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same.
-    MEMBER void score(float (&scores)[N_TILES][2][4], const float *q, const AttentionArgs &args, Part part) const {
+    // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same. `pair(n, i)` is the queries' `i`th pair of n-tile n.
+    template <typename Pair>
+    MEMBER void score(float (&scores)[N_TILES][2][4], const Pair &pair, const AttentionArgs &args, Part part) const {
         UNROLL
         for (uint n = 0; n < N_TILES; n++) {
             uint b[K_STEPS][2];
-            load_queries(b, q, args.scale, n);
+            load_queries(b, args.scale, [&](uint i) { return pair(n, i); });
             if (n == 0) {
                 if (IN_TURN) wait_for_copies<0>();
                 else wait_for_copies<1>();
@@ -306,10 +325,18 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
     Ahead ahead(args, inputs, batch, index, n_work);
     Work work(args, ahead, 0);
     const bool is_old = work.is_old(inputs[args.n_rows_at]);
-    if (!is_old) wait_for_inputs();
+    const auto queries_of = [&](const Work &work) { return q + (ulong(work.row) * args.n_heads + work.kv_head * GROUP) * K_DIM; };
+    typename D::Queries queries;
+    if (!is_old) {
+        wait_for_inputs();
+        decode.ask(queries, queries_of(work));
+    }
     decode.template copy<typename D::KTile>(decode.k_tile, k_cache, work);
     if (!D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work);
-    if (is_old) wait_for_inputs();
+    if (is_old) {
+        wait_for_inputs();
+        decode.ask(queries, queries_of(work));
+    }
     allow_next();
     for (uint n_begun = 1;; n_begun++) {
         index += gridDim.x;
@@ -317,7 +344,10 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         if (n_begun % 32 == 0 && !is_last) ahead = Ahead(args, inputs, batch, index, n_work);
         const Work next(args, ahead, n_begun % 32);
         float scores[D::N_TILES][2][4];
-        decode.score(scores, q + (ulong(work.row) * args.n_heads + work.kv_head * GROUP) * K_DIM, args, work.part);
+        const float *const own = queries_of(work);
+        const auto pair = [&](uint n, uint i) { return D::ASKS_AHEAD ? queries.pairs[2 * D::K_STEPS * n + i] : decode.query(own, n, i); };
+        decode.score(scores, pair, args, work.part);
+        if (!is_last) decode.ask(queries, queries_of(next));
         // This warp has done with its keys, and makes place for the next.
         __syncwarp();
         if (!D::IN_TURN && !is_last) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);

@@ -118,6 +118,7 @@ impl PagedAttention {
         let short = [
             shape(4, 4, [64, 64], [F32, F32], 16, None, None),
             shape(9, 3, [64, 64], [F16, F16], 16, None, None),
+            shape(14, 2, [64, 64], [F16, F16], 16, None, None),
             shape(8, 1, [128, 128], [BF16, BF16], 32, None, Some(3.0)),
             shape(3, 3, [80, 80], [F16, F16], 8, Some(20), None),
             shape(6, 2, [33, 17], [F32, F16], 16, Some(7), Some(1.5)),

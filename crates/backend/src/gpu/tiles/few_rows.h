@@ -78,7 +78,7 @@ template <typename F> struct ConvertedRows {
 // A single row as it is, which may have to be normalised.
 template <typename F> struct PlainRow {
     const float *x, *norm;
-    RowNorm<LOADS> weights;
+    RowNorm<ROW_QUADS> weights;
     MEMBER void begin(const uint *inputs, const TileShape &shape, BlockRows here) {
         if (!shape.has_norm) norm = 0;
         if (here.n == 0) return;

@@ -182,6 +182,7 @@ impl<'a> Gated<'a> {
         let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
         let launch = lowering.launch_for(source, name, grid, args, buffers);
         launch.definitions += definitions;
+        launch.definitions += &kernel.row_definition(self.input.cols);
         launch.early = true;
         launch.shared = shared;
         Ok(())

@@ -11,6 +11,8 @@ use crate::gpu::lower::{Argument, Device, Lowering};
 pub(crate) const PARTS: u32 = 8;
 /// Threads of such SIMD-groups.
 pub(crate) const TEAM_THREADS: u32 = 32 * PARTS;
+/// Elements of four that a thread has of a row, at most.
+const LOADS: usize = 4;
 /// Slots of a ring, and bytes of one that holds several tiles.
 const SLOTS: u32 = 2;
 const SLOT_BYTES: u32 = 2304;
@@ -47,6 +49,12 @@ pub(crate) struct Kernel {
     pub shared: u32,
     /// Groups in which a map's parts are added up.
     pub part_groups: u32,
+}
+
+/// What a kernel of so many threads that reads a row of so many columns is compiled with where they have all of it.
+pub(super) fn row_definition(cols: usize, threads: u32) -> String {
+    let quads = cols.div_ceil(4 * threads as usize);
+    if quads <= LOADS { format!("#define ROW_QUADS {quads}\n") } else { String::new() }
 }
 
 /// Bytes of a slot of a ring.
@@ -148,6 +156,11 @@ impl Kernel {
     /// Whether it reads its row as it is, and converts it.
     pub fn converts(&self) -> bool {
         self.rows_each == 1
+    }
+
+    /// What it is compiled with where its threads have all of a row of so many columns that it converts.
+    pub fn row_definition(&self, cols: usize) -> String {
+        if self.converts() { row_definition(cols, self.threads) } else { String::new() }
     }
 
     /// What it takes of the rows, which are a weight's of `packing` to multiply with.

@@ -177,6 +177,9 @@ impl Maps<'_> {
         };
         let launch = lowering.launch_for(source, name, grid, args, &buffers);
         launch.definitions += definitions;
+        if !is_converted {
+            launch.definitions += &kernel.row_definition(shape.cols as usize);
+        }
         launch.early = true;
         launch.shared = shared;
         Ok(())

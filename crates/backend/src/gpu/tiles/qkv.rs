@@ -80,6 +80,7 @@ impl<'a> TurnedHeads<'a> {
         let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
         let launch = lowering.launch_for(&GENERATED_QKV, name, grid, args, &buffers);
         launch.definitions += definitions;
+        launch.definitions += &kernel.row_definition(shape.cols as usize);
         (launch.early, launch.shared) = (true, shared);
         Ok(())
     }

@@ -5,12 +5,21 @@
 #include "activations.h"
 #include "copies.h"
 
+// Elements of four that a thread has of a row, where the host knows that the block's threads have all of it: what is
+// not there is not even code then.
+#ifdef ROW_QUADS
+#define ROW_FITS true
+#else
+#define ROW_QUADS LOADS
+#define ROW_FITS false
+#endif
+
 // What RMSNorm multiplies a row of up to four times QUADS times the block's threads with, kept in registers
 // since before the row is known, and then the row: it is read once. Longer ones are read twice.
 template <uint QUADS> struct RowNorm {
     float4 weights[QUADS];
 
-    static MEMBER bool fits(uint cols) { return cols <= 4 * QUADS * n_threads(); }
+    static MEMBER bool fits(uint cols) { return ROW_FITS || cols <= 4 * QUADS * n_threads(); }
     // The `n`th element of four that this thread has.
     static MEMBER uint at(uint n) { return 4 * (threadIdx.x + n * n_threads()); }
 

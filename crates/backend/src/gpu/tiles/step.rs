@@ -146,6 +146,7 @@ impl<'a> WholeStep<'a> {
             definitions += &format!("#define STEP_{name} {first}\n#define STEP_{name}_OTHER {other}\n");
         }
         definitions += &self.decoding.definitions;
+        definitions += &kernel::row_definition(self.args.qkv.shape.cols as usize, TEAMS * TEAM_THREADS);
         if Form::of(&lowering.device, first[QKV], ROWS) == Form::Rounded {
             definitions += BF16_ACTIVATIONS;
         }

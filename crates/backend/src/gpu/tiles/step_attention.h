@@ -51,7 +51,7 @@ struct Computing {
 template <typename Rows>
 __noinline__ __device__ void fetch_row(const ulong *mail, uint number, const float *x, const float *norm, uint cols, float eps) {
     __shared__ float partial[32];
-    RowNorm<LOADS> weights;
+    RowNorm<ROW_QUADS> weights;
     weights.load(norm, cols);
     block_barrier();
     if (mail) {
@@ -59,13 +59,13 @@ __noinline__ __device__ void fetch_row(const ulong *mail, uint number, const flo
         TwoLetters two;
         if (threadIdx.x % 32 == 0) {
             two.receive(mail + weights.at(0) % cols + 2, number);
-            two.receive(mail + weights.at(1) % cols, number);
+            if (ROW_QUADS > 1) two.receive(mail + weights.at(1) % cols, number);
         }
         __syncwarp();
     }
-    float4 v[LOADS];
+    float4 v[ROW_QUADS];
     UNROLL
-    for (uint n = 0; n < LOADS; n++) {
+    for (uint n = 0; n < ROW_QUADS; n++) {
         const uint at = weights.at(n);
         v[n] = mail && at < cols ? receive_four(mail + at, number) : load_or_zero(x, at, mail ? 0 : cols);
     }

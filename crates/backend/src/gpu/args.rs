@@ -311,10 +311,6 @@ kernel_args! {
     MergeArgs {
         /// The splits.
         attention: AttentionArgs,
-        /// What rows are left as.
-        results: u32,
-        /// 1 if they lie one by one, as a kernel for a single row takes them.
-        is_single: u32,
         /// Rows that there is room for.
         x_rows: u32,
     }

@@ -65,7 +65,10 @@ impl<'a> Attended<'a> {
     /// Adds the launches.
     pub fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let (attention, output) = (self.attention, self.output);
-        let decoding = attention.decoding(lowering)?.expect("`find` has asked");
+        let mut decoding = attention.decoding(lowering)?.expect("`find` has asked");
+        let results = Form::as_results(Some(self.form));
+        decoding.definitions +=
+            &format!("#define MERGE_RESULTS {results}\n#define MERGE_SINGLE {}\n", self.is_single);
         let (decoding, partials, end) = attention.launch_decode(lowering, decoding)?;
         let folds = self.may_fold(lowering).then_some((&decoding, partials));
         let before = lowering.launches.len();
@@ -113,12 +116,7 @@ impl<'a> Attended<'a> {
         let most = RowsOf::Generated.most(lowering.bucket);
         let bytes = self.form.bytes(most, self.input.cols / TILE_COLS);
         let (x, end) = lowering.scratch_bytes(end, bytes)?;
-        let args = MergeArgs {
-            attention: decoding.args,
-            results: Form::as_results(Some(self.form)),
-            is_single: self.is_single.into(),
-            x_rows: lowering.u32(most)?,
-        };
+        let args = MergeArgs { attention: decoding.args, x_rows: lowering.u32(most)? };
         let (definitions, buffers) = (decoding.definitions.clone(), [partials, self.input.x, x]);
         self.attention.launch_merge(lowering, definitions, "merge_converted", args, &buffers);
         Ok((x, end))

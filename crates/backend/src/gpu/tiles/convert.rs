@@ -1,5 +1,6 @@
 //! Activations as the kernels over tiles take them.
 
+use super::kernel::row_definition;
 use super::packing::{Packing, TILE_COLS};
 use crate::Result;
 use crate::gpu::args::TileShape;
@@ -140,7 +141,9 @@ impl Input {
             Some(norm) => {
                 let entry = format!("norm_{}", form.kernel());
                 let buffers = [self.x, Argument::Weight(norm.weight), out];
-                lowering.launch(&ACTIVATIONS, entry, grid, args, &buffers)
+                let launch = lowering.launch(&ACTIVATIONS, entry, grid, args, &buffers);
+                launch.definitions = row_definition(self.cols, grid.threads);
+                launch
             }
         };
         launch.early = true;
@@ -152,7 +155,8 @@ impl Input {
         let args = self.shape(lowering, rows)?;
         let grid = self.grid(lowering, rows)?;
         let [x, norm] = self.plain();
-        lowering.launch(&ACTIVATIONS, "norm_store_rows", grid, args, &[x, norm, out]).early = true;
+        let launch = lowering.launch(&ACTIVATIONS, "norm_store_rows", grid, args, &[x, norm, out]);
+        (launch.early, launch.definitions) = (true, row_definition(self.cols, grid.threads));
         Ok(())
     }
 

@@ -195,6 +195,15 @@ template <typename F, bool ADD> struct WriteMap {
     }
 };
 
+// What the host knows of gate and up.
+#ifdef GATED_RESULTS
+FN uint results_of(const GatedArgs &) { return GATED_RESULTS; }
+FN uint is_gelu(const GatedArgs &) { return GATED_GELU; }
+#else
+FN uint results_of(const GatedArgs &args) { return args.results; }
+FN uint is_gelu(const GatedArgs &args) { return args.gelu_tanh; }
+#endif
+
 // The second team does the bands of the second weight. Where results are quantised
 // bands are done in pairs, which make up a block of 32 columns.
 template <typename F> struct GatedWeights {
@@ -202,7 +211,7 @@ template <typename F> struct GatedWeights {
     const GatedArgs &args;
     const uchar *gate, *up;
     static MEMBER uint band(const GatedArgs &args, uint nth) {
-        return args.results == QUANTISED ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
+        return results_of(args) == QUANTISED ? 2 * (blockIdx.x + nth / 2 * gridDim.x) + nth % 2 : blockIdx.x + nth * gridDim.x;
     }
     MEMBER const uchar *at(uint nth, uint team) const {
         const uint band = GatedWeights::band(args, nth);
@@ -226,8 +235,8 @@ template <typename F> struct WriteGated {
         if (threadIdx.x >= 16 * rows.n) return;
         const uint at = threadIdx.x % 16, r = threadIdx.x / 16, band = GatedWeights<F>::band(args, nth), o = 16 * band + at;
         const float g = F::total(sums, at, r, args.shape), u = F::total(sums + PARTS * F::SUMS, at, r, args.shape);
-        const float value = activate(g, args.gelu_tanh) * u;
-        switch (args.results) {
+        const float value = activate(g, is_gelu(args)) * u;
+        switch (results_of(args)) {
         case FLOATS:
             if (o < args.cols) ((float *)out)[ulong(rows.first + r) * args.cols + o] = value;
             break;

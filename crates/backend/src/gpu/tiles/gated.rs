@@ -183,10 +183,17 @@ impl<'a> Gated<'a> {
         let launch = lowering.launch_for(source, name, grid, args, buffers);
         launch.definitions += definitions;
         launch.definitions += &kernel.row_definition(self.input.cols);
+        launch.definitions += &gated_definitions(&args);
         launch.early = true;
         launch.shared = shared;
         Ok(())
     }
+}
+
+/// What kernels are compiled with for them.
+pub(super) fn gated_definitions(args: &GatedArgs) -> String {
+    let GatedArgs { results, gelu_tanh, .. } = args;
+    format!("#define GATED_RESULTS {results}\n#define GATED_GELU {gelu_tanh}\n")
 }
 
 /// How the map behind the activation takes rows, and how many at once.

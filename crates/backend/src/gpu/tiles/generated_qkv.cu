@@ -6,6 +6,14 @@
 #include "packings.h"
 #include "rope_store.h"
 
+// What the host knows of heads.
+#ifndef HEAD_K
+#define HEAD_K KvF16
+#define HEAD_V KvF16
+#define HEAD_K_DIM 64
+#define HEAD_V_DIM 64
+#endif
+
 // What a map's outputs are, as `qkv.rs` has it.
 #define IS_QUERY 0
 #define IS_KEY 1
@@ -16,8 +24,8 @@ struct HeadPlace {
     uint kind, head, dim;
     MEMBER HeadPlace(const QkvTileArgs &args, uint block, uint o)
         : kind(block >= args.maps.block2 ? args.kind2 : block >= args.maps.block1 ? args.kind1 : args.kind0) {
-        const uint dims = kind == IS_VALUE ? args.rope.v_dim : args.rope.k_dim;
-        head = o / dims, dim = o % dims;
+        const bool is_value = kind == IS_VALUE;
+        head = is_value ? o / HEAD_V_DIM : o / HEAD_K_DIM, dim = is_value ? o % HEAD_V_DIM : o % HEAD_K_DIM;
     }
     MEMBER bool is_turned(const RopeStoreArgs &rope) const { return kind != IS_VALUE && dim < 2 * rope.n_pairs; }
 };
@@ -69,15 +77,13 @@ template <typename F> struct WriteHeads {
             x = at % 2 == 0 ? x * turn.cosine - other * turn.sine : other * turn.sine + x * turn.cosine;
         }
         if (place.kind == IS_QUERY) to.at(rows.first + index / 16, o) = x;
-        else store(place, x);
+        else if (place.kind == IS_KEY) store<HEAD_K, HEAD_K_DIM>(k_cache, place, x);
+        else store<HEAD_V, HEAD_V_DIM>(v_cache, place, x);
     }
-    MEMBER void store(const HeadPlace &place, float x) const {
-        const RopeStoreArgs &rope = args.rope;
-        const bool is_value = place.kind == IS_VALUE;
-        const uint format = is_value ? rope.v_format : rope.k_format, dims = is_value ? rope.v_dim : rope.k_dim;
-        const ulong vector = kv_vector(slot / rope.page_size, slot % rope.page_size, place.head, rope.n_kv_heads,
-                                       rope.page_size, kv_bytes(format, dims));
-        store_kv(format, (is_value ? v_cache : k_cache) + vector, place.dim, x);
+    template <typename Kv, uint DIM> MEMBER void store(uchar *cache, const HeadPlace &place, float x) const {
+        const uint size = args.rope.page_size;
+        const ulong vector = kv_vector(slot / size, slot % size, place.head, args.rope.n_kv_heads, size, Kv::bytes(DIM));
+        store_kv(Kv::FORMAT, cache + vector, place.dim, x);
     }
 };
 

@@ -85,7 +85,7 @@ FN void convert_row(const TileShape &args, const uint *inputs, const float *x, c
                     const Convert &convert) {
     const uint row = inputs[args.first_at] + blockIdx.y;
     const bool exists = row < inputs[args.end_at];
-    RowNorm<LOADS> weights;
+    RowNorm<ROW_QUADS> weights;
     weights.load(norm, args.cols);
     allow_next();
     wait_for_inputs();

@@ -2,6 +2,7 @@
 //! processor to have a part of each map.
 
 use super::convert::Form;
+use super::gated::gated_definitions;
 use super::gated::reads_first;
 use super::kernel::{self, TEAM_THREADS};
 use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM, n_blocks};
@@ -146,6 +147,7 @@ impl<'a> WholeStep<'a> {
             definitions += &format!("#define STEP_{name} {first}\n#define STEP_{name}_OTHER {other}\n");
         }
         definitions += &self.decoding.definitions;
+        definitions += &gated_definitions(&self.args.gated);
         definitions += &kernel::row_definition(self.args.qkv.shape.cols as usize, TEAMS * TEAM_THREADS);
         if Form::of(&lowering.device, first[QKV], ROWS) == Form::Rounded {
             definitions += BF16_ACTIVATIONS;

@@ -85,7 +85,7 @@ FN void fetch_words(const ulong *mail, uint number, uint n) {
 // Reads what gate and up left: words as `down` takes them, and floats behind them.
 FN void fetch_hidden(const StepArgs &args, const Mail &mail) {
     typedef DownMap::Rows Rows;
-    const uint first = args.gated.results == QUANTISED ? 16 * StepGated::first_single(args) : args.gated.cols;
+    const uint first = results_of(args.gated) == QUANTISED ? 16 * StepGated::first_single(args) : args.gated.cols;
     uchar *rows = Handover::rows();
     block_barrier();
     receive_words((uint *)rows, mail.hidden(), first / 64 * Mail::DOWN_WORDS, mail.number);
@@ -143,6 +143,12 @@ template <typename M> __noinline__ __device__ void compute(Computing &state, uin
 template <typename M> FN void compute(Computing &state, const StepMap<M> &map) {
     compute<M>(state, map.args.shape.n_tiles, map.count(0), map.count(team()), map.other_bands(team()));
 }
+
+// A query head goes where it is.
+struct TurnedHead {
+    float *x;
+    MEMBER void store(uint i, float value) const { x[i] = value; }
+};
 
 // Where a key or value goes: to the cache, and to where attention reads it.
 struct KeptHead {
@@ -219,12 +225,12 @@ struct StepAttention {
         for (uint head = warp; head < n; head += STEP_SIMDGROUPS) {
             float *x = heads() + head * Heads::KEYS;
             if (head < Heads::HEADS) {
-                const HeadOut out = {x, 0, 0};
+                const TurnedHead out = {x};
                 rope_head(rope, x, layer.q_norm, rope.q_eps, turns, out, lane);
                 continue;
             }
             const bool is_value = head > Heads::HEADS;
-            const uint slot = memory.inputs[rope.slots_at], format = is_value ? rope.v_format : rope.k_format;
+            const uint slot = memory.inputs[rope.slots_at], format = is_value ? uint(ATTENTION_V::FORMAT) : uint(ATTENTION_K::FORMAT);
             const uint dim = is_value ? uint(Heads::VALUES) : uint(Heads::KEYS), size = rope.page_size;
             const ulong at = kv_vector(slot / size, slot % size, kv_head(), rope.n_kv_heads, size, kv_bytes(format, dim));
             const uint row = (span.to - 1) % SPLIT;

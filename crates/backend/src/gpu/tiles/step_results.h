@@ -48,9 +48,9 @@ struct SendGated {
         const TileShape &shape = args.gated.shape;
         const uint o = 16 * StepGated{args}.band(nth) + index;
         const float g = F::total(sums, index, 0, shape), u = F::total(sums + PARTS * F::SUMS, index, 0, shape);
-        const float value = activate(g, args.gated.gelu_tanh) * u;
+        const float value = activate(g, is_gelu(args.gated)) * u;
         ulong *tile = mail.hidden() + o / 64 * Mail::DOWN_WORDS;
-        if (args.gated.results == ROUNDED) {
+        if (results_of(args.gated) == ROUNDED) {
             const uint pair = float_to_bfloat(value), both = pair | __shfl_down_sync(0xffff, pair, 2) << 16;
             if (index / 2 % 2 == 0) send(tile + SplitRows<true, 1>::at(0, o % 64) / 4, both, mail.number);
         } else if (nth >= args.paired) {

@@ -37,7 +37,13 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
         [](uint, uint, uint) {});
 }
 
-// The same that leaves rows as the map behind takes them; `out` has those of a single split.
+#ifndef MERGE_RESULTS
+#define MERGE_RESULTS QUANTISED
+#define MERGE_SINGLE true
+#endif
+
+// The same that leaves rows as the map behind takes them: what they become, and whether they lie one by one, as a kernel
+// for a single row takes them. `out` has those of a single split.
 extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
     merge_converted(const MergeArgs args, const uint *inputs, const Batch *batch, const float *scratch,
                     const float *out, uchar *converted) {
@@ -46,13 +52,13 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
         typedef QuantisedRows<true> SingleQuantised;
         typedef SplitRows<true, 1> SingleRounded;
         const ulong tile = ulong(row) * n_tiles + col / 64;
-        switch (args.results) {
+        switch (MERGE_RESULTS) {
         case QUANTISED:
-            if (args.is_single) SingleQuantised::put(converted + tile * SingleQuantised::SHARED_BYTES, col, values);
+            if (MERGE_SINGLE) SingleQuantised::put(converted + tile * SingleQuantised::SHARED_BYTES, col, values);
             else Quantise{converted, n_tiles}(row, col, values);
             break;
         case ROUNDED:
-            if (args.is_single) SingleRounded::put(converted + tile * SingleRounded::SHARED_BYTES, col, values);
+            if (MERGE_SINGLE) SingleRounded::put(converted + tile * SingleRounded::SHARED_BYTES, col, values);
             else Split<1>{converted, n_tiles}(row, col, values);
             break;
         case PROMPT:

@@ -93,7 +93,12 @@ impl PagedAttention {
         let heads = args.n_heads / args.n_kv_heads;
         Ok(is_there.then(|| Decoding {
             args: AttentionArgs { n_rows_at: 2, ..args },
-            definitions: format!("#define ATTENTION_GROUP {heads}\n") + &decode.definitions(layer),
+            definitions: [
+                format!("#define ATTENTION_GROUP {heads}\n#define ATTENTION_PAGE {}\n", args.page_size),
+                format!("#define ATTENTION_CAPPED {}\n", args.softcap > 0.0),
+                decode.definitions(layer),
+            ]
+            .concat(),
             shared: decode.shared,
             in_turn: decode_in_turn(layer),
         }))

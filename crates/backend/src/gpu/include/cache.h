@@ -33,21 +33,18 @@ FN uchar float_to_fp8(float x) {
 
 // Each format: the bytes of a head's vector, and its element `i` of `dim`.
 struct KvF32 {
-    enum { FORMAT = KV_F32 };
     static MEMBER uint bytes(uint dim) { return 4 * dim; }
     static MEMBER float load(DEVICE const uchar *vector, uint dim, uint i) {
         return ((DEVICE const float *)vector)[i];
     }
 };
 struct KvF16 {
-    enum { FORMAT = KV_F16 };
     static MEMBER uint bytes(uint dim) { return 2 * dim; }
     static MEMBER float load(DEVICE const uchar *vector, uint dim, uint i) {
         return half_to_float(((DEVICE const ushort *)vector)[i]);
     }
 };
 struct KvBF16 {
-    enum { FORMAT = KV_BF16 };
     static MEMBER uint bytes(uint dim) { return 2 * dim; }
     static MEMBER float load(DEVICE const uchar *vector, uint dim, uint i) {
         return bfloat_to_float(((DEVICE const ushort *)vector)[i]);
@@ -56,7 +53,6 @@ struct KvBF16 {
 // Signed bytes, then a half for each 32 of them. Scales of heads with an odd
 // number of elements lie at odd places, so they are read in bytes.
 struct KvQ8_0 {
-    enum { FORMAT = KV_Q8_0 };
     static MEMBER uint bytes(uint dim) { return dim + 2 * ((dim + KV_GROUP - 1) / KV_GROUP); }
     static MEMBER float load(DEVICE const uchar *vector, uint dim, uint i) {
         DEVICE const uchar *scale = vector + dim + 2 * (i / KV_GROUP);
@@ -65,7 +61,6 @@ struct KvQ8_0 {
     }
 };
 struct KvFP8 {
-    enum { FORMAT = KV_FP8 };
     static MEMBER uint bytes(uint dim) { return dim; }
     static MEMBER float load(DEVICE const uchar *vector, uint dim, uint i) { return fp8_to_float(vector[i]); }
 };

@@ -139,7 +139,7 @@ fn fold(
     let name = (packing(lowering, &maps[0]).name(), if all.add { "_add" } else { "_store" });
     let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
     let launch = lowering.launch_for(&FOLDED_LINEAR, name, grid, args, &buffers);
-    launch.definitions += definitions;
+    launch.definitions += &(definitions.to_owned() + &decoding.definitions);
     (launch.early, launch.shared, launch.when) = (true, shared, When::Short);
     Ok(())
 }

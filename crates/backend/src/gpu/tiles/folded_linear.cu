@@ -8,14 +8,14 @@
 #define MOST_FOLDED 8
 
 template <typename F> struct FoldedRow {
-    const AttentionArgs &args;
+    const AttentionArgs args;
     // What attention has left where a row has one split, and where it has several.
     const float *whole;
     const Partials partials;
     uint n_splits, item;
 
     MEMBER FoldedRow(const AttentionArgs &args, const float *whole, float *partials)
-        : args(args), whole(whole), partials(args, partials), n_splits(1), item(0) {}
+        : args(known_attention(args)), whole(whole), partials(args, partials), n_splits(1), item(0) {}
     MEMBER void begin(const uint *inputs, const TileShape &, BlockRows here) {
         if (here.n == 0) return;
         n_splits = Span(args, inputs[args.places_at + here.first] + 1).n_splits();

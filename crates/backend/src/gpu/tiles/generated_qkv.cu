@@ -4,15 +4,7 @@
 // For pairs that lie side by side, heads without norms of their own and cache formats that store each element alone.
 #include "few_rows.h"
 #include "packings.h"
-#include "rope_store.h"
-
-// What the host knows of heads.
-#ifndef HEAD_K
-#define HEAD_K KvF16
-#define HEAD_V KvF16
-#define HEAD_K_DIM 64
-#define HEAD_V_DIM 64
-#endif
+#include "known_turns.h"
 
 // What a map's outputs are, as `qkv.rs` has it.
 #define IS_QUERY 0
@@ -22,10 +14,10 @@
 // Where an output of a head is.
 struct HeadPlace {
     uint kind, head, dim;
-    MEMBER HeadPlace(const QkvTileArgs &args, uint block, uint o)
+    MEMBER HeadPlace(const QkvTileArgs &args, const RopeStoreArgs &rope, uint block, uint o)
         : kind(block >= args.maps.block2 ? args.kind2 : block >= args.maps.block1 ? args.kind1 : args.kind0) {
-        const bool is_value = kind == IS_VALUE;
-        head = is_value ? o / HEAD_V_DIM : o / HEAD_K_DIM, dim = is_value ? o % HEAD_V_DIM : o % HEAD_K_DIM;
+        if (kind == IS_VALUE) head = o / rope.v_dim, dim = o % rope.v_dim;
+        else head = o / rope.k_dim, dim = o % rope.k_dim;
     }
     MEMBER bool is_turned(const RopeStoreArgs &rope) const { return kind != IS_VALUE && dim < 2 * rope.n_pairs; }
 };
@@ -34,6 +26,7 @@ struct HeadPlace {
 // A thread has the `index`th of its team's, 16 a row.
 template <typename F> struct WriteHeads {
     const QkvTileArgs &args;
+    const RopeStoreArgs rope;
     const Outputs &outputs;
     const uint *inputs;
     const float *inv_freq;
@@ -44,20 +37,20 @@ template <typename F> struct WriteHeads {
     uint slot;
     MEMBER WriteHeads(const QkvTileArgs &args, const Outputs &outputs, const uint *inputs, const float *inv_freq,
                       uchar *k_cache, uchar *v_cache)
-        : args(args), outputs(outputs), inputs(inputs), inv_freq(inv_freq), k_cache(k_cache), v_cache(v_cache),
+        : args(args), rope(known_rope(args.rope)), outputs(outputs), inputs(inputs), inv_freq(inv_freq), k_cache(k_cache), v_cache(v_cache),
           index(threadIdx.x % TEAM_THREADS), turn(), slot(0) {}
 
     // What needs nothing of other kernels.
     MEMBER void prepare(BlockRows rows) {
         if (index >= 16 * rows.n) return;
-        slot = inputs[args.rope.slots_at + rows.first + index / 16];
+        slot = inputs[rope.slots_at + rows.first + index / 16];
         find_turn(0, rows);
     }
     MEMBER void find_turn(uint nth, BlockRows rows) {
         const uint block = MapWeights<F>::block(nth, team());
-        const HeadPlace place(args, block, 16 * Output(args.maps, outputs, block, 1).band + index % 16);
-        if (!place.is_turned(args.rope)) return;
-        turn = turns_of(args.rope, inputs, inv_freq, rows.first + index / 16).at(place.dim / 2);
+        const HeadPlace place(args, rope, block, 16 * Output(args.maps, outputs, block, 1).band + index % 16);
+        if (!place.is_turned(rope)) return;
+        turn = turns_of(rope, inputs, inv_freq, rows.first + index / 16).at(place.dim / 2);
     }
 
     MEMBER void begin(uint nth, BlockRows rows) {
@@ -72,18 +65,17 @@ template <typename F> struct WriteHeads {
         if (to.bias && o < to.cols) x += to.bias[o];
         const float other = __shfl_xor_sync(3u << (threadIdx.x % 32 & 30), x, 1);
         if (o >= to.cols) return;
-        const HeadPlace place(args, block, o);
-        if (place.is_turned(args.rope)) {
+        const HeadPlace place(args, rope, block, o);
+        if (place.is_turned(rope)) {
             x = at % 2 == 0 ? x * turn.cosine - other * turn.sine : other * turn.sine + x * turn.cosine;
         }
         if (place.kind == IS_QUERY) to.at(rows.first + index / 16, o) = x;
-        else if (place.kind == IS_KEY) store<HEAD_K, HEAD_K_DIM>(k_cache, place, x);
-        else store<HEAD_V, HEAD_V_DIM>(v_cache, place, x);
+        else if (place.kind == IS_KEY) store(k_cache, rope.k_format, rope.k_dim, place, x);
+        else store(v_cache, rope.v_format, rope.v_dim, place, x);
     }
-    template <typename Kv, uint DIM> MEMBER void store(uchar *cache, const HeadPlace &place, float x) const {
-        const uint size = args.rope.page_size;
-        const ulong vector = kv_vector(slot / size, slot % size, place.head, args.rope.n_kv_heads, size, Kv::bytes(DIM));
-        store_kv(Kv::FORMAT, cache + vector, place.dim, x);
+    MEMBER void store(uchar *cache, uint format, uint dims, const HeadPlace &place, float x) const {
+        const uint size = rope.page_size, bytes = kv_bytes(format, dims);
+        store_kv(format, cache + kv_vector(slot / size, slot % size, place.head, rope.n_kv_heads, size, bytes), place.dim, x);
     }
 };
 

@@ -6,12 +6,11 @@ use super::gated::reads_first;
 use super::kernel::{Kernel, Kind};
 use super::linear::{self, Map, MapLaunch, Maps, packing};
 use crate::gpu::args::QkvTileArgs;
-use crate::gpu::formats::kv_type;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Grid, Lowering};
 use crate::gpu::source::GENERATED_QKV;
 use crate::kernels::norm_linear::{NormLinear, Projection};
-use crate::kernels::rope_store::{RopePairs, RopeStore};
+use crate::kernels::rope_store::{self, RopePairs, RopeStore};
 use crate::{KvFormat, Op, Result, Rows};
 
 /// Two ops that become such launches.
@@ -79,10 +78,7 @@ impl<'a> TurnedHeads<'a> {
         let grid = Grid { x: kernel.groups(&lowering.device, args.maps.n_blocks), rows, rows_each, threads };
         let name = (packing(lowering, &maps[0]).name(), &*format!("_{rows_each}"));
         let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
-        let (layer, _) = lowering.cache(self.store.cache);
-        let (k, v) = (kv_type(layer.k_format), kv_type(layer.v_format));
-        let heads = [("K", k), ("V", v)].map(|(name, kv)| format!("#define HEAD_{name} {kv}\n")).concat()
-            + &format!("#define HEAD_K_DIM {}\n#define HEAD_V_DIM {}\n", layer.k_dim, layer.v_dim);
+        let heads = rope_store::definitions(&args.rope);
         let launch = lowering.launch_for(&GENERATED_QKV, name, grid, args, &buffers);
         launch.definitions += definitions;
         launch.definitions += &(kernel.row_definition(shape.cols as usize) + &heads);

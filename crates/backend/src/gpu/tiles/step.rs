@@ -2,8 +2,7 @@
 //! processor to have a part of each map.
 
 use super::convert::Form;
-use super::gated::gated_definitions;
-use super::gated::reads_first;
+use super::gated::{gated_definitions, reads_first};
 use super::kernel::{self, TEAM_THREADS};
 use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM, n_blocks};
 use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
@@ -13,7 +12,7 @@ use crate::gpu::items::SPLIT;
 use crate::gpu::lower::{Grid, Lowering, When};
 use crate::gpu::source::{BF16_ACTIVATIONS, STEP};
 use crate::kernels::paged_attention::Decoding;
-use crate::kernels::rope_store::MAX_PAIRS;
+use crate::kernels::rope_store::{self, MAX_PAIRS};
 use crate::{Op, Result, Rows};
 
 /// What it is for.
@@ -147,6 +146,7 @@ impl<'a> WholeStep<'a> {
             definitions += &format!("#define STEP_{name} {first}\n#define STEP_{name}_OTHER {other}\n");
         }
         definitions += &self.decoding.definitions;
+        definitions += &rope_store::definitions(&self.args.rope);
         definitions += &gated_definitions(&self.args.gated);
         definitions += &kernel::row_definition(self.args.qkv.shape.cols as usize, TEAMS * TEAM_THREADS);
         if Form::of(&lowering.device, first[QKV], ROWS) == Form::Rounded {

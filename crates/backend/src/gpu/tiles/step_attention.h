@@ -220,7 +220,7 @@ struct StepAttention {
     // Turns the heads; who has the last split stores the key and value.
     MEMBER void rotate(const Layer &layer) const {
         const KnownTurns turns = {Handover::turns()};
-        const RopeStoreArgs &rope = args.rope;
+        const RopeStoreArgs rope = known_rope(args.rope);
         const uint n = Heads::HEADS + (last() == n_splits - 1 ? 2 : 0);
         for (uint head = warp; head < n; head += STEP_SIMDGROUPS) {
             float *x = heads() + head * Heads::KEYS;
@@ -230,7 +230,7 @@ struct StepAttention {
                 continue;
             }
             const bool is_value = head > Heads::HEADS;
-            const uint slot = memory.inputs[rope.slots_at], format = is_value ? uint(ATTENTION_V::FORMAT) : uint(ATTENTION_K::FORMAT);
+            const uint slot = memory.inputs[rope.slots_at], format = is_value ? rope.v_format : rope.k_format;
             const uint dim = is_value ? uint(Heads::VALUES) : uint(Heads::KEYS), size = rope.page_size;
             const ulong at = kv_vector(slot / size, slot % size, kv_head(), rope.n_kv_heads, size, kv_bytes(format, dim));
             const uint row = (span.to - 1) % SPLIT;

@@ -23,15 +23,16 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS, DecodeShape::BLOCKS
                      const uchar *k_cache, const uchar *v_cache, float *out, float *scratch) {
     extern __shared__ __align__(16) uchar shared[];
     decode_attention<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP>(
-        args, inputs, *batch, q, k_cache, v_cache, out, scratch, shared);
+        known_attention(args), inputs, *batch, q, k_cache, v_cache, out, scratch, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
     merge_attention(const AttentionArgs args, const uint *inputs, const Batch *batch, const float *scratch,
                     float *out) {
-    const uint cols = args.n_heads * ATTENTION_V_DIM;
+    const AttentionArgs known = known_attention(args);
+    const uint cols = known.n_heads * ATTENTION_V_DIM;
     merge_attention<ATTENTION_V_DIM>(
-        args, inputs, *batch, scratch,
+        known, inputs, *batch, scratch,
         [&](uint row, uint col, float4 values) { *(float4 *)(out + ulong(row) * cols + col) = values; },
         // It is where it shall be.
         [](uint, uint, uint) {});
@@ -47,7 +48,8 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
 extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
     merge_converted(const MergeArgs args, const uint *inputs, const Batch *batch, const float *scratch,
                     const float *out, uchar *converted) {
-    const uint cols = args.attention.n_heads * ATTENTION_V_DIM, n_tiles = cols / 64;
+    const AttentionArgs known = known_attention(args.attention);
+    const uint cols = known.n_heads * ATTENTION_V_DIM, n_tiles = cols / 64;
     const auto put = [&](uint row, uint col, float4 values) {
         typedef QuantisedRows<true> SingleQuantised;
         typedef SplitRows<true, 1> SingleRounded;
@@ -65,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
             Round{(ushort *)converted, args.x_rows}(row, col, values);
         }
     };
-    merge_attention<ATTENTION_V_DIM>(args.attention, inputs, *batch, scratch, put, [&](uint row, uint head, uint lane) {
+    merge_attention<ATTENTION_V_DIM>(known, inputs, *batch, scratch, put, [&](uint row, uint head, uint lane) {
         UNROLL
         for (uint dim = 4 * lane; dim < ATTENTION_V_DIM; dim += 128) {
             const uint col = head * ATTENTION_V_DIM + dim;

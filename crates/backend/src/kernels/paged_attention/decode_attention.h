@@ -16,14 +16,6 @@
 // In place of a run of positions that the row does not see.
 #define NOWHERE 0xffffffffu
 
-// What the host knows of the model need not be found out by the kernel, nor what follows from it be code.
-#ifdef ATTENTION_PAGE
-FN uint page_size(const AttentionArgs &) { return ATTENTION_PAGE; }
-#else
-#define ATTENTION_CAPPED true
-FN uint page_size(const AttentionArgs &args) { return args.page_size; }
-#endif
-
 // Finds the vectors of the cache with which this warp's runs begin.
 FN void find_runs(uint (&vectors)[WARP_RUNS], const AttentionArgs &args, const uint *table, Part part, uint split,
                   uint kv_head) {
@@ -32,8 +24,8 @@ FN void find_runs(uint (&vectors)[WARP_RUNS], const AttentionArgs &args, const u
         const uint run = (threadIdx.x / 32 % DECODE_WARPS * WARP_RUNS + i) * RUN, position = split * SPLIT + run;
         vectors[i] = NOWHERE;
         if (!part.meets(run)) continue;
-        const uint page = table[position / page_size(args)], offset = position % page_size(args);
-        vectors[i] = uint(kv_vector(page, offset, kv_head, args.n_kv_heads, page_size(args), 1));
+        const uint page = table[position / args.page_size], offset = position % args.page_size;
+        vectors[i] = uint(kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, 1));
     }
 }
 
@@ -183,7 +175,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
                 }
                 UNROLL
                 for (uint i = 0; i < 4; i++) c[i] = (c[i] + __shfl_xor_sync(0xffffffff, c[i], 2)) * KTile::FACTOR;
-                if (ATTENTION_CAPPED && args.softcap > 0) {
+                if (args.softcap > 0) {
                     for (uint i = 0; i < 4; i++) c[i] = args.softcap * exact_tanh(c[i] / args.softcap);
                 }
                 if (part.is_whole()) continue;

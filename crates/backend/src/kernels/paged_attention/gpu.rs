@@ -94,7 +94,9 @@ impl PagedAttention {
         Ok(is_there.then(|| Decoding {
             args: AttentionArgs { n_rows_at: 2, ..args },
             definitions: [
-                format!("#define ATTENTION_GROUP {heads}\n#define ATTENTION_PAGE {}\n", args.page_size),
+                format!("#define ATTENTION_GROUP {heads}\n#define ATTENTION_HEADS {}\n", args.n_heads),
+                format!("#define ATTENTION_PAGE {}\n", args.page_size),
+                format!("#define ATTENTION_WINDOWED {}\n", args.window > 0),
                 format!("#define ATTENTION_CAPPED {}\n", args.softcap > 0.0),
                 decode.definitions(layer),
             ]

@@ -10,6 +10,17 @@
 // Below any score, and finite: where all scores are -inf nothing must become exp(inf - inf).
 #define LOWEST -3.0e38f
 
+// With what the host knows of the model, which need not be found out, nor what it rules out be code.
+FN AttentionArgs known_attention(AttentionArgs args) {
+#ifdef ATTENTION_PAGE
+    args.page_size = ATTENTION_PAGE, args.n_heads = ATTENTION_HEADS, args.n_kv_heads = ATTENTION_HEADS / ATTENTION_GROUP;
+    args.k_dim = ATTENTION_K_DIM, args.v_dim = ATTENTION_V_DIM;
+    if (!ATTENTION_WINDOWED) args.window = 0;
+    if (!ATTENTION_CAPPED) args.softcap = 0;
+#endif
+    return args;
+}
+
 // Generated rows whose partial results fit into scratch together, and their items: pairs of a row and a
 // split, a row's splits one after another.
 struct Batch {

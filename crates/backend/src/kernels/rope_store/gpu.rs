@@ -12,6 +12,21 @@ const HEADS_EACH: usize = 8;
 /// Rotated pairs of a head, at most, as `known_turns.h` has them.
 pub(crate) const MAX_PAIRS: u32 = 128;
 
+/// What CUDA's kernels are compiled with for a model.
+pub(crate) fn definitions(args: &RopeStoreArgs) -> String {
+    [
+        ("NORM", args.has_norm),
+        ("ADJACENT", args.adjacent),
+        ("PAIRS", args.n_pairs),
+        ("K_DIM", args.k_dim),
+        ("V_DIM", args.v_dim),
+        ("K_FORMAT", args.k_format),
+        ("V_FORMAT", args.v_format),
+    ]
+    .map(|(name, value)| format!("#define ROPE_{name} {value}\n"))
+    .concat()
+}
+
 impl RopeStore {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         if lowering.device.has_tiles {
@@ -34,11 +49,14 @@ impl RopeStore {
             rows_each: 1,
             threads: 32 * HEADS_EACH as u32,
         };
-        let (_, n_rows_at) = Layout::span(rows);
+        let (has_tiles, (_, n_rows_at)) = (lowering.device.has_tiles, Layout::span(rows));
         let (args, buffers) = (RopeStoreArgs { n_rows_at, ..self.args(lowering)? }, self.buffers(lowering));
         let [q, k, v, .., keys, values] = buffers;
         let launch = lowering.launch(&ROPE_STORE, entry, grid, args, &buffers);
         launch.writing(&[q, k, v, keys, values]).early = true;
+        if has_tiles {
+            launch.definitions = definitions(&args);
+        }
         Ok(())
     }
 

@@ -4,5 +4,5 @@ mod cpu;
 mod gpu;
 mod op;
 
-pub(crate) use gpu::MAX_PAIRS;
+pub(crate) use gpu::{MAX_PAIRS, definitions};
 pub use op::*;

@@ -4,10 +4,11 @@
 
 // Rows from FIRST on.
 #define ROPE_STORE(NAME, FIRST)                                                                           \
-    extern "C" __global__ void NAME(const RopeStoreArgs args, const uint *inputs, float *q, float *k,     \
+    extern "C" __global__ void NAME(const RopeStoreArgs all, const uint *inputs, float *q, float *k,      \
                                     const float *v, const float *q_norm, const float *k_norm,             \
                                     const float *inv_freq, uchar *k_cache, uchar *v_cache) {              \
         __shared__ Turn known[MAX_PAIRS];                                                                 \
+        const RopeStoreArgs args = known_rope(all);                                                       \
         const uint head = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, row = FIRST + blockIdx.y;    \
         know_turns(known, turns_of(args, inputs, inv_freq, row), args.n_pairs);                           \
         const uint slot = inputs[args.slots_at + row];                                                    \

@@ -55,9 +55,8 @@ impl<'a> Attended<'a> {
     fn may_fold(&self, lowering: &Lowering<'_>) -> bool {
         let (layer, _) = lowering.cache(self.attention.cache);
         // Where all layers are one launch, that has the short contexts.
-        let is_step = lowering.is_op_by_op;
         self.is_single
-            && !is_step
+            && !lowering.is_op_by_op
             && RowsOf::Generated.most(lowering.bucket) == 1
             && layer.v_dim <= MOST_V_DIM as usize
     }

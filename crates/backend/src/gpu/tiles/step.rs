@@ -197,7 +197,9 @@ mod tests {
     use crate::gpu::inputs::Layout;
     use crate::gpu::lower::{Device, Launch};
     use crate::gpu::paper::Paper;
-    use crate::gpu::source::{DECODE_ATTENTION, PROMPT_ATTENTION, Source};
+    use crate::gpu::source::{
+        DECODE_ATTENTION, FOLDED_LINEAR, GENERATED_QKV, PROMPT_ATTENTION, ROPE_STORE, Source,
+    };
     use crate::gpu::{Activations, Gpu, Multiplier};
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
     use crate::{Backend, Bucket, GroupConfig, Plan, Role};
@@ -290,6 +292,24 @@ mod tests {
         let alike = SHAPE_3.case(&mut Random::new(1), Q4_0, vec![GROUP]);
         let n_steps = |case| count(&lowered(case, 8, 1, Activations::Bf16), &STEP);
         assert_eq!((n_steps(&case), n_steps(&alike)), (0, 2));
+    }
+
+    /// Of two layers: maps that store what they make, `rope_store` for generated rows and for prompts, and maps that
+    /// fold attention's splits, for which nothing else is launched in steps with short contexts.
+    #[test]
+    fn few_rows_store_and_fold_what_they_make() {
+        for (units, tokens, expected) in
+            [(25, 1, [2, 2, 2]), (8, 2, [2, 2, 0]), (8, 8, [2, 2, 0]), (8, 20, [0, 4, 0])]
+        {
+            let launches = launches(SHAPE, units, tokens);
+            let counts = [&GENERATED_QKV, &ROPE_STORE, &FOLDED_LINEAR].map(|source| count(&launches, source));
+            assert_eq!(counts, expected, "{tokens} rows");
+            let merges = launches.iter().filter(|launch| launch.entry == "merge_converted");
+            let when = if expected[2] > 0 { When::Otherwise } else { When::Always };
+            assert!(merges.clone().all(|launch| launch.when == when) && merges.count() == 2, "{tokens} rows");
+            let folds = launches.iter().filter(|launch| std::ptr::eq(launch.source, &FOLDED_LINEAR));
+            assert!(folds.into_iter().all(|launch| launch.when == When::Short));
+        }
     }
 
     #[test]

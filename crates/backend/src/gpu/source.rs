@@ -175,8 +175,10 @@ impl Source {
     /// Definitions of which each makes other kernels of it.
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
-            "folded_linear" | "generated_experts" | "generated_gated" | "generated_linear"
-            | "generated_qkv" | "step" => &["", BF16_ACTIVATIONS],
+            "activations" | "decode_attention" | "folded_linear" | "generated_experts"
+            | "generated_gated" | "generated_linear" | "generated_qkv" | "rope_store" | "step" => {
+                &["", KNOWN]
+            }
             "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
         }
@@ -205,6 +207,31 @@ impl Source {
 
 /// The definition by which kernels of generated rows take them in bfloat16.
 pub(crate) const BF16_ACTIVATIONS: &str = "#define BF16_ACTIVATIONS\n";
+
+/// What CUDA's kernels may be told of a model, all of it.
+const KNOWN: &str = "#define BF16_ACTIVATIONS
+#define ROW_QUADS 1
+#define GATED_RESULTS 2
+#define GATED_GELU 1
+#define MERGE_RESULTS 2
+#define MERGE_SINGLE false
+#define ROPE_NORM 0
+#define ROPE_ADJACENT 1
+#define ROPE_PAIRS 64
+#define ROPE_K_DIM 128
+#define ROPE_V_DIM 128
+#define ROPE_K_FORMAT 1
+#define ROPE_V_FORMAT 1
+#define ATTENTION_K KvF16
+#define ATTENTION_V KvF16
+#define ATTENTION_K_DIM 128
+#define ATTENTION_V_DIM 128
+#define ATTENTION_GROUP 4
+#define ATTENTION_HEADS 32
+#define ATTENTION_PAGE 16
+#define ATTENTION_WINDOWED false
+#define ATTENTION_CAPPED false
+";
 
 /// The definition by which a multiprocessor has one threadgroup of prompts' attention.
 pub(crate) const ATTENTION_ALONE: &str = "#define ATTENTION_ALONE\n";

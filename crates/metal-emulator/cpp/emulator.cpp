@@ -95,8 +95,8 @@ void fiber_main() {
 }
 
 void start(Fiber &fiber, unsigned index) {
-    // Below each stack lies a page that faults.
-    void **top = (void **)(stacks + (index + 1) * (STACK + PAGE));
+    // Below each stack lies a page that faults. Tops at the same place of each page would share few lines of the cache.
+    void **top = (void **)(stacks + (index + 1) * (STACK + PAGE) - index % 32 * 128);
     *--top = nullptr;  // where a caller's address would lie, as the alignment of calls wants it
     *--top = (void *)fiber_main;
     for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -119,34 +119,57 @@ bool all_at(State state, unsigned first, unsigned end) {
     return site != nullptr;
 }
 
-void complete_simd(unsigned first, unsigned end) {
-    float sum = 0, largest = -__builtin_inff(), values[SIMD_WIDTH];
-    unsigned most = 0, least = ~0u, total = 0, so_far = 0;
+// The result of one operation, the same for all lanes that it has operands of.
+template <typename T, typename Combine> T combined(unsigned first, unsigned end, T Fiber::*operand, T so_far, Combine combine) {
     for (unsigned i = first; i < end; i++) {
+        if (group.fibers[i].state == State::AtSimd) so_far = combine(so_far, group.fibers[i].*operand);
+    }
+    return so_far;
+}
+
+template <typename T> void give_all(unsigned first, unsigned end, T Fiber::*result, T value) {
+    for (unsigned i = first; i < end; i++) group.fibers[i].*result = value;
+}
+
+void shuffle_lanes(unsigned first, unsigned end) {
+    float values[SIMD_WIDTH];
+    for (unsigned i = 0; i < SIMD_WIDTH; i++) {
         // What a lane that has returned would give is not defined.
-        values[i - first] = __builtin_nanf("");
-        if (group.fibers[i].state != State::AtSimd) continue;
-        values[i - first] = group.fibers[i].value;
-        sum += group.fibers[i].value;
-        largest = __builtin_fmaxf(largest, group.fibers[i].value);
-        if (group.fibers[i].whole > most) most = group.fibers[i].whole;
-        if (group.fibers[i].whole < least) least = group.fibers[i].whole;
-        total += group.fibers[i].whole;
+        const bool is_there = first + i < end && group.fibers[first + i].state == State::AtSimd;
+        values[i] = is_there ? group.fibers[first + i].value : __builtin_nanf("");
     }
     for (unsigned i = first; i < end; i++) {
-        Fiber &fiber = group.fibers[i];
-        if (fiber.state != State::AtSimd) continue;
-        so_far += fiber.whole;
-        switch (fiber.operation) {
-            case Operation::Sum: fiber.value = sum; break;
-            case Operation::Max: fiber.value = largest; break;
-            case Operation::MaxUint: fiber.whole = most; break;
-            case Operation::MinUint: fiber.whole = least; break;
-            case Operation::SumUint: fiber.whole = total; break;
-            case Operation::PrefixSumUint: fiber.whole = so_far; break;
-            case Operation::ShuffleXor: fiber.value = values[((i - first) ^ fiber.mask) % SIMD_WIDTH]; break;
-        }
-        fiber.state = State::Ready;
+        group.fibers[i].value = values[((i - first) ^ group.fibers[i].mask) % SIMD_WIDTH];
+    }
+}
+
+// Lanes at one site are at one operation: one that waits there says which.
+Operation operation_at(unsigned first, unsigned end) {
+    while (first + 1 < end && group.fibers[first].state != State::AtSimd) first++;
+    return group.fibers[first].operation;
+}
+
+void complete_simd(unsigned first, unsigned end) {
+    const auto sum = [](auto a, auto b) { return a + b; };
+    const auto largest = [](auto a, auto b) { return a < b || a != a ? b : a; };
+    const auto least = [](unsigned a, unsigned b) { return a < b ? a : b; };
+    switch (operation_at(first, end)) {
+        case Operation::Sum: give_all(first, end, &Fiber::value, combined(first, end, &Fiber::value, 0.0f, sum)); break;
+        case Operation::Max:
+            give_all(first, end, &Fiber::value, combined(first, end, &Fiber::value, -__builtin_inff(), largest));
+            break;
+        case Operation::MaxUint: give_all(first, end, &Fiber::whole, combined(first, end, &Fiber::whole, 0u, largest)); break;
+        case Operation::MinUint: give_all(first, end, &Fiber::whole, combined(first, end, &Fiber::whole, ~0u, least)); break;
+        case Operation::SumUint: give_all(first, end, &Fiber::whole, combined(first, end, &Fiber::whole, 0u, sum)); break;
+        case Operation::PrefixSumUint:
+            for (unsigned i = first, so_far = 0; i < end; i++) {
+                if (group.fibers[i].state == State::AtSimd) group.fibers[i].whole = so_far += group.fibers[i].whole;
+            }
+            break;
+        case Operation::ShuffleXor: shuffle_lanes(first, end); break;
+    }
+    for (unsigned i = first; i < end; i++) {
+        if (group.fibers[i].state == State::AtSimd) group.fibers[i].state = State::Ready;
     }
 }
 
@@ -186,7 +209,8 @@ bool complete() {
 void shuffle(unsigned short *order, unsigned n, unsigned long long &seed) {
     for (unsigned i = n; i > 1; i--) {
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-        const unsigned j = (unsigned)(seed >> 33) % i;
+        // A multiplication scales 32 random bits to less than `i`; a division took longer than all else here.
+        const unsigned j = (unsigned)((seed >> 32) * i >> 32);
         const unsigned short other = order[i - 1];
         order[i - 1] = order[j];
         order[j] = other;

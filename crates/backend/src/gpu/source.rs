@@ -123,6 +123,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("matrix.h", include_str!("tiles/matrix.h")),
     ("generated_linear.h", include_str!("tiles/generated_linear.h")),
     ("parts.h", include_str!("tiles/parts.h")),
+    ("places.h", include_str!("tiles/places.h")),
     ("packings.h", include_str!("tiles/packings.h")),
     ("prompt_linear.h", include_str!("tiles/prompt_linear.h")),
     ("prompt_product.h", include_str!("tiles/prompt_product.h")),

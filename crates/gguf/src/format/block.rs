@@ -40,6 +40,12 @@ pub trait Block: Layout {
     /// When a slice is shorter than that.
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]);
 
+    /// What the scales and offsets are multiples of, in the formats where they are.
+    #[inline(always)]
+    fn multiples(&self) -> Option<Multiples> {
+        None
+    }
+
     /// Writes the block's `LEN` elements to `dst`.
     ///
     /// # Panics
@@ -59,6 +65,20 @@ pub trait Block: Layout {
             }
         }
     }
+}
+
+/// The scales and offsets of a block's eight groups as the file has them: that of group `g` is `scale * scales[g]`,
+/// and `-(minimum * minima[g])`.
+#[derive(Debug, Clone, Copy)]
+pub struct Multiples {
+    /// Of which the scales are multiples.
+    pub scale: Half,
+    /// Of which the offsets are multiples, with the opposite sign.
+    pub minimum: Half,
+    /// How often, up to 63.
+    pub scales: [u8; 8],
+    /// How often, up to 63.
+    pub minima: [u8; 8],
 }
 
 /// A block format that floats can be written in.

@@ -1,7 +1,7 @@
 //! `Q4_K` and `Q5_K`: eight groups of 32, 6-bit scales and minima.
 
 use super::Format;
-use super::block::{Block, Half, Quantize, block};
+use super::block::{Block, Half, Multiples, Quantize, block};
 use super::legacy::bits;
 use super::{fit, superblock};
 
@@ -83,6 +83,12 @@ impl Block for Q4_K {
     fn unpack(&self, q: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
         unpack_nibbles(&self.qs, &mut q[..256]);
         unpack_groups(self.d, self.dmin, &self.scales, scales, offsets);
+    }
+
+    #[inline(always)]
+    fn multiples(&self) -> Option<Multiples> {
+        let (scales, minima) = unpack_scales(&self.scales);
+        Some(Multiples { scale: self.d, minimum: self.dmin, scales, minima })
     }
 }
 

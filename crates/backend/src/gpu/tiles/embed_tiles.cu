@@ -2,6 +2,7 @@
 #include "args.h"
 #include "cuda.h"
 #include "packings.h"
+#include "places.h"
 
 FN float number_at(const uchar *tile, uint bytes, uint i) { return half_to_float(((const ushort *)(tile + bytes))[i]); }
 
@@ -11,50 +12,63 @@ struct Place {
     MEMBER uint lane() const { return 4 * g + t; }
 };
 
-struct Element2 {
+struct Element2 : Alone {
     enum { BYTES = 512 };
-    static MEMBER float at(const uchar *tile, Place p) {
+    static MEMBER float at(TileAt from, Place p) {
         const uint group = 2 * p.block + p.half, i = 16 * p.g + 2 * group + p.upper;
-        const uint q = tile[8 * p.lane() + 4 * p.upper + p.j] >> (2 * group) & 3;
-        return number_at(tile, 256, i) * float(q) + number_at(tile, 256, i + 8);
+        const uint q = from.tile[8 * p.lane() + 4 * p.upper + p.j] >> (2 * group) & 3;
+        return number_at(from.tile, 256, i) * float(q) + number_at(from.tile, 256, i + 8);
     }
 };
 
 // Four to six bits, and where scales are those of 16 columns: SHORT.
-template <uint BITS, bool AFFINE, bool SHORT> struct ElementBits {
+template <uint BITS, bool AFFINE, bool SHORT> struct ElementBits : Alone {
     enum { SCALES_AT = 128 * BITS, BYTES = SCALES_AT + (AFFINE || SHORT ? 128 : 64) };
-    static MEMBER float at(const uchar *tile, Place p) {
+    static MEMBER float at(TileAt from, Place p) {
         const uint word = 4 * p.block + 2 * p.half + p.upper;
-        uint q = tile[16 * p.lane() + 8 * p.block + 4 * p.upper + p.j] >> (4 * p.half) & 15;
-        if (BITS == 5) q |= (tile[512 + 4 * p.lane() + p.j] >> (7 - word) & 1) << 4;
-        if (BITS == 6) q |= (tile[512 + 8 * p.lane() + 4 * p.block + p.j] >> (6 - 2 * (word % 4)) & 3) << 4;
+        uint q = from.tile[16 * p.lane() + 8 * p.block + 4 * p.upper + p.j] >> (4 * p.half) & 15;
+        if (BITS == 5) q |= (from.tile[512 + 4 * p.lane() + p.j] >> (7 - word) & 1) << 4;
+        if (BITS == 6) q |= (from.tile[512 + 8 * p.lane() + 4 * p.block + p.j] >> (6 - 2 * (word % 4)) & 3) << 4;
         const uint group = SHORT ? 2 * p.block + p.half : p.block;
         const uint i = (AFFINE || SHORT ? 8 : 4) * p.g + 2 * group + p.upper, sign = 1 << (BITS - 1);
-        const float d = number_at(tile, SCALES_AT, i);
-        return AFFINE ? d * float(q) + number_at(tile, SCALES_AT, i + 4) : d * float(int(q ^ sign) - int(sign));
+        const float d = number_at(from.tile, SCALES_AT, i);
+        return AFFINE ? d * float(q) + number_at(from.tile, SCALES_AT, i + 4) : d * float(int(q ^ sign) - int(sign));
     }
 };
 
-struct Element8 {
+struct ElementMultiples : ByFour {
+    enum { BYTES = 576 };
+    static MEMBER float at(TileAt from, Place p) {
+        const uint q = from.tile[16 * p.lane() + 8 * p.block + 4 * p.upper + p.j] >> (4 * p.half) & 15;
+        const uchar *own = from.shared + 32 * p.g;
+        const uint i = 2 * p.block + p.upper, low = own[4 * from.nth + i];
+        const uint high = own[16 + from.nth / 2 * 4 + i] >> (from.nth % 2 * 4);
+        const uint scale = (low & 15) | (high & 3) << 4, offset = low >> 4 | (high >> 2 & 3) << 4;
+        return number_at(own, 24, p.upper) * float(scale) * float(q) + number_at(own, 28, p.upper) * float(offset);
+    }
+};
+
+struct Element8 : Alone {
     enum { BYTES = 1088 };
-    static MEMBER float at(const uchar *tile, Place p) {
-        const int q = (signed char)tile[512 * p.block + 16 * p.lane() + 8 * p.half + 4 * p.upper + p.j];
-        return number_at(tile, 1024, 4 * p.g + 2 * p.block + p.upper) * float(q);
+    static MEMBER float at(TileAt from, Place p) {
+        const int q = (signed char)from.tile[512 * p.block + 16 * p.lane() + 8 * p.half + 4 * p.upper + p.j];
+        return number_at(from.tile, 1024, 4 * p.g + 2 * p.block + p.upper) * float(q);
     }
 };
 
-struct Element16 {
+struct Element16 : Alone {
     enum { BYTES = 2048 };
-    static MEMBER float at(const uchar *tile, Place p) {
+    static MEMBER float at(TileAt from, Place p) {
         const uint k = 2 * p.block + p.half;
         const uint at = 512 * k + 16 * p.lane() + 8 * (p.j % 2) + 4 * p.upper + 2 * (p.j / 2);
-        return bfloat_to_float(*(const ushort *)(tile + at));
+        return bfloat_to_float(*(const ushort *)(from.tile + at));
     }
 };
 
 typedef Element2 P2A;
 typedef ElementBits<4, false, false> P4;
 typedef ElementBits<4, true, false> P4A;
+typedef ElementMultiples P4K;
 typedef ElementBits<4, false, true> P4S;
 typedef ElementBits<5, false, false> P5;
 typedef ElementBits<5, true, false> P5A;
@@ -71,7 +85,7 @@ FN void embed_row(const EmbedArgs &args, const uint *inputs, const uchar *table,
     if (row >= inputs[args.n_rows_at]) return;
     const uint id = inputs[args.ids_at + row], n_tiles = (args.cols + 63) / 64;
     for (uint col = threadIdx.x; col < args.cols; col += blockDim.x) {
-        const uchar *tile = table + (ulong(id / 16) * n_tiles + col / 64) * Element::BYTES;
+        const TileAt tile = Placed<Element>::of(table + ulong(id / 16) * n_tiles * Element::BYTES, col / 64);
         const Place place = {id % 8, id / 8 % 2, col / 32 % 2, col / 16 % 2, col % 16 / 4, col % 4};
         out[ulong(row) * args.cols + col] = args.scale * Element::at(tile, place);
     }

@@ -16,18 +16,43 @@ template <typename T, bool SINGLE> struct FewRows {
     typedef typename Tile::template Rows<SINGLE> Rows;
     enum {
         MOST = SINGLE ? 1 : 8,
-        // Some two KiB.
-        CHUNK = 2304 / Tile::BYTES > 1 ? 2304 / Tile::BYTES : 1,
+        CHUNK = Piece<Tile>::TILES,
         SLOT_BYTES = CHUNK * Tile::BYTES,
-        SUMS = SINGLE ? 16 : 8 * SUMS_STRIDE
+        TOGETHER = Tile::TOGETHER,
+        SUMS = SINGLE ? 16 : 8 * SUMS_STRIDE,
+        // Sums of the tiles of a piece are apart; of a single row, in one of four lanes each.
+        APART = Piece<Tile>::APART,
+        ONE_EACH = SINGLE && Tile::APART,
+        SETS = SINGLE ? 1 : APART
     };
+    typedef float Acc[SETS][4];
     typedef ::Ring<SLOT_BYTES, SLOTS> Ring;
 
+    // The sums of all tiles: those of each place in a piece, in order.
+    static MEMBER void join(Acc &acc) {
+        UNROLL
+        for (uint u = 1; u < SETS; u++) {
+            UNROLL
+            for (uint i = 0; i < 4; i++) acc[0][i] += acc[u][i];
+        }
+        if (!ONE_EACH) return;
+        const float first[2] = {acc[0][0], acc[0][2]};
+        UNROLL
+        for (uint u = 1; u < APART; u++) {
+            UNROLL
+            for (uint i = 0; i < 2; i++) acc[0][2 * i] += __shfl_down_sync(0xffffffff, first[i], u);
+        }
+    }
+
     // Leaves a SIMD-group's sums of a band where its team adds them up.
-    static MEMBER void leave(float *sums, const float (&acc)[1][4]) {
+    static MEMBER void leave(float *sums, Acc &acc) {
         const uint lane = threadIdx.x % 32;
-        if (!SINGLE) leave_sums<1>(sums, acc);
-        else if (lane % 4 == 0) sums[lane / 4] = acc[0][0], sums[lane / 4 + 8] = acc[0][2];
+        join(acc);
+        if (SINGLE) {
+            if (lane % 4 == 0) sums[lane / 4] = acc[0][0], sums[lane / 4 + 8] = acc[0][2];
+            return;
+        }
+        leave_band(sums, acc[0]);
     }
 
     // The sum of all parts of output `o` of a band for row `r`.
@@ -47,7 +72,7 @@ template <typename F, typename Weights> struct Stream {
     uint nth, tile, asked;
 
     MEMBER Stream(uchar *memory, Weights weights, uint n_tiles)
-        : weights(weights), part(n_tiles), nth(0), tile(0), asked(0) {
+        : weights(weights), part(n_tiles, F::TOGETHER), nth(0), tile(0), asked(0) {
         ring.begin(memory);
         next = part.n > 0 ? weights.at(0, team()) : 0;
         for (uint i = 0; i < SLOTS; i++) ask();
@@ -93,18 +118,76 @@ template <typename F> struct PlainRow {
     }
 };
 
-// Adds one piece of weights.
+// Adds the first `n` tiles of a piece of weights, one after the other.
 template <typename F>
-FN void add_tiles(float (&acc)[4], const uchar *weights, const uchar *rows, uint n, uint lane) {
+FN void add_tiles(typename F::Acc &acc, const uchar *weights, const uchar *rows, uint n, uint lane) {
     UNROLL
     for (uint u = 0; u < F::CHUNK; u++) {
         if (u >= n) break;
         typename F::Tile tile;
         typename F::Rows x;
-        tile.load(weights + u * F::Tile::BYTES, lane);
+        tile.load(Placed<typename F::Tile>::of(weights, u), lane);
         x.template load<F::Tile::AFFINE>(rows + u * F::Rows::SHARED_BYTES, lane);
-        tile.add(acc, x);
+        if (!F::ONE_EACH) {
+            tile.add(acc[F::SETS > 1 ? u : 0], x);
+        } else {
+            float sums[4] = {acc[0][0], 0, acc[0][2], 0};
+            tile.add(sums, x);
+            if (lane % 4 == u) acc[0][0] = sums[0], acc[0][2] = sums[2];
+        }
     }
+}
+
+// Adds a whole piece, all of which is read first.
+template <typename F>
+FN void add_piece(typename F::Acc &acc, const uchar *weights, const uchar *rows, uint lane) {
+    typename F::Tile tiles[F::CHUNK];
+    typename F::Rows x[F::CHUNK];
+    UNROLL
+    for (uint u = 0; u < F::CHUNK; u++) {
+        tiles[u].load(Placed<typename F::Tile>::of(weights, u), lane);
+        x[u].template load<F::Tile::AFFINE>(rows + u * F::Rows::SHARED_BYTES, lane);
+    }
+    UNROLL
+    for (uint u = 0; u < F::CHUNK; u++) tiles[u].add(acc[F::SETS > 1 ? u : 0], x[u]);
+}
+
+// The same of a single row and tiles whose sums are apart: all lanes that share outputs have the integers of all tiles,
+// and each scales those of one.
+template <typename F>
+FN void add_piece_apart(typename F::Acc &acc, const uchar *weights, const uchar *rows, uint lane) {
+    typedef Placed<typename F::Tile> Place;
+    static_assert(F::CHUNK == 4, "one for each lane that shares outputs");
+    const uint own = lane % 4;
+    typename F::Tile scales;
+    typename F::Rows x;
+    scales.load_scales(Place::of(weights, own), lane);
+    x.template load_scales<F::Tile::AFFINE>(rows + own * F::Rows::SHARED_BYTES, lane);
+    int sums[2][4];
+    UNROLL
+    for (uint u = 0; u < F::CHUNK; u++) {
+        typename F::Tile tile;
+        tile.load_elements(Place::of(weights, u), lane);
+        x.load_words(rows + u * F::Rows::SHARED_BYTES, lane);
+        int products[2][4];
+        tile.multiply(products, x);
+        UNROLL
+        for (uint i = 0; i < 2; i++) {
+            // A single row's, of outputs g and g + 8.
+            UNROLL
+            for (uint k = 0; k < 4; k += 2) sums[i][k] = u == 0 || own == u ? products[i][k] : sums[i][k];
+        }
+    }
+    scales.scale(acc[0], sums, x);
+}
+
+// Adds what there is of a piece, `n` tiles or more.
+template <typename F, bool READ_FIRST>
+FN void add_some(typename F::Acc &acc, const uchar *weights, const uchar *rows, uint n, uint lane) {
+    if (n < F::CHUNK) return add_tiles<F>(acc, weights, rows, n, lane);
+    if constexpr (F::ONE_EACH) add_piece_apart<F>(acc, weights, rows, lane);
+    else if constexpr (READ_FIRST && F::TOGETHER == 1) add_piece<F>(acc, weights, rows, lane);
+    else add_tiles<F>(acc, weights, rows, F::CHUNK, lane);
 }
 
 // Does the block's bands, each by a team or by both; `write` takes the sums of each, and may `prepare` what needs
@@ -126,13 +209,10 @@ FN void multiply_few(const uint *inputs, const TileShape &shape, Input input, We
     uint piece = 0;
     for (uint nth = 0; weights.at(nth, team()); nth++) {
         write.begin(nth, here);
-        float acc[1][4] = {};
+        typename F::Acc acc = {};
         for (uint tile = 0; tile < stream.part.n; tile += F::CHUNK, piece++) {
             const uchar *slot = stream.ring.wait(piece);
-            const uint n = stream.part.n - tile;
-            // Whole pieces without questions.
-            if (n >= F::CHUNK) add_tiles<F>(acc[0], slot, rows + tile * F::Rows::SHARED_BYTES, F::CHUNK, lane);
-            else add_tiles<F>(acc[0], slot, rows + tile * F::Rows::SHARED_BYTES, n, lane);
+            add_some<F, false>(acc, slot, rows + tile * F::Rows::SHARED_BYTES, stream.part.n - tile, lane);
             __syncwarp();
             stream.ask();
         }

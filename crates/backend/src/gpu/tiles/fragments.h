@@ -8,7 +8,7 @@
 #ifndef QUARREL_FRAGMENTS_H
 #define QUARREL_FRAGMENTS_H
 
-#include "cuda.h"
+#include "places.h"
 
 #define TILE_ROWS 16u
 #define TILE_COLS 64u
@@ -19,10 +19,9 @@ struct TileFragment {
 
 namespace fragments {
 
-// 32768 + byte `I` of `word`, put together from the bits of the float.
-template <uint I>
-FN float byte_above_32768(uint word) {
-    return float_of_bits(__byte_perm(word, 0x47000000u, 0x7404u | I << 4));
+// 32768 + byte `i` of `word`, put together from the bits of the float.
+FN float byte_above_32768(uint word, uint i) {
+    return float_of_bits(__byte_perm(word, 0x47000000u, 0x7404u | i << 4));
 }
 
 // The scale of bytes that have `bias`, a power of two from 8 on, added to them. (32768 + bias) * d has at
@@ -30,10 +29,9 @@ FN float byte_above_32768(uint word) {
 struct Scale {
     float d, offset;
     MEMBER Scale(float d, float bias) : d(d), offset(-(32768.0f + bias) * d) {}
-    template <uint I>
-    MEMBER float weight(uint word) const { return fmaf(byte_above_32768<I>(word), d, offset); }
-    MEMBER uint even(uint word) const { return pack_bf16(weight<0>(word), weight<2>(word)); }
-    MEMBER uint odd(uint word) const { return pack_bf16(weight<1>(word), weight<3>(word)); }
+    MEMBER float weight(uint word, uint i) const { return fmaf(byte_above_32768(word, i), d, offset); }
+    MEMBER uint even(uint word) const { return pack_bf16(weight(word, 0), weight(word, 2)); }
+    MEMBER uint odd(uint word) const { return pack_bf16(weight(word, 1), weight(word, 3)); }
 };
 
 // As `Scale` for unsigned bytes and weights `d * q + m`.
@@ -42,10 +40,10 @@ struct Affine {
     float m;
     MEMBER Affine(float d, float m) : scale(d, 0.0f), m(m) {}
     MEMBER uint even(uint word) const {
-        return pack_bf16(scale.weight<0>(word) + m, scale.weight<2>(word) + m);
+        return pack_bf16(scale.weight(word, 0) + m, scale.weight(word, 2) + m);
     }
     MEMBER uint odd(uint word) const {
-        return pack_bf16(scale.weight<1>(word) + m, scale.weight<3>(word) + m);
+        return pack_bf16(scale.weight(word, 1) + m, scale.weight(word, 3) + m);
     }
 };
 
@@ -63,11 +61,11 @@ FN uint biased(uint word) { return word ^ 0x80808080u; }
 
 // 4 bits, a scale for each 32 columns. Scales are rounded to bfloat16 as well: an element
 // is off by up to 2^-8 of itself, where one rounding leaves 2^-9.
-struct P4 {
+struct P4 : Alone {
     static constexpr uint BYTES = 576;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 w = load_quad(tile + 16 * lane);
-        const uint2 d = load_pair(tile + 512 + 8 * (lane / 4));
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(at.tile + 16 * lane);
+        const uint2 d = load_pair(at.tile + 512 + 8 * (lane / 4));
         block(w.x, w.y, d.x, f.a);
         block(w.z, w.w, d.y, f.a + 2);
     }
@@ -92,11 +90,11 @@ struct P4 {
 };
 
 // 2 bits, a scale and a minimum for each 16 columns.
-struct P2A {
+struct P2A : Alone {
     static constexpr uint BYTES = 512;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint2 w = load_pair(tile + 8 * lane);
-        const uint4 d = load_quad(tile + 256 + 32 * (lane / 4)), m = load_quad(tile + 272 + 32 * (lane / 4));
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint2 w = load_pair(at.tile + 8 * lane);
+        const uint4 d = load_quad(at.tile + 256 + 32 * (lane / 4)), m = load_quad(at.tile + 272 + 32 * (lane / 4));
         columns(w.x, w.y, d.x, m.x, f.a[0]);
         columns(w.x >> 2, w.y >> 2, d.y, m.y, f.a[1]);
         columns(w.x >> 4, w.y >> 4, d.z, m.z, f.a[2]);
@@ -110,11 +108,11 @@ struct P2A {
 };
 
 // 4 bits, a scale and a minimum for each 32 columns.
-struct P4A {
+struct P4A : Alone {
     static constexpr uint BYTES = 640;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 w = load_quad(tile + 16 * lane);
-        const uint4 s = load_quad(tile + 512 + 16 * (lane / 4));
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(at.tile + 16 * lane);
+        const uint4 s = load_quad(at.tile + 512 + 16 * (lane / 4));
         block(w.x, w.y, s.x, s.z, f.a);
         block(w.z, w.w, s.y, s.w, f.a + 2);
     }
@@ -125,13 +123,49 @@ struct P4A {
     }
 };
 
+// The scales and offsets of a tile's 32 columns, whole numbers times floats that four tiles share: of rows g and
+// g + 8. Products are exact.
+struct Multiples {
+    uint scales, offsets;  // bytes: both rows of the first 32 columns, then of the others
+    float d[2], m[2];
+    MEMBER void load(TileAt at, uint lane) {
+        const uchar *own = at.shared + 32 * (lane / 4);
+        const uint low = *(const uint *)(own + 4 * at.nth);
+        const uint high = *(const uint *)(own + 16 + at.nth / 2 * 4) >> (at.nth % 2 * 4);
+        scales = (low & 0x0f0f0f0fu) | (high << 4 & 0x30303030u);
+        offsets = (low >> 4 & 0x0f0f0f0fu) | (high << 2 & 0x30303030u);
+        const uint2 floats = load_pair(own + 24);
+        d[0] = scale_of(floats.x, 0), d[1] = scale_of(floats.x, 1);
+        m[0] = scale_of(floats.y, 0), m[1] = scale_of(floats.y, 1);
+    }
+    MEMBER float scale(uint block, uint row) const { return Scale(d[row], 0.0f).weight(scales, 2 * block + row); }
+    MEMBER float offset(uint block, uint row) const { return Scale(m[row], 0.0f).weight(offsets, 2 * block + row); }
+};
+
+// As P4A where scales and offsets are multiples.
+struct P4K : ByFour {
+    static constexpr uint BYTES = 576;
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(at.tile + 16 * lane);
+        Multiples of;
+        of.load(at, lane);
+        block(w.x, w.y, of, 0, f.a);
+        block(w.z, w.w, of, 1, f.a + 2);
+    }
+    static MEMBER void block(uint w0, uint w1, const Multiples &of, uint nth, uint (*a)[4]) {
+        const Affine s0(of.scale(nth, 0), of.offset(nth, 0)), s1(of.scale(nth, 1), of.offset(nth, 1));
+        unpack_words(w0 & 0x0f0f0f0fu, w1 & 0x0f0f0f0fu, s0, s1, a[0]);
+        unpack_words(w0 >> 4 & 0x0f0f0f0fu, w1 >> 4 & 0x0f0f0f0fu, s0, s1, a[1]);
+    }
+};
+
 // Signed bytes, a scale for each 32 columns.
-struct P8 {
+struct P8 : Alone {
     static constexpr uint BYTES = 1088;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint2 d = load_pair(tile + 1024 + 8 * (lane / 4));
-        block(load_quad(tile + 16 * lane), d.x, f.a);
-        block(load_quad(tile + 512 + 16 * lane), d.y, f.a + 2);
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint2 d = load_pair(at.tile + 1024 + 8 * (lane / 4));
+        block(load_quad(at.tile + 16 * lane), d.x, f.a);
+        block(load_quad(at.tile + 512 + 16 * lane), d.y, f.a + 2);
     }
     static MEMBER void block(uint4 w, uint d, uint (*a)[4]) {
         const Scale s0(scale_of(d, 0), 128.0f), s1(scale_of(d, 1), 128.0f);
@@ -150,12 +184,12 @@ FN uint six_bits(uint w, uint upper, uint i) {
 }
 
 // 5 bits, a scale for each 32 columns.
-struct P5 {
+struct P5 : Alone {
     static constexpr uint BYTES = 704;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 w = load_quad(tile + 16 * lane);
-        const uint upper = *(const uint *)(tile + 512 + 4 * lane);
-        const uint2 d = load_pair(tile + 640 + 8 * (lane / 4));
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(at.tile + 16 * lane);
+        const uint upper = *(const uint *)(at.tile + 512 + 4 * lane);
+        const uint2 d = load_pair(at.tile + 640 + 8 * (lane / 4));
         block(w.x, w.y, upper, 0, d.x, f.a);
         block(w.z, w.w, upper, 4, d.y, f.a + 2);
     }
@@ -169,12 +203,12 @@ struct P5 {
 };
 
 // 5 bits, a scale and a minimum for each 32 columns.
-struct P5A {
+struct P5A : Alone {
     static constexpr uint BYTES = 768;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 w = load_quad(tile + 16 * lane);
-        const uint upper = *(const uint *)(tile + 512 + 4 * lane);
-        const uint4 s = load_quad(tile + 640 + 16 * (lane / 4));
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(at.tile + 16 * lane);
+        const uint upper = *(const uint *)(at.tile + 512 + 4 * lane);
+        const uint4 s = load_quad(at.tile + 640 + 16 * (lane / 4));
         block(w.x, w.y, upper, 0, s.x, s.z, f.a);
         block(w.z, w.w, upper, 4, s.y, s.w, f.a + 2);
     }
@@ -186,13 +220,13 @@ struct P5A {
 };
 
 // 4 or 6 bits, a scale for each 16 columns.
-template <bool SIX> struct Short {
+template <bool SIX> struct Short : Alone {
     static constexpr uint BYTES = SIX ? 896 : 640;
     static constexpr float BIAS = SIX ? 32.0f : 8.0f;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
-        const uint4 w = load_quad(tile + 16 * lane), d = load_quad(tile + BYTES - 128 + 16 * (lane / 4));
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
+        const uint4 w = load_quad(at.tile + 16 * lane), d = load_quad(at.tile + BYTES - 128 + 16 * (lane / 4));
         uint2 upper = {0, 0};
-        if (SIX) upper = load_pair(tile + 512 + 8 * lane);
+        if (SIX) upper = load_pair(at.tile + 512 + 8 * lane);
         columns(w.x, w.y, upper.x, 0, d.x, f.a[0]);
         columns(w.x >> 4, w.y >> 4, upper.x, 2, d.y, f.a[1]);
         columns(w.z, w.w, upper.y, 0, d.z, f.a[2]);
@@ -210,12 +244,12 @@ typedef Short<false> P4S;
 typedef Short<true> P6S;
 
 // bf16, fragments as they are.
-struct P16 {
+struct P16 : Alone {
     static constexpr uint BYTES = 2048;
-    static MEMBER void unpack(const uchar *tile, uint lane, TileFragment &f) {
+    static MEMBER void unpack(TileAt at, uint lane, TileFragment &f) {
         UNROLL
         for (uint kk = 0; kk < 4; kk++) {
-            const uint4 w = load_quad(tile + 512 * kk + 16 * lane);
+            const uint4 w = load_quad(at.tile + 512 * kk + 16 * lane);
             f.a[kk][0] = w.x;
             f.a[kk][1] = w.y;
             f.a[kk][2] = w.z;

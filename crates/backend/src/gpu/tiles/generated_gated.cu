@@ -26,7 +26,7 @@
     extern "C" __global__ void __launch_bounds__(512)                                                      \
         NAME(const GatedArgs args, const uint *inputs, const uchar *x, const uchar *gate, const uchar *up, \
              float *out) {                                                                                 \
-        gated_many<ManyRows<TILE, ROWS, 2> >(args, inputs, x, gate, up, out);                              \
+        gated_many<ManyRows<TILE, ROWS, MANY_BANDS(TILE) / 2> >(args, inputs, x, gate, up, out);                              \
     }
 
 #define GATED_KERNELS_OF(OP, TILE, NAME)    \

@@ -30,7 +30,7 @@
     extern "C" __global__ void __launch_bounds__(256)                                   \
         NAME(const TileArgs args, const uint *inputs, const uchar *x, MAP_PARAMETERS) { \
         MAP_OUTPUTS                                                                     \
-        map_many<ManyRows<TILE, ROWS, 4>, ADD>(args, inputs, x, outputs);               \
+        map_many<ManyRows<TILE, ROWS, MANY_BANDS(TILE)>, ADD>(args, inputs, x, outputs);               \
     }
 
 #define MAP_KERNELS(NAME, TILE, ADD)      \

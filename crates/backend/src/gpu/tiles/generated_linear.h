@@ -22,13 +22,19 @@
 // Distance between rows of sums in shared memory, without bank conflicts.
 #define SUMS_STRIDE 20
 
-// The columns, in tiles, that a SIMD-group takes.
+// The columns, in tiles, that a SIMD-group takes, where `together` tiles are not told apart.
 struct Columns {
     uint first, n;
-    MEMBER Columns(uint n_tiles, uint simdgroup = threadIdx.x / 32) {
+    MEMBER Columns(uint n_tiles, uint together, uint simdgroup = threadIdx.x / 32) {
         const uint part = simdgroup % PARTS;
-        first = n_tiles * part / PARTS, n = n_tiles * (part + 1) / PARTS - first;
+        first = part_begin(n_tiles, together, part), n = part_begin(n_tiles, together, part + 1) - first;
     }
+};
+
+// Tiles that kernels of few rows take together, some two KiB, and of how many of them sums are apart.
+template <typename T> struct Piece {
+    enum { TILES = 2304 / T::BYTES > 1 ? 2304 / T::BYTES : 1, APART = T::APART ? TILES : 1 };
+    static_assert(TILES % T::TOGETHER == 0, "neighbours are copied together");
 };
 
 // Teams of a block, of eight SIMD-groups each, which between them take all columns.
@@ -41,14 +47,15 @@ FN void team_barrier() {
     else asm volatile("bar.sync 2, %0;" ::"n"(TEAM_THREADS) : "memory");
 }
 
-// Leaves the lane's sums of eight rows where the block adds them up, in BANDS times eight rows of sums.
-template <uint BANDS> FN void leave_sums(float *sums, const float (&acc)[BANDS][4]) {
+// Leaves the lane's sums of a band and eight rows where the block adds them up.
+FN void leave_band(float *sums, const float (&acc)[4]) {
     const uint g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     UNROLL
-    for (uint band = 0; band < BANDS; band++) {
-        UNROLL
-        for (uint i = 0; i < 4; i++) sums[(8 * band + 2 * t + i % 2) * SUMS_STRIDE + g + i / 2 * 8] = acc[band][i];
-    }
+    for (uint i = 0; i < 4; i++) sums[(2 * t + i % 2) * SUMS_STRIDE + g + i / 2 * 8] = acc[i];
+}
+template <uint BANDS> FN void leave_sums(float *sums, const float (&acc)[BANDS][4]) {
+    UNROLL
+    for (uint band = 0; band < BANDS; band++) leave_band(sums + 8 * band * SUMS_STRIDE, acc[band]);
 }
 
 // The sum of all parts, `stride` floats apart, those of each group first.

@@ -101,6 +101,10 @@ impl Kernel {
         let most = rows.most(lowering.bucket);
         let part_groups = rounded::part_groups(device, shape.maps, outs);
         let form = Form::of(device, shape.packing, rows);
+        // Where sums are apart there are two sets of them, which leaves registers for half of the bands.
+        let is_apart = form == Form::Quantised && shape.packing.together() > 1;
+        let bands = if is_apart { shape.bands / 2 } else { shape.bands };
+        let shape = MapShape { bands, ..shape };
         let has_rounded = form == Form::Rounded && device.has_warpgroups;
         let sizes = match form {
             // Three parts of 16 rows and more leave no memory for weights.
@@ -211,11 +215,10 @@ impl Kernel {
     /// Bytes of threadgroup memory of `generated_*.cu`, as `few_rows.h` and `many_rows.h` lay it out.
     fn shared(form: Form, shape: MapShape, rows: u32, teams: u32) -> u32 {
         let MapShape { packing, n_tiles, bands, .. } = shape;
-        let tile = packing.tile_bytes() as u32;
         let (single, eight) = row_bytes(form);
         let barriers = 8 * SLOTS;
         if rows > 8 {
-            let slot = bands * tile + rows / 8 * eight;
+            let slot = bands * packing.copied_bytes() as u32 + rows / 8 * eight;
             return teams * PARTS * (barriers + SLOTS * slot + bands * SUMS_BYTES);
         }
         let slot = slot_bytes(packing);

@@ -8,7 +8,7 @@
 
 use bytemuck::{bytes_of, cast_slice};
 use gguf::Format;
-use gguf::format::block::MAX_GROUPS;
+use gguf::format::block::{MAX_GROUPS, Multiples};
 use gguf::format::{Block, Float, Visitor, f16};
 
 use crate::{Error, Result, Weight};
@@ -27,6 +27,9 @@ pub(crate) enum Packing {
     P4,
     /// `d * q + m`, `q` from 0 to 15, both for each 32 columns.
     P4A,
+    /// `d * s * q + m * o`, `q` from 0 to 15, `s` and `o` from 0 to 63 for each 32 columns, `d` and `m` for each 256:
+    /// for four tiles, behind which they stand with all of `s` and `o`.
+    P4K,
     /// `d * q`, `q` from -8 to 7, a scale for each 16 columns.
     P4S,
     /// `d * q`, `q` from -16 to 15, a scale for each 32 columns.
@@ -43,8 +46,18 @@ pub(crate) enum Packing {
 
 impl Packing {
     /// Every packing.
-    pub const ALL: [Self; 9] =
-        [Self::P2A, Self::P4, Self::P4A, Self::P4S, Self::P5, Self::P5A, Self::P6S, Self::P8, Self::P16];
+    pub const ALL: [Self; 10] = [
+        Self::P2A,
+        Self::P4,
+        Self::P4A,
+        Self::P4K,
+        Self::P4S,
+        Self::P5,
+        Self::P5A,
+        Self::P6S,
+        Self::P8,
+        Self::P16,
+    ];
 
     /// The packing of a format; `None` for those read as they are in the file.
     pub fn of(format: Format) -> Option<Self> {
@@ -60,6 +73,11 @@ impl Packing {
                 match (B::GROUP, B::HAS_OFFSET) {
                     (16, true) if is_within(0, 3) => Some(Packing::P2A),
                     (32, false) if is_within(-8, 7) => Some(Packing::P4),
+                    (32, true)
+                        if is_within(0, 15) && <B as bytemuck::Zeroable>::zeroed().multiples().is_some() =>
+                    {
+                        Some(Packing::P4K)
+                    }
                     (32, true) if is_within(0, 15) => Some(Packing::P4A),
                     (16, false) if is_within(-8, 7) => Some(Packing::P4S),
                     (32, false) if is_within(-16, 15) => Some(Packing::P5),
@@ -82,6 +100,7 @@ impl Packing {
             Self::P2A => "p2a",
             Self::P4 => "p4",
             Self::P4A => "p4a",
+            Self::P4K => "p4k",
             Self::P4S => "p4s",
             Self::P5 => "p5",
             Self::P5A => "p5a",
@@ -95,7 +114,7 @@ impl Packing {
     fn bits(self) -> usize {
         match self {
             Self::P2A => 2,
-            Self::P4 | Self::P4A | Self::P4S => 4,
+            Self::P4 | Self::P4A | Self::P4K | Self::P4S => 4,
             Self::P5 | Self::P5A => 5,
             Self::P6S => 6,
             Self::P8 => 8,
@@ -108,29 +127,48 @@ impl Packing {
         TILE_ROWS * TILE_COLS * self.bits() / 8
     }
 
-    /// f16 numbers behind them for each row: scales, then offsets.
+    /// Bytes that tiles which stand [`together`](Self::together) share.
+    fn shared_bytes(self) -> usize {
+        if self == Self::P4K { 256 } else { 0 }
+    }
+
+    /// Tiles of a band that cannot be read without each other.
+    pub fn together(self) -> usize {
+        if self == Self::P4K { 4 } else { 1 }
+    }
+
+    /// f16 numbers behind the elements of a tile that stands alone, for each row: scales, then offsets.
     fn scales_per_row(self) -> usize {
         match self {
             Self::P4 | Self::P5 | Self::P8 => 2,
             Self::P4A | Self::P4S | Self::P5A | Self::P6S => 4,
             Self::P2A => 8,
-            Self::P16 => 0,
+            Self::P4K | Self::P16 => 0,
         }
     }
 
-    /// Columns a scale.
+    /// Columns a scale, or of P4K one that those of 32 columns are multiples of.
     fn group(self) -> usize {
-        if matches!(self, Self::P2A | Self::P4S | Self::P6S) { 16 } else { 32 }
+        match self {
+            Self::P2A | Self::P4S | Self::P6S => 16,
+            Self::P4K => 256,
+            _ => 32,
+        }
     }
 
     /// Whether there are offsets.
     fn is_affine(self) -> bool {
-        matches!(self, Self::P2A | Self::P4A | Self::P5A)
+        matches!(self, Self::P2A | Self::P4A | Self::P4K | Self::P5A)
     }
 
-    /// Bytes a tile.
+    /// Bytes a tile, its part of what several share included.
     pub fn tile_bytes(self) -> usize {
-        self.element_bytes() + 2 * TILE_ROWS * self.scales_per_row()
+        self.element_bytes() + 2 * TILE_ROWS * self.scales_per_row() + self.shared_bytes() / self.together()
+    }
+
+    /// Bytes of a tile that is copied alone, with all that it shares.
+    pub fn copied_bytes(self) -> usize {
+        self.tile_bytes() - self.shared_bytes() / self.together() + self.shared_bytes()
     }
 
     /// Bytes of a packed weight of so many rows and columns.
@@ -178,8 +216,17 @@ fn pack_bands(weight: &Weight, packing: Packing, first: usize, out: &mut [u8]) -
             weight.format().visit(ReadRow { bytes: weight.row(row), row: row - start, band: &mut band });
         }
         in_range &= band.scales.iter().chain(&band.offsets).all(|number| number.is_finite());
-        for (j, tile) in tiles.chunks_exact_mut(packing.tile_bytes()).enumerate() {
-            band.write_tile(j, tile);
+        let together = packing.together();
+        for (j, run) in tiles.chunks_exact_mut(together * packing.tile_bytes()).enumerate() {
+            let (elements, others) = run.split_at_mut(together * packing.element_bytes());
+            for (i, elements) in elements.chunks_exact_mut(packing.element_bytes()).enumerate() {
+                band.write_elements(j * together + i, elements);
+            }
+            if packing == Packing::P4K {
+                band.write_multiples(j, others)
+            } else {
+                band.write_scales(j, others)
+            }
         }
     }
     in_range
@@ -197,6 +244,8 @@ struct Band {
     /// For each row and group of columns a scale.
     scales: Vec<f16>,
     offsets: Vec<f16>,
+    /// Of P4K, for each of these how often scales and offsets of 32 columns are they.
+    multiples: Vec<[(u8, u8); 8]>,
     /// Columns a scale.
     group: usize,
 }
@@ -208,6 +257,7 @@ impl Band {
         let n = TILE_ROWS * cols;
         let (quants, floats) = if packing == Packing::P16 { (0, n) } else { (n, 0) };
         let groups = n / group;
+        let multiples = if packing == Packing::P4K { groups } else { 0 };
         Self {
             packing,
             cols,
@@ -215,6 +265,7 @@ impl Band {
             floats: vec![0; floats],
             scales: vec![f16::ZERO; groups],
             offsets: vec![f16::ZERO; groups],
+            multiples: vec![[(0, 0); 8]; multiples],
             group,
         }
     }
@@ -224,11 +275,11 @@ impl Band {
         self.floats.fill(0);
         self.scales.fill(f16::ZERO);
         self.offsets.fill(f16::ZERO);
+        self.multiples.fill([(0, 0); 8]);
     }
 
-    /// Tile `j` of the band.
-    fn write_tile(&self, j: usize, tile: &mut [u8]) {
-        let (elements, scales) = tile.split_at_mut(self.packing.element_bytes());
+    /// The elements of tile `j` of the band.
+    fn write_elements(&self, j: usize, elements: &mut [u8]) {
         for lane in 0..32 {
             let (g, t) = (lane / 4, lane % 4);
             // Row, and first of four columns, of each of a lane's words in order.
@@ -242,7 +293,13 @@ impl Band {
                         elements[8 * lane + 4 * i..][..4].copy_from_slice(&self.pairs(row, col));
                     }
                 }
-                Packing::P4 | Packing::P4A | Packing::P4S | Packing::P5 | Packing::P5A | Packing::P6S => {
+                Packing::P4
+                | Packing::P4A
+                | Packing::P4K
+                | Packing::P4S
+                | Packing::P5
+                | Packing::P5A
+                | Packing::P6S => {
                     for i in 0..4 {
                         let (row, col) = place(i / 2, i % 2);
                         elements[16 * lane + 4 * i..][..4].copy_from_slice(&self.nibbles(row, col));
@@ -274,7 +331,6 @@ impl Band {
                 }
             }
         }
-        self.write_scales(j, scales);
     }
 
     /// Four elements of each 16 columns of a tile, in the quarters of four bytes.
@@ -318,6 +374,33 @@ impl Band {
     }
 }
 
+impl Band {
+    /// Keeps what the scales and offsets of the `at`th 256 columns are multiples of.
+    fn keep_multiples(&mut self, at: usize, of: &Multiples) {
+        self.scales[at] = f16::from_f32(of.scale.to_f32());
+        self.offsets[at] = f16::from_f32(-of.minimum.to_f32());
+        self.multiples[at] = std::array::from_fn(|group| (of.scales[group], of.minima[group]));
+    }
+
+    /// What the `j`th four tiles share. For each lane group 32 bytes: a word a tile, of whose bytes each has the lower four
+    /// bits of a scale and above them an offset's, of both rows of the first 32 columns and then of the others; a word for
+    /// each two tiles of their upper two bits, the first tile's lowest; and the scales and offsets they are multiples of.
+    fn write_multiples(&self, j: usize, out: &mut [u8]) {
+        for (g, out) in out.chunks_exact_mut(32).enumerate() {
+            for upper in 0..2 {
+                let at = (g + 8 * upper) * (self.cols / self.group) + j;
+                for (group, (scale, offset)) in self.multiples[at].into_iter().enumerate() {
+                    let (tile, byte) = (group / 2, 2 * (group % 2) + upper);
+                    out[4 * tile + byte] = scale & 15 | offset << 4;
+                    out[16 + 4 * (tile / 2) + byte] |= (scale >> 4 | offset >> 4 << 2) << (4 * (tile % 2));
+                }
+                out[24 + 2 * upper..][..2].copy_from_slice(bytes_of(&self.scales[at].to_bits()));
+                out[28 + 2 * upper..][..2].copy_from_slice(bytes_of(&self.offsets[at].to_bits()));
+            }
+        }
+    }
+}
+
 /// Reads one row of a weight into a band.
 struct ReadRow<'a> {
     bytes: &'a [u8],
@@ -346,6 +429,13 @@ impl Visitor for ReadRow<'_> {
                 &mut scales,
                 &mut offsets,
             );
+            if band.packing == Packing::P4K {
+                band.keep_multiples(
+                    groups_at + i,
+                    &block.multiples().expect("the packing is that of blocks that have them"),
+                );
+                continue;
+            }
             for g in 0..B::GROUPS {
                 band.scales[groups_at + i * B::GROUPS + g] = f16::from_f32(scales[g]);
                 if B::HAS_OFFSET {
@@ -367,8 +457,11 @@ mod tests {
 
     /// Element `(row, col)` of a packed weight, read as `packing`'s documentation says.
     fn element(tiles: &[u8], packing: Packing, cols: usize, row: usize, col: usize) -> f32 {
-        let tile = (row / TILE_ROWS * cols.div_ceil(TILE_COLS) + col / TILE_COLS) * packing.tile_bytes();
-        let tile = &tiles[tile..][..packing.tile_bytes()];
+        let nth = row / TILE_ROWS * cols.div_ceil(TILE_COLS) + col / TILE_COLS;
+        if packing == Packing::P4K {
+            return multiple(&tiles[nth / 4 * 4 * packing.tile_bytes()..], nth % 4, row, col);
+        }
+        let tile = &tiles[nth * packing.tile_bytes()..][..packing.tile_bytes()];
         let (g, upper, c) = (row % 8, row / 8 % 2, col % TILE_COLS);
         let (block, half, t, j) = (c / 32, c / 16 % 2, c % 16 / 4, c % 4);
         let lane = 4 * g + t;
@@ -382,6 +475,7 @@ mod tests {
                 let byte = tile[8 * lane + 4 * upper + j];
                 (f32::from(byte >> (2 * (c / 16)) & 3), c / 16)
             }
+            Packing::P4K => unreachable!("four of them were told apart"),
             Packing::P4 | Packing::P4A | Packing::P4S | Packing::P5 | Packing::P5A | Packing::P6S => {
                 let byte = tile[16 * lane + 8 * block + 4 * upper + j];
                 let (bits, word) = (packing.bits(), 4 * block + 2 * half + upper);
@@ -408,6 +502,19 @@ mod tests {
         number(2 * group + upper) * q + offset.unwrap_or(0.0)
     }
 
+    /// The same of P4K: in the `nth` of four tiles.
+    fn multiple(four: &[u8], nth: usize, row: usize, col: usize) -> f32 {
+        let (g, upper, c) = (row % 8, row / 8 % 2, col % TILE_COLS);
+        let (block, half, t, j) = (c / 32, c / 16 % 2, c % 16 / 4, c % 4);
+        let q = four[512 * nth + 16 * (4 * g + t) + 8 * block + 4 * upper + j] >> (4 * half) & 15;
+        let shared = &four[2048 + 32 * g..][..32];
+        let byte = 2 * block + upper;
+        let (low, high) = (shared[4 * nth + byte], shared[16 + nth / 2 * 4 + byte] >> (nth % 2 * 4));
+        let number = |at: usize| f16::from_le_bytes([shared[at], shared[at + 1]]).to_f32();
+        let scale = number(24 + 2 * upper) * f32::from(low & 15 | (high & 3) << 4);
+        scale * f32::from(q) + number(28 + 2 * upper) * f32::from(low >> 4 | (high >> 2 & 3) << 4)
+    }
+
     #[test]
     fn every_element_is_found_where_it_is_said_to_be() {
         let mut random = Random::new(7);
@@ -424,9 +531,9 @@ mod tests {
                 let largest = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
                 for (col, &value) in values.iter().enumerate() {
                     let found = element(&tiles, packing, cols, row, col);
-                    // Scales of the K formats are products of two numbers, rounded to f16 here.
+                    // Scales of the K formats are products of two numbers, which P4K keeps and others round to f16.
                     // Their range is up to twice the largest value, their offset once: half an ε of each.
-                    let allowed = 3.0 * largest / 2048.0;
+                    let allowed = if packing == Packing::P4K { 0.0 } else { 3.0 * largest / 2048.0 };
                     assert!(
                         (found - value).abs() <= allowed,
                         "{format} [{row}, {col}]: {found} is not {value}"

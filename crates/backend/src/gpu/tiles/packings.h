@@ -4,6 +4,7 @@
     KERNELS(OP, P2A, p2a)           \
     KERNELS(OP, P4, p4)             \
     KERNELS(OP, P4A, p4a)           \
+    KERNELS(OP, P4K, p4k)           \
     KERNELS(OP, P4S, p4s)           \
     KERNELS(OP, P5, p5)             \
     KERNELS(OP, P5A, p5a)           \

@@ -8,6 +8,9 @@
 // Parts of the columns whose sums begin at zero, for any kernel.
 #define PARTS 8
 
+// The first tile of part `part`, where `together` tiles are not told apart.
+FN uint part_begin(uint n_tiles, uint together, uint part) { return n_tiles / together * part / PARTS * together; }
+
 extern __shared__ __align__(128) uchar shared_memory[];
 
 // What a block does: rows from `first` on, and how many of them there are.

@@ -62,7 +62,8 @@ FN Operands operands(const TileShape &shape, const uint *inputs, const ushort *x
 template <typename P, uint TOKENS, uint N_BANDS, uint N_STEPS, uint BUDGET, uint MOST>
 struct StageRing {
     typedef P Packing;
-    static constexpr uint BANDS = N_BANDS, STEPS = N_STEPS, TILE_BYTES = Packing::BYTES;
+    typedef Placed<P> Place;
+    static constexpr uint BANDS = N_BANDS, STEPS = N_STEPS, TILE_BYTES = Place::COPIED;
     static constexpr uint X_BYTES = TOKENS * STEP_COLS * 2;
     static constexpr uint STAGE_BYTES = STEPS * (X_BYTES + BANDS * TILE_BYTES);
     static constexpr uint STAGES = BUDGET / STAGE_BYTES < MOST ? BUDGET / STAGE_BYTES : MOST;
@@ -87,6 +88,10 @@ struct StageRing {
     MEMBER uchar *x(Step at) const { return start + (at.stage * STEPS + at.within) * X_BYTES; }
     MEMBER uchar *weights(Step at, uint unit) const {
         return start + STAGES * STEPS * X_BYTES + (at.stage * BANDS * STEPS + unit * STEPS + at.within) * TILE_BYTES;
+    }
+    // The tile of that step.
+    MEMBER TileAt tile(Step at, uint unit) const {
+        return Place::copied(weights(at, unit), (at.turn * STAGES + at.stage) * STEPS + at.within);
     }
     MEMBER uint filled(uint stage) const { return shared_address(start) + STAGES * STAGE_BYTES + stage * 16; }
     MEMBER uint emptied(uint stage) const { return filled(stage) + 8; }
@@ -125,32 +130,32 @@ FN void fill_ring(const PromptRing<Packing, TOKENS> &ring, const Operands &from)
     typedef PromptRing<Packing, TOKENS> Ring;
     const uint lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const int quarter = TOKENS / 4, rows = max(0, min(quarter, from.n_rows - int(warp) * quarter));
-    const uint x_bytes = rows * STEP_COLS * 2, all_bytes = x_bytes + 2 * Packing::BYTES;
+    const uint x_bytes = rows * STEP_COLS * 2, all_bytes = x_bytes + 2 * Ring::TILE_BYTES;
     const bool has_x = lane == 2;
-    const uint bytes = has_x ? x_bytes : Packing::BYTES;
-    const uchar *source = has_x ? (const uchar *)(from.x + warp * quarter * STEP_COLS) : from.band;
-    const ulong source_step = has_x ? ulong(from.x_rows) * STEP_COLS * 2 : Packing::BYTES;
-    auto copy = [&](typename Ring::Step step, const uchar *at) {
-        const uchar *to = has_x ? ring.x(step) + warp * quarter * STEP_COLS * 2 : ring.weights(step, warp * 2 + lane % 2);
-        if (bytes > 0) copy_bulk(shared_address(to), at, bytes, ring.filled(step.stage));
+    const uint bytes = has_x ? x_bytes : Ring::Place::OWN;
+    const uchar *x = (const uchar *)(from.x + warp * quarter * STEP_COLS);
+    auto copy = [&](typename Ring::Step step, uint i) {
+        const TileAt tile = Ring::Place::of(from.band, i);
+        const uchar *at = has_x ? x + ulong(i) * from.x_rows * (STEP_COLS * 2) : tile.tile;
+        const uint to = shared_address(has_x ? ring.x(step) + warp * quarter * STEP_COLS * 2 : ring.weights(step, warp * 2 + lane % 2));
+        if (bytes > 0) copy_bulk(to, at, bytes, ring.filled(step.stage));
+        if (Packing::SHARED && !has_x) copy_bulk(to + Ring::Place::OWN, tile.shared, Packing::SHARED, ring.filled(step.stage));
     };
 
     const uint n_first = min(Ring::STAGES, from.n_steps);
     for (uint stage = 0; stage < n_first; stage++) {
         if (lane == 0) barrier_expect(ring.filled(stage), all_bytes);
         __syncwarp();
-        if (lane < 2) copy({0, stage, 0}, source + stage * source_step);
+        if (lane < 2) copy({0, stage, 0}, stage);
     }
     wait_for_inputs();
-    for (uint stage = 0; stage < n_first && has_x; stage++) copy({0, stage, 0}, source + stage * source_step);
-    source += n_first * source_step;
+    for (uint stage = 0; stage < n_first && has_x; stage++) copy({0, stage, 0}, stage);
     typename Ring::Step step = {0, 0, 0};
     for (uint i = n_first; i < from.n_steps; i++, step.next()) {
         barrier_wait(ring.emptied(step.stage), step.turn);
         if (lane == 0) barrier_expect(ring.filled(step.stage), all_bytes);
         __syncwarp();
-        if (lane < 3) copy(step, source);
-        source += source_step;
+        if (lane < 3) copy(step, i);
     }
 }
 
@@ -172,7 +177,7 @@ FN void multiply_step(const Ring &ring, bool is_last, typename Ring::Step &at, T
     // Each lane for itself: for what one arrives for a warp, racecheck reports races.
     if (leaves_stage) barrier_arrive(ring.emptied(before));
     if (is_last) return;
-    Ring::Packing::unpack(ring.weights(at, threadIdx.x / 32), threadIdx.x % 32, next);
+    Ring::Packing::unpack(ring.tile(at, threadIdx.x / 32), threadIdx.x % 32, next);
 }
 
 // Adds the products of `n` steps from `at` on.
@@ -180,7 +185,7 @@ template <typename Ring, uint N>
 FN void multiply_ring(const Ring &ring, uint n, typename Ring::Step &at, float (&sums)[N]) {
     TileFragment even, odd;
     barrier_wait(ring.filled(at.stage), at.turn);
-    Ring::Packing::unpack(ring.weights(at, threadIdx.x / 32), threadIdx.x % 32, even);
+    Ring::Packing::unpack(ring.tile(at, threadIdx.x / 32), threadIdx.x % 32, even);
     for (uint i = 0; i < n; i += 2) {
         multiply_step(ring, i + 1 == n, at, even, odd, sums);
         if (i + 1 == n) break;
@@ -246,8 +251,9 @@ FN void copy_step(const PromptRing<Packing, TOKENS> &ring, const Operands &from,
             if (i < uint(from.n_rows) * 8) copy_quad(shared_address(ring.x(at)) + i * 16, source + i * 8);
         }
         const uint to = shared_address(ring.weights(at, threadIdx.x / 32));
-        for (uint i = threadIdx.x % 32 * 16; i < Packing::BYTES; i += 512) {
-            copy_quad(to + i, from.band + step * Packing::BYTES + i);
+        const TileAt tile = Placed<Packing>::of(from.band, step);
+        for (uint i = threadIdx.x % 32 * 16; i < Placed<Packing>::COPIED; i += 512) {
+            copy_quad(to + i, i < Placed<Packing>::OWN ? tile.tile + i : tile.shared + (i - Placed<Packing>::OWN));
         }
     }
     commit_copies();
@@ -264,11 +270,11 @@ FN bool multiply_all(const PromptRing<Packing, TOKENS> &ring, const Operands &fr
         __syncthreads();
         copy_step(ring, from, step + stages - 1);
         TileFragment f[down];
-        const typename PromptRing<Packing, TOKENS>::Step at = {0, step % stages, 0};
+        const typename PromptRing<Packing, TOKENS>::Step at = {0, step % stages, step / stages};
         UNROLL
         for (uint i = 0; i < down; i++) {
             const uint warp = threadIdx.x / 32 / down * down + i;
-            Packing::unpack(ring.weights(at, warp), threadIdx.x % 32, f[i]);
+            Packing::unpack(ring.tile(at, warp), threadIdx.x % 32, f[i]);
         }
         multiply_fragments<TOKENS>(ring.x(at), f, sums);
     }

@@ -40,7 +40,7 @@ impl Kernel {
 
     /// That for blocks of so many rows, one of those that there are.
     pub(super) fn of_prompts(packing: Packing, rows_each: u32, bands: u32, has_warpgroups: bool) -> Self {
-        let shared = shared_bytes(packing.tile_bytes(), rows_each, has_warpgroups);
+        let shared = shared_bytes(packing.copied_bytes(), rows_each, has_warpgroups);
         // Warpgroups have another that copies.
         let threads = if has_warpgroups { 384 } else { 256 };
         Self { kind: Kind::Prompt, rows_each, bands, threads, shared, part_groups: 1 }
@@ -78,7 +78,7 @@ pub(crate) fn header() -> String {
         "#ifndef QUARREL_PROMPT_MEMORY_H\n#define QUARREL_PROMPT_MEMORY_H\n#include \"matrix.h\"\n\
          template <unsigned int TILE_BYTES, unsigned int TOKENS> struct PromptMemory;\n",
     );
-    let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.tile_bytes()).collect();
+    let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.copied_bytes()).collect();
     for (condition, has_warpgroups) in [("#if MATRIX_UNIT == 90\n", true), ("#else\n", false)] {
         text += condition;
         for &rows in rows_each(has_warpgroups) {

@@ -20,16 +20,30 @@ impl Kernel {
     pub(super) fn rounded(most: usize, shape: MapShape, part_groups: u32) -> Self {
         let largest = ROWS_EACH[ROWS_EACH.len() - 1];
         let rows_each = ROWS_EACH.into_iter().find(|&rows| rows as usize >= most).unwrap_or(largest);
-        let shared = shared_bytes(shape.packing.tile_bytes() as u32, rows_each);
+        let shared = shared_bytes(TileSize::of(shape.packing), rows_each);
         let bands = BANDS / shape.maps;
         Self { kind: Kind::Rounded, rows_each, bands, threads: 32 * BANDS, shared, part_groups }
     }
 }
 
-/// Bytes of threadgroup memory, as `rounded.h` lays it out from a multiple of 1024 on.
-fn shared_bytes(tile: u32, rows: u32) -> u32 {
+/// Bytes of a tile, and how many are copied together at least.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct TileSize {
+    bytes: u32,
+    together: u32,
+}
+
+impl TileSize {
+    fn of(packing: Packing) -> Self {
+        Self { bytes: packing.tile_bytes() as u32, together: packing.together() as u32 }
+    }
+}
+
+/// Bytes of threadgroup memory, as `rounded_ring.h` lays it out from a multiple of 1024 on.
+fn shared_bytes(tile: TileSize, rows: u32) -> u32 {
     let copied = if rows > 16 { 1280 } else { 2560 };
-    let stage = (copied / tile).max(1) * (rows * 128 + BANDS * tile) + 8 * (2 + BANDS);
+    let steps = (copied / tile.bytes).max(tile.together);
+    let stage = steps * (rows * 128 + BANDS * tile.bytes) + 8 * (2 + BANDS);
     1024 + (BUDGET / stage).min(MOST_STAGES) * stage
 }
 
@@ -37,12 +51,13 @@ fn shared_bytes(tile: u32, rows: u32) -> u32 {
 pub(crate) fn header() -> String {
     let mut text = String::from(
         "#ifndef QUARREL_ROUNDED_MEMORY_H\n#define QUARREL_ROUNDED_MEMORY_H\n\
-         template <unsigned int TILE_BYTES, unsigned int TOKENS> struct RoundedMemory;\n",
+         template <unsigned int TILE_BYTES, unsigned int TOGETHER, unsigned int TOKENS> struct RoundedMemory;\n",
     );
-    let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.tile_bytes()).collect();
+    let sizes: BTreeSet<TileSize> = Packing::ALL.into_iter().map(TileSize::of).collect();
     for (rows, &size) in ROWS_EACH.into_iter().flat_map(|rows| sizes.iter().map(move |size| (rows, size))) {
-        let constant = format!("enum {{ BYTES = {} }};", shared_bytes(size as u32, rows));
-        text += &format!("template <> struct RoundedMemory<{size}, {rows}> {{ {constant} }};\n");
+        let TileSize { bytes, together } = size;
+        let constant = format!("enum {{ BYTES = {} }};", shared_bytes(size, rows));
+        text += &format!("template <> struct RoundedMemory<{bytes}, {together}, {rows}> {{ {constant} }};\n");
     }
     text + "#endif\n"
 }

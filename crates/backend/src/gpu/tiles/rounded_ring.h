@@ -25,21 +25,20 @@ struct Rounded {
     static constexpr uint SUMS = TOKENS / 2;
     // One or two KiB of a band are copied together: the copy engine does not keep up with smaller pieces.
     static constexpr uint COPIED = TOKENS > 16 ? 1280 : 2560;
-    static constexpr uint STEPS = COPIED / Packing::BYTES > 1 ? COPIED / Packing::BYTES : 1;
+    static constexpr uint TOGETHER = Packing::TOGETHER;
+    static constexpr uint STEPS = COPIED / Packing::BYTES > TOGETHER ? COPIED / Packing::BYTES : TOGETHER;
+    static_assert(STEPS % TOGETHER == 0, "neighbours are copied together");
     static constexpr uint X_BYTES = TOKENS * STEP_COLS * 2, SLOT_BYTES = STEPS * Packing::BYTES;
     // With the barriers: x has come, x was read, and the weights of each band have come.
     static constexpr uint STAGE_BYTES = STEPS * X_BYTES + BANDS * SLOT_BYTES + 8 * (2 + BANDS);
     static constexpr uint BUDGET = 225 * 1024;
     static constexpr uint STAGES = BUDGET / STAGE_BYTES < 8 ? BUDGET / STAGE_BYTES : 8;
     static constexpr uint WEIGHTS = STAGES * STEPS * X_BYTES, BARRIERS = WEIGHTS + STAGES * BANDS * SLOT_BYTES;
-    static_assert(RoundedMemory<Packing::BYTES, TOKENS>::BYTES == 1024 + STAGES * STAGE_BYTES, "the host's size");
+    static_assert(RoundedMemory<Packing::BYTES, TOGETHER, TOKENS>::BYTES == 1024 + STAGES * STAGE_BYTES, "the host's size");
     static_assert(STAGES >= 2, "x is asked for while another stage is read");
     // Where the ring was.
     static_assert(SUMS * THREADS * 4 <= BARRIERS, "sums have room");
 };
-
-// The first step of part `part`.
-FN uint part_begin(uint n_steps, uint part) { return n_steps * part / PARTS; }
 
 // The compiler shall see that all lanes go the same way.
 FN uint own_warp() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
@@ -124,8 +123,8 @@ struct WarpRing {
     // Weights of a step; those that were a slot's last give way to later ones.
     MEMBER void unpack(Stage at, uint within, TileFragment &f) {
         if (within == 0) barrier_wait(slot_filled(at.index), at.turn);
-        const uint tile = slots + at.index * R::SLOT_BYTES + within * R::Packing::BYTES;
-        R::Packing::unpack((const uchar *)__cvta_shared_to_generic(tile), lane, f);
+        const uchar *slot = (const uchar *)__cvta_shared_to_generic(slots + at.index * R::SLOT_BYTES);
+        R::Packing::unpack(Placed<typename R::Packing>::of(slot, within), lane, f);
         if (within + 1 < R::STEPS) return;
         __syncwarp();
         copy_weights(at.index);
@@ -160,7 +159,7 @@ struct PartSums {
     // The part that has a step `i`.
     MEMBER void begin(uint i) {
         UNROLL_BY(1)
-        while (end <= i && which < PARTS) end = part_begin(n_tiles, ++which) - first;
+        while (end <= i && which < PARTS) end = part_begin(n_tiles, R::TOGETHER, ++which) - first;
     }
     MEMBER void end_step(uint i) {
         adds = 1;
@@ -220,8 +219,8 @@ template <typename R, uint TOKENS>
 FN void multiply_parts(const TileShape &shape, const uchar *weight, const ushort *x, uint n_rows, uint memory,
                        float (&total)[R::SUMS]) {
     const uint rank = blockIdx.x % shape.groups, parts = PARTS / shape.groups;
-    const uint first = part_begin(shape.n_tiles, rank * parts);
-    const uint n = part_begin(shape.n_tiles, (rank + 1) * parts) - first;
+    const uint first = part_begin(shape.n_tiles, R::TOGETHER, rank * parts);
+    const uint n = part_begin(shape.n_tiles, R::TOGETHER, (rank + 1) * parts) - first;
     x += (ulong(first) * shape.x_rows + blockIdx.y * TOKENS) * STEP_COLS;
     WarpRing<R> ring(memory, weight + ulong(first) * R::Packing::BYTES, x, shape.x_rows, n_rows, n);
     ring.begin();

@@ -43,12 +43,12 @@ template <bool SINGLE, uint N> struct SplitRows {
 // A tile of any packing, rounded once from f32 to bfloat16.
 template <typename Packing, uint N> struct SplitTile {
     template <bool SINGLE> using Rows = SplitRows<SINGLE, N>;
-    enum { BYTES = Packing::BYTES, AFFINE = 0 };
+    enum { BYTES = Packing::BYTES, TOGETHER = Packing::TOGETHER, SHARED = Packing::SHARED, AFFINE = 0, APART = 0 };
     static MEMBER float unit() { return 1.0f; }
     // Blocks of rounded.h share the sums of one part.
     static MEMBER uint groups(const TileShape &shape) { return N == 1 ? shape.groups : 1; }
     TileFragment f;
-    MEMBER void load(const uchar *tile, uint lane) { Packing::unpack(tile, lane, f); }
+    MEMBER void load(TileAt at, uint lane) { Packing::unpack(at, lane, f); }
     template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
         UNROLL
         for (uint k = 0; k < 4; k++) {

@@ -95,29 +95,24 @@ FN void fetch_hidden(const StepArgs &args, const Mail &mail) {
     block_barrier();
 }
 
-// Adds a whole piece of weights, all of which is read first.
-template <typename F> FN void add_chunk(float (&acc)[4], const uchar *weights, const uchar *rows, uint lane) {
-    typename F::Tile tiles[F::CHUNK];
-    typename F::Rows x[F::CHUNK];
-    UNROLL
-    for (uint u = 0; u < F::CHUNK; u++) {
-        tiles[u].load(weights + u * F::Tile::BYTES, lane);
-        x[u].template load<F::Tile::AFFINE>(rows + u * F::Rows::SHARED_BYTES, lane);
-    }
-    UNROLL
-    for (uint u = 0; u < F::CHUNK; u++) tiles[u].add(acc, x[u]);
-}
-
-// Adds a band's `n` tiles that are this SIMD-group's.
-template <typename F> FN void add_band(float (&acc)[4], Computing &now, const uchar *rows, uint n, uint lane) {
-    for (uint tile = 0; tile < n; tile += F::CHUNK) {
-        const uchar *slot = now.ring.wait(now.piece++), *at = rows + tile * F::Rows::SHARED_BYTES;
-        // Whole pieces without questions.
-        if (n - tile >= F::CHUNK) add_chunk<F>(acc, slot, at, lane);
-        else add_tiles<F>(acc, slot, at, n - tile, lane);
+// Adds a band's tiles that are this SIMD-group's.
+template <typename F> FN void add_band(typename F::Acc &acc, Computing &now, uint n_tiles, uint lane) {
+    const Columns part(n_tiles, F::TOGETHER);
+    const uchar *rows = Handover::rows() + part.first * F::Rows::SHARED_BYTES;
+    for (uint tile = 0; tile < part.n; tile += F::CHUNK) {
+        const uchar *slot = now.ring.wait(now.piece++);
+        add_some<F, true>(acc, slot, rows + tile * F::Rows::SHARED_BYTES, part.n - tile, lane);
         __syncwarp();
         now.ring.done();
     }
+}
+// The same of a band that may not be there, and leaves the sums.
+template <typename F> FN void leave_band_of(Computing &now, uint n_tiles, uint lane) {
+    typename F::Acc acc = {};
+    add_band<F>(acc, now, n_tiles, lane);
+    now.handover.wait_for_room();
+    F::leave(now.handover.set() + threadIdx.x / 32 * F::SUMS, acc);
+    now.handover.left();
 }
 
 // Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer. `others` has a bit for each
@@ -125,17 +120,11 @@ template <typename F> FN void add_band(float (&acc)[4], Computing &now, const uc
 template <typename M> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own, uint others) {
     typedef typename M::First F;
     const uint lane = threadIdx.x % 32;
-    const Columns part(n_tiles);
-    const uchar *rows = Handover::rows() + part.first * F::Rows::SHARED_BYTES;
     Computing now = state;
     for (uint nth = 0; nth < n; nth++) {
-        float acc[1][4] = {};
-        const uint end = nth < own ? part.n : 0;
-        if (M::MIXED && others >> nth & 1) add_band<typename M::Other>(acc[0], now, rows, end, lane);
-        else add_band<F>(acc[0], now, rows, end, lane);
-        now.handover.wait_for_room();
-        F::leave(now.handover.set() + threadIdx.x / 32 * F::SUMS, acc);
-        now.handover.left();
+        const uint wanted = nth < own ? n_tiles : 0;
+        if (M::MIXED && others >> nth & 1) leave_band_of<typename M::Other>(now, wanted, lane);
+        else leave_band_of<F>(now, wanted, lane);
     }
     state = now;
 }

@@ -82,9 +82,9 @@ struct StepMemory {
 // A band's weights.
 struct Band {
     const uchar *at;  // null behind the last
-    uint tile_bytes, chunk;
+    uint tile_bytes, chunk, together;
     template <typename F> static MEMBER Band of(const uchar *weight, uint band, const TileShape &shape) {
-        return {weight + ulong(band) * shape.n_tiles * F::Tile::BYTES, F::Tile::BYTES, F::CHUNK};
+        return {weight + ulong(band) * shape.n_tiles * F::Tile::BYTES, F::Tile::BYTES, F::CHUNK, F::TOGETHER};
     }
 };
 
@@ -259,22 +259,23 @@ struct Feed {
 
     // A SIMD-group that is not there gets nothing.
     MEMBER Feed(const StepWeights &weights, uint simdgroup)
-        : weights(weights), ring(simdgroup), simdgroup(simdgroup), part(weights.n_tiles(0), simdgroup), band(), stage(0),
+        : weights(weights), ring(simdgroup), simdgroup(simdgroup), part(0, 1), band(), stage(0),
           nth(0), tile(0), asked(0), policy(read_once()) {
-        if (simdgroup >= STEP_SIMDGROUPS) return;
-        band = at();
-        find();
+        if (simdgroup < STEP_SIMDGROUPS) find();
     }
-    MEMBER Band at() const { return weights.at(stage, nth, simdgroup / PARTS); }
 
-    // Goes on to the next stage that has weights, where this one has no more.
+    // Finds the band, or the first one after it, that has columns for this SIMD-group.
     MEMBER void find() {
-        while (!band.at || part.n == 0) {
-            if (++stage >= 4 * STEP_LAYERS) {
-                band.at = 0;
-                return;
+        for (;;) {
+            band = weights.at(stage, nth, simdgroup / PARTS);
+            if (band.at) {
+                part = Columns(weights.n_tiles(stage), band.together, simdgroup);
+                if (part.n > 0) return;
+                nth++;
+            } else {
+                if (++stage >= 4 * STEP_LAYERS) return;
+                nth = 0;
             }
-            nth = 0, part = Columns(weights.n_tiles(stage), simdgroup), band = at();
         }
     }
 
@@ -285,7 +286,7 @@ struct Feed {
         ring.copy(asked++, band.at + ulong(part.first + tile) * bytes, tiles * bytes, policy);
         tile += tiles;
         if (tile == part.n) {
-            tile = 0, nth++, band = at();
+            tile = 0, nth++;
             find();
         }
         return true;

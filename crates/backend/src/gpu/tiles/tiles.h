@@ -29,10 +29,16 @@ template <bool SINGLE> struct QuantisedRows {
     }
 
     template <bool AFFINE> MEMBER void load(const uchar *from, uint lane) {
-        const uint t = lane % 4;
-        const uint4 v = load_quad(from + 16 * (SINGLE ? t : lane));
-        const float4 scales = *(const float4 *)(from + (SINGLE ? 64 : 512 + 16 * t));
+        load_words(from, lane);
+        load_scales<AFFINE>(from, lane);
+    }
+    MEMBER void load_words(const uchar *from, uint lane) {
+        const uint4 v = load_quad(from + 16 * (SINGLE ? lane % 4 : lane));
         q[0] = v.x, q[1] = v.y, q[2] = v.z, q[3] = v.w;
+    }
+    template <bool AFFINE> MEMBER void load_scales(const uchar *from, uint lane) {
+        const uint t = lane % 4;
+        const float4 scales = *(const float4 *)(from + (SINGLE ? 64 : 512 + 16 * t));
         d[0] = scales.x, d[1] = scales.y, d[2] = scales.z, d[3] = scales.w;
         if (!AFFINE) return;
         const float4 sums = *(const float4 *)(from + (SINGLE ? 80 : 576 + 16 * t));
@@ -54,7 +60,7 @@ FN void add_block(float (&acc)[4], const int (&sums)[4], const float (&d)[2], co
 }
 
 // Four bits an element: P4 and P4A.
-template <bool WITH_OFFSET> struct Tile4 {
+template <bool WITH_OFFSET> struct Tile4 : Alone {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = WITH_OFFSET ? 640 : 576, AFFINE = WITH_OFFSET };
     // What sums are to be multiplied with.
@@ -62,13 +68,13 @@ template <bool WITH_OFFSET> struct Tile4 {
     static MEMBER uint groups(const TileShape &) { return 1; }
     uint4 w;
     uint2 scales, offsets;
-    MEMBER void load(const uchar *tile, uint lane) {
-        w = load_quad(tile + 16 * lane);
+    MEMBER void load(TileAt at, uint lane) {
+        w = load_quad(at.tile + 16 * lane);
         if (AFFINE) {
-            const uint4 both = load_quad(tile + 512 + 16 * (lane / 4));
+            const uint4 both = load_quad(at.tile + 512 + 16 * (lane / 4));
             scales = make_uint2(both.x, both.y), offsets = make_uint2(both.z, both.w);
         } else {
-            scales = load_pair(tile + 512 + 8 * (lane / 4));
+            scales = load_pair(at.tile + 512 + 8 * (lane / 4));
         }
     }
     template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
@@ -87,8 +93,46 @@ template <bool WITH_OFFSET> struct Tile4 {
     }
 };
 
+// Four bits an element, scales and offsets that are multiples: P4K. These take more instructions than all else, so that
+// who multiplies a single row has each in one lane: sums of the tiles that stand together are apart.
+struct TileMultiples : ByFour {
+    template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
+    enum { BYTES = 576, AFFINE = 1, APART = 1 };
+    static MEMBER float unit() { return 1.0f; }
+    static MEMBER uint groups(const TileShape &) { return 1; }
+    uint4 w;
+    fragments::Multiples of;
+    MEMBER void load(TileAt at, uint lane) {
+        load_elements(at, lane);
+        load_scales(at, lane);
+    }
+    MEMBER void load_elements(TileAt at, uint lane) { w = load_quad(at.tile + 16 * lane); }
+    MEMBER void load_scales(TileAt at, uint lane) { of.load(at, lane); }
+    template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
+        int sums[2][4];
+        multiply(sums, x);
+        scale(acc, sums, x);
+    }
+    // Sums of two blocks.
+    template <typename R> MEMBER void multiply(int (&sums)[2][4], const R &x) const {
+        UNROLL
+        for (uint block = 0; block < 2; block++) {
+            const uint a = block ? w.z : w.x, b = block ? w.w : w.y, mask = 0x0f0f0f0f;
+            mma_int8(sums[block], a & mask, b & mask, (a >> 4) & mask, (b >> 4) & mask, x.q[2 * block], x.q[2 * block + 1]);
+        }
+    }
+    // Adds them times the scales, and the offsets.
+    template <typename R> MEMBER void scale(float (&acc)[4], const int (&sums)[2][4], const R &x) const {
+        UNROLL
+        for (uint block = 0; block < 2; block++) {
+            const float d[2] = {of.scale(block, 0), of.scale(block, 1)}, m[2] = {of.offset(block, 0), of.offset(block, 1)};
+            add_block<true>(acc, sums[block], d, m, x, block);
+        }
+    }
+};
+
 // Two bits an element, a scale and an offset for each 16 columns.
-struct Tile2 {
+struct Tile2 : Alone {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     // Rows bring sums of 32 columns: those of 16 are products with ones.
     enum { BYTES = 512, AFFINE = 0 };
@@ -96,9 +140,9 @@ struct Tile2 {
     static MEMBER uint groups(const TileShape &) { return 1; }
     uint2 w;
     uint4 scales, offsets;
-    MEMBER void load(const uchar *tile, uint lane) {
-        w = load_pair(tile + 8 * lane);
-        scales = load_quad(tile + 256 + 32 * (lane / 4)), offsets = load_quad(tile + 272 + 32 * (lane / 4));
+    MEMBER void load(TileAt at, uint lane) {
+        w = load_pair(at.tile + 8 * lane);
+        scales = load_quad(at.tile + 256 + 32 * (lane / 4)), offsets = load_quad(at.tile + 272 + 32 * (lane / 4));
     }
     template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
         const uint pairs[4] = {scales.x, scales.y, scales.z, scales.w};
@@ -121,7 +165,7 @@ struct Tile2 {
 };
 
 // Five bits an element, the uppermost of all behind the others: P5 and P5A.
-template <bool WITH_OFFSET> struct Tile5 {
+template <bool WITH_OFFSET> struct Tile5 : Alone {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = WITH_OFFSET ? 768 : 704, AFFINE = WITH_OFFSET };
     static MEMBER float unit() { return AFFINE ? 1.0f : 0.125f; }
@@ -129,13 +173,13 @@ template <bool WITH_OFFSET> struct Tile5 {
     uint4 w;
     uint upper;
     uint2 scales, offsets;
-    MEMBER void load(const uchar *tile, uint lane) {
-        w = load_quad(tile + 16 * lane), upper = *(const uint *)(tile + 512 + 4 * lane);
+    MEMBER void load(TileAt at, uint lane) {
+        w = load_quad(at.tile + 16 * lane), upper = *(const uint *)(at.tile + 512 + 4 * lane);
         if (AFFINE) {
-            const uint4 both = load_quad(tile + 640 + 16 * (lane / 4));
+            const uint4 both = load_quad(at.tile + 640 + 16 * (lane / 4));
             scales = make_uint2(both.x, both.y), offsets = make_uint2(both.z, both.w);
         } else {
-            scales = load_pair(tile + 640 + 8 * (lane / 4));
+            scales = load_pair(at.tile + 640 + 8 * (lane / 4));
         }
     }
     // The `i`th word: as the upper five bits of a byte a signed number counts 8 times, which `unit` takes back.
@@ -158,7 +202,7 @@ template <bool WITH_OFFSET> struct Tile5 {
 };
 
 // Four or six bits an element, a scale for each 16 columns: P4S and P6S.
-template <bool SIX> struct TileShort {
+template <bool SIX> struct TileShort : Alone {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = SIX ? 896 : 640, AFFINE = 0 };
     // As the upper bits of a byte a number counts so many times less.
@@ -166,10 +210,10 @@ template <bool SIX> struct TileShort {
     static MEMBER uint groups(const TileShape &) { return 1; }
     uint4 w, scales;
     uint2 upper;
-    MEMBER void load(const uchar *tile, uint lane) {
-        w = load_quad(tile + 16 * lane);
-        if (SIX) upper = load_pair(tile + 512 + 8 * lane);
-        scales = load_quad(tile + BYTES - 128 + 16 * (lane / 4));
+    MEMBER void load(TileAt at, uint lane) {
+        w = load_quad(at.tile + 16 * lane);
+        if (SIX) upper = load_pair(at.tile + 512 + 8 * lane);
+        scales = load_quad(at.tile + BYTES - 128 + 16 * (lane / 4));
     }
     // The `i`th word of 32 columns.
     static MEMBER uint word(uint nibbles, uint upper, uint i) {
@@ -192,16 +236,16 @@ template <bool SIX> struct TileShort {
 };
 
 // Eight bits an element.
-struct Tile8 {
+struct Tile8 : Alone {
     template <bool SINGLE> using Rows = QuantisedRows<SINGLE>;
     enum { BYTES = 1088, AFFINE = 0 };
     static MEMBER float unit() { return 1.0f; }
     static MEMBER uint groups(const TileShape &) { return 1; }
     uint4 w[2];
     uint2 scales;
-    MEMBER void load(const uchar *tile, uint lane) {
-        w[0] = load_quad(tile + 16 * lane), w[1] = load_quad(tile + 512 + 16 * lane);
-        scales = load_pair(tile + 1024 + 8 * (lane / 4));
+    MEMBER void load(TileAt at, uint lane) {
+        w[0] = load_quad(at.tile + 16 * lane), w[1] = load_quad(at.tile + 512 + 16 * lane);
+        scales = load_pair(at.tile + 1024 + 8 * (lane / 4));
     }
     template <typename R> MEMBER void add(float (&acc)[4], const R &x) const {
         const float m[2] = {0, 0};
@@ -219,6 +263,7 @@ struct Tile8 {
 typedef Tile2 P2A;
 typedef Tile4<false> P4;
 typedef Tile4<true> P4A;
+typedef TileMultiples P4K;
 typedef TileShort<false> P4S;
 typedef Tile5<false> P5;
 typedef Tile5<true> P5A;

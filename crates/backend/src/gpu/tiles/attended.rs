@@ -3,14 +3,13 @@
 
 use super::convert::{Converted, Form, Input};
 use super::gated::reads_first;
-use super::kernel::Kernel;
 use super::linear::{self, MapLaunch, Maps, packing};
 use super::packing::TILE_COLS;
 use super::step_layer::MOST_V_DIM;
 use crate::gpu::args::{FoldedArgs, MergeArgs};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
-use crate::gpu::lower::{Argument, Grid, Lowering, When};
+use crate::gpu::lower::{Argument, Lowering, When};
 use crate::gpu::source::FOLDED_LINEAR;
 use crate::kernels::linear_add::{self, LinearAdd};
 use crate::kernels::paged_attention::{Decoding, PagedAttention};
@@ -131,14 +130,12 @@ fn fold(
 ) -> Result<()> {
     let MapLaunch { maps, shape, rows, kernel, x, .. } = launch;
     let (args, of_maps) = all.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
-    let Kernel { rows_each, threads, shared, .. } = kernel;
-    let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
     let args = FoldedArgs { maps: args, attention: decoding.args };
     let buffers = [&[x[0], partials], &of_maps[..]].concat();
-    let name = (packing(lowering, &maps[0]).name(), if all.add { "_add" } else { "_store" });
-    let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
-    let launch = lowering.launch_for(&FOLDED_LINEAR, name, grid, args, &buffers);
-    launch.definitions += &(definitions.to_owned() + &decoding.definitions);
-    (launch.early, launch.shared, launch.when) = (true, shared, When::Short);
+    let suffix = if all.add { "_add" } else { "_store" };
+    let of_kernel = (&FOLDED_LINEAR, packing(lowering, &maps[0]), suffix);
+    let launch = kernel.launch(lowering, of_kernel, (rows, args.maps.n_blocks), args, &buffers);
+    launch.definitions += &decoding.definitions;
+    launch.when = When::Short;
     Ok(())
 }

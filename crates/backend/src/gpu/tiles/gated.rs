@@ -9,7 +9,7 @@ use crate::check::Access;
 use crate::gpu::args::{GatedArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::linear::Linear;
-use crate::gpu::lower::{Argument, Grid, Lowering};
+use crate::gpu::lower::{Argument, Lowering};
 use crate::gpu::source::{GENERATED_GATED, PROMPT_GATED, ROUNDED_GATED};
 use crate::kernels::linear_add;
 use crate::kernels::norm_linear::NormLinear;
@@ -170,22 +170,16 @@ impl<'a> Gated<'a> {
             gelu_tanh: (self.op.activation == Activation::GeluTanh).into(),
             results: Form::as_results(form),
         };
-        let Kernel { rows_each, threads, shared, .. } = kernel;
-        let x_groups = kernel.groups(&lowering.device, kernel.blocks(args.cols));
-        let grid = Grid { x: x_groups, rows, rows_each, threads };
-        let definitions = kernel.form(lowering, self.shape.packing).definitions();
         let source = match kernel.kind {
             Kind::Generated => &GENERATED_GATED,
             Kind::Rounded => &ROUNDED_GATED,
             Kind::Prompt => &PROMPT_GATED,
         };
-        let name = (self.shape.packing.name(), &*format!("_{rows_each}"));
-        let launch = lowering.launch_for(source, name, grid, args, buffers);
-        launch.definitions += definitions;
+        let suffix = format!("_{}", kernel.rows_each);
+        let of_kernel = (source, self.shape.packing, &*suffix);
+        let launch = kernel.launch(lowering, of_kernel, (rows, kernel.blocks(args.cols)), args, buffers);
         launch.definitions += &kernel.row_definition(self.input.cols);
         launch.definitions += &gated_definitions(&args);
-        launch.early = true;
-        launch.shared = shared;
         Ok(())
     }
 }

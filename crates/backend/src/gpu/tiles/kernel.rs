@@ -1,11 +1,14 @@
 //! Which kernel does a linear map, and with how much memory.
 
+use bytemuck::Pod;
+
 use super::convert::Form;
 use super::packing::{Packing, TILE_ROWS};
 use super::rounded;
 use crate::Result;
 use crate::gpu::inputs::RowsOf;
-use crate::gpu::lower::{Argument, Device, Lowering};
+use crate::gpu::lower::{Argument, Device, Grid, Launch, Lowering};
+use crate::gpu::source::Source;
 
 /// SIMD-groups that share a map's columns; sums are the same for any kernel.
 pub(crate) const PARTS: u32 = 8;
@@ -210,6 +213,25 @@ impl Kernel {
             return n_blocks.saturating_mul(self.sharers());
         }
         n_blocks.min(device.units.saturating_mul(self.side_by_side(device)))
+    }
+
+    /// Adds a launch of this kernel, which `source` has for weights of `packing` by a name that ends in `suffix`, for
+    /// `rows` and so many blocks.
+    pub fn launch<'a>(
+        &self,
+        lowering: &'a mut Lowering<'_>,
+        (source, packing, suffix): (&'static Source, Packing, &str),
+        (rows, n_blocks): (RowsOf, u32),
+        args: impl Pod,
+        buffers: &[Argument],
+    ) -> &'a mut Launch {
+        let Self { rows_each, threads, shared, .. } = *self;
+        let grid = Grid { x: self.groups(&lowering.device, n_blocks), rows, rows_each, threads };
+        let definitions = self.form(lowering, packing).definitions();
+        let launch = lowering.launch_for(source, (packing.name(), suffix), grid, args, buffers);
+        launch.definitions += definitions;
+        (launch.early, launch.shared) = (true, shared);
+        launch
     }
 
     /// Bytes of threadgroup memory of `generated_*.cu`, as `few_rows.h` and `many_rows.h` lay it out.

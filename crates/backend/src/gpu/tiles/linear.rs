@@ -6,7 +6,7 @@ use super::packing::{Packing, TILE_COLS};
 use super::prompts;
 use crate::gpu::args::{TileArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
-use crate::gpu::lower::{Argument, Grid, Lowering};
+use crate::gpu::lower::{Argument, Lowering};
 use crate::gpu::source::{GENERATED_LINEAR, PROMPT_LINEAR, ROUNDED_LINEAR};
 use crate::{Result, Rows, WeightId};
 
@@ -163,25 +163,19 @@ impl Maps<'_> {
         if kernel.kind == Kind::Rounded {
             buffers.extend(kernel.exchange(lowering, rows, args.n_blocks, skip)?);
         }
-        let Kernel { rows_each, threads, shared, .. } = kernel;
-        let grid = Grid { x: kernel.groups(&lowering.device, args.n_blocks), rows, rows_each, threads };
         // A single row is converted by the kernel or before it.
         let converted = if kernel.converts() && is_converted { "c" } else { "" };
-        let suffix = format!("_{}_{rows_each}{converted}", if self.add { "add" } else { "store" });
-        let name = (packing(lowering, &maps[0]).name(), &*suffix);
-        let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
+        let suffix = format!("_{}_{}{converted}", if self.add { "add" } else { "store" }, kernel.rows_each);
         let source = match kernel.kind {
             Kind::Generated => &GENERATED_LINEAR,
             Kind::Rounded => &ROUNDED_LINEAR,
             Kind::Prompt => &PROMPT_LINEAR,
         };
-        let launch = lowering.launch_for(source, name, grid, args, &buffers);
-        launch.definitions += definitions;
+        let of_kernel = (source, packing(lowering, &maps[0]), &*suffix);
+        let launch = kernel.launch(lowering, of_kernel, (rows, args.n_blocks), args, &buffers);
         if !is_converted {
             launch.definitions += &kernel.row_definition(shape.cols as usize);
         }
-        launch.early = true;
-        launch.shared = shared;
         Ok(())
     }
 }

@@ -3,11 +3,11 @@
 
 use super::convert::Input;
 use super::gated::reads_first;
-use super::kernel::{Kernel, Kind};
+use super::kernel::Kind;
 use super::linear::{self, Map, MapLaunch, Maps, packing};
 use crate::gpu::args::QkvTileArgs;
 use crate::gpu::inputs::RowsOf;
-use crate::gpu::lower::{Grid, Lowering};
+use crate::gpu::lower::Lowering;
 use crate::gpu::source::GENERATED_QKV;
 use crate::kernels::norm_linear::{NormLinear, Projection};
 use crate::kernels::rope_store::{self, RopePairs, RopeStore};
@@ -74,15 +74,11 @@ impl<'a> TurnedHeads<'a> {
         let args = QkvTileArgs { maps: args, rope: self.store.args(lowering)?, kind0, kind1, kind2 };
         let of_store = &self.store.buffers(lowering)[5..];
         let buffers = [&x, &of_maps, of_store].concat();
-        let Kernel { rows_each, threads, shared, .. } = kernel;
-        let grid = Grid { x: kernel.groups(&lowering.device, args.maps.n_blocks), rows, rows_each, threads };
-        let name = (packing(lowering, &maps[0]).name(), &*format!("_{rows_each}"));
-        let definitions = kernel.form(lowering, packing(lowering, &maps[0])).definitions();
-        let heads = rope_store::definitions(&args.rope);
-        let launch = lowering.launch_for(&GENERATED_QKV, name, grid, args, &buffers);
-        launch.definitions += definitions;
-        launch.definitions += &(kernel.row_definition(shape.cols as usize) + &heads);
-        (launch.early, launch.shared) = (true, shared);
+        let suffix = format!("_{}", kernel.rows_each);
+        let of_kernel = (&GENERATED_QKV, packing(lowering, &maps[0]), &*suffix);
+        let launch = kernel.launch(lowering, of_kernel, (rows, args.maps.n_blocks), args, &buffers);
+        launch.definitions += &kernel.row_definition(shape.cols as usize);
+        launch.definitions += &rope_store::definitions(&args.rope);
         Ok(())
     }
 }

@@ -62,8 +62,8 @@ FN void simd_barrier() { __syncwarp(); }
 
 FN float exact_exp(float x) { return expf(x); }
 FN float exact_tanh(float x) { return tanhf(x); }
-FN float exact_cos(float x) { return cosf(x); }
-FN float exact_sin(float x) { return sinf(x); }
+// An angle is reduced once for both.
+FN void exact_sincos(float x, float &sine, float &cosine) { sincosf(x, &sine, &cosine); }
 FN float exact_sqrt(float x) { return sqrtf(x); }
 FN float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 FN float larger(float a, float b) { return fmaxf(a, b); }
@@ -110,8 +110,7 @@ FN void simd_barrier() { simdgroup_barrier(mem_flags::mem_device); }
 // Metal compiles with fast maths unless told otherwise.
 FN float exact_exp(float x) { return precise::exp(x); }
 FN float exact_tanh(float x) { return precise::tanh(x); }
-FN float exact_cos(float x) { return precise::cos(x); }
-FN float exact_sin(float x) { return precise::sin(x); }
+FN void exact_sincos(float x, thread float &sine, thread float &cosine) { sine = precise::sin(x), cosine = precise::cos(x); }
 FN float exact_sqrt(float x) { return precise::sqrt(x); }
 FN float multiply_add(float a, float b, float c) { return fma(a, b, c); }
 FN float larger(float a, float b) { return max(a, b); }

@@ -28,7 +28,8 @@ struct Turns {
         // The product's rounding error is small, but not against 1 at position 100,000: one more term of the sum.
         const float angle = position * inv_freq[pair];
         const float error = multiply_add(position, inv_freq[pair], -angle);
-        const float cosine = exact_cos(angle), sine = exact_sin(angle);
+        float sine, cosine;
+        exact_sincos(angle, sine, cosine);
         Turn turn;
         turn.cosine = magnitude * (cosine - error * sine), turn.sine = magnitude * (sine + error * cosine);
         return turn;

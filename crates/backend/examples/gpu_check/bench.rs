@@ -25,7 +25,7 @@ const MAPS: [(Format, u32); 6] = [
 pub const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
 /// Single maps and whole steps, or one of them by name; of decoding and mixed steps those of
-/// so many rows, of the first with weights of such a format and of such a context.
+/// so many rows, of the first with weights of such a format and of such a context, of prompts those of a format.
 pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let word = |i: usize| words.get(i).map(String::as_str);
     let wanted = |name: &str| word(0).is_none_or(|only| only == name);
@@ -48,7 +48,8 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
         }
     }
     for n_rows in [512, 2048].into_iter().filter(|_| wanted("prefill")) {
-        prefill(cuda, MISTRAL, n_rows).map_err(text)?;
+        let format = word(1).map_or(Some(Format::Q4_0), named).ok_or("there is no such format")?;
+        prefill(cuda, (MISTRAL, format), n_rows).map_err(text)?;
     }
     let is_wanted = |n: &u32| wanted("mixed") && word(1).is_none_or(|rows| rows == n.to_string());
     for n_rows in [8, 32, 128, 256, 512].into_iter().filter(is_wanted) {
@@ -145,15 +146,15 @@ fn decode(
 
 /// Whole steps of one prompt. What a layer takes tells of more of them: embedding and head
 /// are the difference to none.
-fn prefill(cuda: &mut Cuda, shape: Shape, n_rows: u32) -> Result<(), Error> {
+fn prefill(cuda: &mut Cuda, (shape, format): (Shape, Format), n_rows: u32) -> Result<(), Error> {
     const LAYERS: [usize; 2] = [1, 5];
     let [few, many] =
-        LAYERS.map(|n_layers| step_seconds(cuda, (shape, Format::Q4_0), n_layers, &[(n_rows, n_rows)]));
+        LAYERS.map(|n_layers| step_seconds(cuda, (shape, format), n_layers, &[(n_rows, n_rows)]));
     let (few, many) = (few?, many?);
     let layer = (many - few) / (LAYERS[1] - LAYERS[0]) as f64;
     let model = few + (shape.n_layers - LAYERS[0]) as f64 * layer;
     println!(
-        "prefill {} Q4_0, {n_rows} rows: {:.3} ms a layer, {:.2} ms for {} layers, {:.0} tokens/s",
+        "prefill {} {format}, {n_rows} rows: {:.3} ms a layer, {:.2} ms for {} layers, {:.0} tokens/s",
         shape.name,
         layer * 1e3,
         model * 1e3,

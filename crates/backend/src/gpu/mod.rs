@@ -56,7 +56,8 @@ use inputs::{Asked, Layout, RowOrder};
 use lower::{Argument, Device, Launch, Lowering};
 use lowered::{Lowered, StepMemory};
 use submit::Submitted;
-use tiles::packing::{self, Packing};
+use tiles::pack::pack;
+use tiles::packing::Packing;
 use work::{Cost, Seen};
 
 const ADVICE: &str = "use a smaller model or format, a shorter context or fewer sequences";
@@ -157,9 +158,7 @@ impl<R: Runtime> Gpu<R> {
             let weight = &self.weights[id.0 as usize];
             let backend = self.runtime.name();
             let tiles = match Packing::of(weight.format()) {
-                Some(packing) if argument == Argument::Tiles(id) => {
-                    Some(packing::pack(weight, packing, backend)?)
-                }
+                Some(packing) if argument == Argument::Tiles(id) => Some(pack(weight, packing, backend)?),
                 _ => None,
             };
             let lent = if tiles.is_none() { self.runtime.import(weight.bytes()) } else { None };

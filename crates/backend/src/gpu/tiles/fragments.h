@@ -24,6 +24,11 @@ FN float byte_above_32768(uint word, uint i) {
     return float_of_bits(__byte_perm(word, 0x47000000u, 0x7404u | i << 4));
 }
 
+// 128 + byte `i` of `word`, which is below 128.
+FN float byte_above_128(uint word, uint i) {
+    return float_of_bits(__byte_perm(word, 0x43000000u, 0x7044u | i << 8));
+}
+
 // The scale of bytes that have `bias`, a power of two from 8 on, added to them. (32768 + bias) * d has at
 // most 24 significant bits, so that all products here are exact.
 struct Scale {
@@ -34,17 +39,14 @@ struct Scale {
     MEMBER uint odd(uint word) const { return pack_bf16(weight(word, 1), weight(word, 3)); }
 };
 
-// As `Scale` for unsigned bytes and weights `d * q + m`.
+// As `Scale` for bytes below 128 and weights `d * q + m`, in one operation: what is added to 128 d, rounded, is off by
+// up to 2^-17 of d.
 struct Affine {
-    Scale scale;
-    float m;
-    MEMBER Affine(float d, float m) : scale(d, 0.0f), m(m) {}
-    MEMBER uint even(uint word) const {
-        return pack_bf16(scale.weight(word, 0) + m, scale.weight(word, 2) + m);
-    }
-    MEMBER uint odd(uint word) const {
-        return pack_bf16(scale.weight(word, 1) + m, scale.weight(word, 3) + m);
-    }
+    float d, offset;
+    MEMBER Affine(float d, float m) : d(d), offset(fmaf(-128.0f, d, m)) {}
+    MEMBER float weight(uint word, uint i) const { return fmaf(byte_above_128(word, i), d, offset); }
+    MEMBER uint even(uint word) const { return pack_bf16(weight(word, 0), weight(word, 2)); }
+    MEMBER uint odd(uint word) const { return pack_bf16(weight(word, 1), weight(word, 3)); }
 };
 
 // Sixteen columns from a word of row g and one of row g + 8.

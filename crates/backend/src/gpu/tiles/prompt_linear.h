@@ -23,7 +23,7 @@
 template <typename Packing, uint TOKENS>
 FN uchar *ring_memory() {
     constexpr uint ring = PromptRing<Packing, TOKENS>::BYTES, sums = 2 * TOKENS * GATED_PITCH * 4;
-    static_assert(PromptMemory<Placed<Packing>::COPIED, TOKENS>::BYTES == 1024 + (ring > sums ? ring : sums), "the host's size");
+    static_assert(PromptMemory<Placed<Packing>::OWN, Packing::SHARED, TOKENS>::BYTES == 1024 + (ring > sums ? ring : sums), "the host's size");
     extern __shared__ uchar memory[];
     return memory + (0u - shared_address(memory)) % 1024;
 }

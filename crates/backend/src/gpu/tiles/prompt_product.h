@@ -63,11 +63,14 @@ template <typename P, uint TOKENS, uint N_BANDS, uint N_STEPS, uint BUDGET, uint
 struct StageRing {
     typedef P Packing;
     typedef Placed<P> Place;
-    static constexpr uint BANDS = N_BANDS, STEPS = N_STEPS, TILE_BYTES = Place::COPIED;
+    static constexpr uint BANDS = N_BANDS, STEPS = N_STEPS, TILE_BYTES = Place::OWN;
+    // What tiles share comes with the first of them, and stays until the last is unpacked: small copies take long.
+    static constexpr uint SHARED_SLOTS = 3, SHARED_BYTES = SHARED_SLOTS * BANDS * P::SHARED;
     static constexpr uint X_BYTES = TOKENS * STEP_COLS * 2;
     static constexpr uint STAGE_BYTES = STEPS * (X_BYTES + BANDS * TILE_BYTES);
-    static constexpr uint STAGES = BUDGET / STAGE_BYTES < MOST ? BUDGET / STAGE_BYTES : MOST;
-    static constexpr uint BYTES = STAGES * (STAGE_BYTES + 16);
+    static constexpr uint STAGES = (BUDGET - SHARED_BYTES) / STAGE_BYTES < MOST ? (BUDGET - SHARED_BYTES) / STAGE_BYTES : MOST;
+    static constexpr uint BYTES = STAGES * (STAGE_BYTES + 16) + SHARED_BYTES;
+    static_assert(P::SHARED == 0 || SHARED_SLOTS * P::TOGETHER >= STAGES * STEPS + P::TOGETHER - 1, "it stays long enough");
     // A stage is given up when the step after it has been waited for.
     static_assert(STAGES >= (STEPS == 1 ? 3 : 2), "a ring that never stops");
 
@@ -91,7 +94,12 @@ struct StageRing {
     }
     // The tile of that step.
     MEMBER TileAt tile(Step at, uint unit) const {
-        return Place::copied(weights(at, unit), (at.turn * STAGES + at.stage) * STEPS + at.within);
+        const uint i = (at.turn * STAGES + at.stage) * STEPS + at.within;
+        return {weights(at, unit), shared(i, unit), i % P::TOGETHER};
+    }
+    // What the `i`th step's tile shares.
+    MEMBER uchar *shared(uint i, uint unit) const {
+        return start + STAGES * (STAGE_BYTES + 16) + (i / P::TOGETHER % SHARED_SLOTS * BANDS + unit) * P::SHARED;
     }
     MEMBER uint filled(uint stage) const { return shared_address(start) + STAGES * STAGE_BYTES + stage * 16; }
     MEMBER uint emptied(uint stage) const { return filled(stage) + 8; }
@@ -132,19 +140,28 @@ FN void fill_ring(const PromptRing<Packing, TOKENS> &ring, const Operands &from)
     const int quarter = TOKENS / 4, rows = max(0, min(quarter, from.n_rows - int(warp) * quarter));
     const uint x_bytes = rows * STEP_COLS * 2, all_bytes = x_bytes + 2 * Ring::TILE_BYTES;
     const bool has_x = lane == 2;
-    const uint bytes = has_x ? x_bytes : Ring::Place::OWN;
-    const uchar *x = (const uchar *)(from.x + warp * quarter * STEP_COLS);
-    auto copy = [&](typename Ring::Step step, uint i) {
-        const TileAt tile = Ring::Place::of(from.band, i);
-        const uchar *at = has_x ? x + ulong(i) * from.x_rows * (STEP_COLS * 2) : tile.tile;
-        const uint to = shared_address(has_x ? ring.x(step) + warp * quarter * STEP_COLS * 2 : ring.weights(step, warp * 2 + lane % 2));
-        if (bytes > 0) copy_bulk(to, at, bytes, ring.filled(step.stage));
-        if (Packing::SHARED && !has_x) copy_bulk(to + Ring::Place::OWN, tile.shared, Packing::SHARED, ring.filled(step.stage));
+    const uint bytes = has_x ? x_bytes : Ring::TILE_BYTES, step_bytes = has_x ? from.x_rows * STEP_COLS * 2 : Ring::TILE_BYTES;
+    const uchar *next = has_x ? (const uchar *)(from.x + warp * quarter * STEP_COLS) : from.band;
+    // Whether the `i`th step comes with what its tile shares with later ones.
+    const auto begins = [](uint i) { return Packing::SHARED > 0 && i % Packing::TOGETHER == 0; };
+    const auto expect = [&](uint stage, uint i) {
+        barrier_expect(ring.filled(stage), all_bytes + (begins(i) ? 2 * Packing::SHARED : 0));
+    };
+    // Copies what this lane has of the `i`th step. Few registers are left here: addresses go from step to step.
+    const auto copy = [&](typename Ring::Step step, uint i) {
+        const uchar *to = has_x ? ring.x(step) + warp * quarter * STEP_COLS * 2 : ring.weights(step, warp * 2 + lane % 2);
+        if (bytes > 0) copy_bulk(shared_address(to), next, bytes, ring.filled(step.stage));
+        if (!has_x && begins(i)) {
+            const uint shared = shared_address(ring.shared(i, warp * 2 + lane % 2));
+            copy_bulk(shared, next + Packing::TOGETHER * Ring::TILE_BYTES, Packing::SHARED, ring.filled(step.stage));
+        }
+        next += step_bytes;
+        if (Packing::SHARED && !has_x && (i + 1) % Packing::TOGETHER == 0) next += Packing::SHARED;
     };
 
     const uint n_first = min(Ring::STAGES, from.n_steps);
     for (uint stage = 0; stage < n_first; stage++) {
-        if (lane == 0) barrier_expect(ring.filled(stage), all_bytes);
+        if (lane == 0) expect(stage, stage);
         __syncwarp();
         if (lane < 2) copy({0, stage, 0}, stage);
     }
@@ -153,7 +170,7 @@ FN void fill_ring(const PromptRing<Packing, TOKENS> &ring, const Operands &from)
     typename Ring::Step step = {0, 0, 0};
     for (uint i = n_first; i < from.n_steps; i++, step.next()) {
         barrier_wait(ring.emptied(step.stage), step.turn);
-        if (lane == 0) barrier_expect(ring.filled(step.stage), all_bytes);
+        if (lane == 0) expect(step.stage, i);
         __syncwarp();
         if (lane < 3) copy(step, i);
     }
@@ -252,9 +269,9 @@ FN void copy_step(const PromptRing<Packing, TOKENS> &ring, const Operands &from,
         }
         const uint to = shared_address(ring.weights(at, threadIdx.x / 32));
         const TileAt tile = Placed<Packing>::of(from.band, step);
-        for (uint i = threadIdx.x % 32 * 16; i < Placed<Packing>::COPIED; i += 512) {
-            copy_quad(to + i, i < Placed<Packing>::OWN ? tile.tile + i : tile.shared + (i - Placed<Packing>::OWN));
-        }
+        for (uint i = threadIdx.x % 32 * 16; i < Placed<Packing>::OWN; i += 512) copy_quad(to + i, tile.tile + i);
+        const uint shared = shared_address(ring.shared(step, threadIdx.x / 32));
+        for (uint i = threadIdx.x % 32 * 16; i < Packing::SHARED && tile.nth == 0; i += 512) copy_quad(shared + i, tile.shared + i);
     }
     commit_copies();
 }

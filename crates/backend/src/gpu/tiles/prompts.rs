@@ -40,7 +40,7 @@ impl Kernel {
 
     /// That for blocks of so many rows, one of those that there are.
     pub(super) fn of_prompts(packing: Packing, rows_each: u32, bands: u32, has_warpgroups: bool) -> Self {
-        let shared = shared_bytes(packing.copied_bytes(), rows_each, has_warpgroups);
+        let shared = shared_bytes(packing.own_bytes(), rows_each, has_warpgroups);
         // Warpgroups have another that copies.
         let threads = if has_warpgroups { 384 } else { 256 };
         Self { kind: Kind::Prompt, rows_each, bands, threads, shared, part_groups: 1 }
@@ -58,34 +58,40 @@ fn rows_each(has_warpgroups: bool) -> &'static [u32] {
     if has_warpgroups { &ROWS_EACH } else { &ROWS_EACH[1..] }
 }
 
+/// Places for what tiles share.
+const SHARED_SLOTS: u32 = 3;
+
 /// Bytes of threadgroup memory, as `PromptRing` of `prompt_product.h` lays it out from a multiple
 /// of 1024 on.
-fn shared_bytes(tile_bytes: usize, rows: u32, has_warpgroups: bool) -> u32 {
-    let stage = rows * 128 + WEIGHT_BANDS * tile_bytes as u32;
+fn shared_bytes((own, shared): (usize, usize), rows: u32, has_warpgroups: bool) -> u32 {
+    let stage = rows * 128 + WEIGHT_BANDS * own as u32;
+    let shared = SHARED_SLOTS * WEIGHT_BANDS * shared as u32;
     let (budget, most) = match (has_warpgroups, rows) {
         (false, _) => (96 << 10, 3),
         (true, 64) => (110 << 10, 8),
         (true, _) => (225 << 10, 8),
     };
-    let stages = (budget / stage).min(most);
+    let stages = ((budget - shared) / stage).min(most);
     let barriers = 16;
-    1024 + (stages * (stage + barriers)).max(rows * SUMS_STRIDE)
+    1024 + (stages * (stage + barriers) + shared).max(rows * SUMS_STRIDE)
 }
 
 /// `prompt_memory.h`: [`shared_bytes`] of every kernel, which the kernels compare with their own.
 pub(crate) fn header() -> String {
     let mut text = String::from(
         "#ifndef QUARREL_PROMPT_MEMORY_H\n#define QUARREL_PROMPT_MEMORY_H\n#include \"matrix.h\"\n\
-         template <unsigned int TILE_BYTES, unsigned int TOKENS> struct PromptMemory;\n",
+         template <unsigned int OWN, unsigned int SHARED, unsigned int TOKENS> struct PromptMemory;\n",
     );
-    let sizes: BTreeSet<usize> = Packing::ALL.iter().map(|packing| packing.copied_bytes()).collect();
+    let sizes: BTreeSet<_> = Packing::ALL.iter().map(|packing| packing.own_bytes()).collect();
     for (condition, has_warpgroups) in [("#if MATRIX_UNIT == 90\n", true), ("#else\n", false)] {
         text += condition;
         for &rows in rows_each(has_warpgroups) {
             for &size in &sizes {
                 let bytes = shared_bytes(size, rows, has_warpgroups);
                 let constant = format!("enum {{ BYTES = {bytes} }};");
-                text += &format!("template <> struct PromptMemory<{size}, {rows}> {{ {constant} }};\n");
+                let (own, shared) = size;
+                text +=
+                    &format!("template <> struct PromptMemory<{own}, {shared}, {rows}> {{ {constant} }};\n");
             }
         }
     }

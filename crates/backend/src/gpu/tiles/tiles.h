@@ -1,4 +1,4 @@
-// Tiles of 16 rows by 64 columns, as `packing.rs` writes them, times generated
+// Tiles of 16 rows by 64 columns, as `pack.rs` writes them, times generated
 // rows. Every packing says how its tile adds to the sums of 16 outputs of
 // eight rows: integers exactly for each block, the blocks in order as floats.
 #ifndef QUARREL_TILES_H

@@ -9,6 +9,8 @@ use quarrel_backend::gpu::source::{Dialect, SOURCES, Source};
 
 /// The oldest that is meant to work, the first with the matrix instructions of tiles, what was run, and the newest.
 const ARCHITECTURES: [u32; 4] = [75, 80, 90, 120];
+/// Those of kernels with what they may be told besides, which says nothing of the device: each has its own instructions.
+const OF_VARIANTS: [u32; 2] = [80, 90];
 
 /// Machine code all the same, in a sixth of the time. What optimising alone would find shows on a device (`cargo xtask gpu`).
 const FAST: &str = "--Ofast-compile=max";
@@ -20,8 +22,12 @@ fn every_kernel_compiles_for_every_architecture() {
     let nvrtc = Nvrtc::load(path.as_deref()).unwrap_or_else(|e| panic!("{e}"));
     println!("NVRTC {:?}", nvrtc.version());
     let sources = SOURCES.iter().filter(|source| source.has(Dialect::Cuda));
-    let variants = sources.flat_map(|source| source.variants().iter().map(move |v| (source, *v)));
-    let programs = variants.flat_map(|variant| ARCHITECTURES.map(|arch| (variant, arch)));
+    let programs = sources.flat_map(|source| {
+        source.variants().iter().enumerate().flat_map(move |(nth, definitions)| {
+            let architectures = if nth == 0 { &ARCHITECTURES[..] } else { &OF_VARIANTS };
+            architectures.iter().map(move |&arch| ((source, *definitions), arch))
+        })
+    });
     let programs = Mutex::new(programs);
     let next = || programs.lock().unwrap().next();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -209,7 +209,7 @@ bool complete() {
 void shuffle(unsigned short *order, unsigned n, unsigned long long &seed) {
     for (unsigned i = n; i > 1; i--) {
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-        // A multiplication scales 32 random bits to less than `i`; a division took longer than all else here.
+        // Scales 32 random bits to less than `i` without a division.
         const unsigned j = (unsigned)((seed >> 32) * i >> 32);
         const unsigned short other = order[i - 1];
         order[i - 1] = order[j];

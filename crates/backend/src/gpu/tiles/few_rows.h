@@ -181,7 +181,8 @@ FN void add_piece_apart(typename F::Acc &acc, const uchar *weights, const uchar 
     scales.scale(acc[0], sums, x);
 }
 
-// Adds what there is of a piece, `n` tiles or more.
+// Adds what there is of a piece, `n` tiles or more. Fragments of tiles that share scales are not all read first: registers
+// would be spilt.
 template <typename F, bool READ_FIRST>
 FN void add_some(typename F::Acc &acc, const uchar *weights, const uchar *rows, uint n, uint lane) {
     if (n < F::CHUNK) return add_tiles<F>(acc, weights, rows, n, lane);

@@ -125,7 +125,7 @@ struct P4A : Alone {
     }
 };
 
-// The scales and offsets of a tile's 32 columns, whole numbers times floats that four tiles share: of rows g and
+// The scales and offsets of a tile's two times 32 columns, whole numbers times floats that four tiles share: of rows g and
 // g + 8. Products are exact.
 struct Multiples {
     uint scales, offsets;  // bytes: both rows of the first 32 columns, then of the others

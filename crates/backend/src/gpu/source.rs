@@ -176,9 +176,12 @@ impl Source {
     /// Definitions of which each makes other kernels of it.
     pub fn variants(&self) -> &'static [&'static str] {
         match self.name {
-            "activations" | "decode_attention" | "folded_linear" | "generated_experts"
-            | "generated_gated" | "generated_linear" | "generated_qkv" | "rope_store" | "step" => {
-                &["", KNOWN]
+            "activations" | "decode_attention" | "folded_linear" | "rope_store" | "step" => &["", KNOWN],
+            "generated_experts" | "generated_gated" | "generated_linear" | "generated_qkv" => {
+                &["", KNOWN_ONE, KNOWN_EIGHT]
+            }
+            "prompt_experts" | "prompt_gated" | "prompt_linear" | "rounded_gated" | "rounded_linear" => {
+                &["", SOME_ROWS]
             }
             "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
@@ -209,8 +212,10 @@ impl Source {
 /// The definition by which kernels of generated rows take them in bfloat16.
 pub(crate) const BF16_ACTIVATIONS: &str = "#define BF16_ACTIVATIONS\n";
 
-/// What CUDA's kernels may be told of a model, all of it.
-const KNOWN: &str = "#define BF16_ACTIVATIONS
+/// What CUDA's kernels may be told of a model, all of it, as a literal.
+macro_rules! known {
+    () => {
+        "#define BF16_ACTIVATIONS
 #define ROW_QUADS 1
 #define GATED_RESULTS 2
 #define GATED_GELU 1
@@ -232,7 +237,18 @@ const KNOWN: &str = "#define BF16_ACTIVATIONS
 #define ATTENTION_PAGE 16
 #define ATTENTION_WINDOWED false
 #define ATTENTION_CAPPED false
-";
+"
+    };
+}
+
+/// For the kernels of any number of rows.
+const KNOWN: &str = known!();
+/// For those of a single row, and of eight.
+const KNOWN_ONE: &str = concat!(known!(), "#define ROWS_EACH 1\n");
+const KNOWN_EIGHT: &str = concat!(known!(), "#define ROWS_EACH 8\n");
+
+/// As hosts ask for the kernels of one weight format and number of rows.
+const SOME_ROWS: &str = "#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, P4K, p4k)\n#define ROWS_EACH 64\n";
 
 /// The definition by which a multiprocessor has one threadgroup of prompts' attention.
 pub(crate) const ATTENTION_ALONE: &str = "#define ATTENTION_ALONE\n";
@@ -240,6 +256,11 @@ pub(crate) const ATTENTION_ALONE: &str = "#define ATTENTION_ALONE\n";
 /// The definition by which a source has the kernels of one weight format (or packing) alone.
 pub(crate) fn weight_format(name: &str) -> String {
     format!("#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, {}, {name})\n", name.to_uppercase())
+}
+
+/// The definition by which a source has its kernels for so many rows a threadgroup alone.
+pub(crate) fn rows_each(rows: u32) -> String {
+    format!("#define ROWS_EACH {rows}\n")
 }
 
 fn append(file: &str, text: &str, seen: &mut HashSet<String>, out: &mut String) {

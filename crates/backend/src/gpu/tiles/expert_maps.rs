@@ -9,7 +9,7 @@ use super::prompts;
 use crate::gpu::args::{ExpertArgs, GatedArgs, SlotMapArgs, TileShape};
 use crate::gpu::inputs::{Layout, RowsOf};
 use crate::gpu::lower::{Argument, Grid, Launch, Lowering};
-use crate::gpu::source::{ACTIVATIONS, GENERATED_EXPERTS, MOE_ADD, PROMPT_EXPERTS};
+use crate::gpu::source::{self, ACTIVATIONS, GENERATED_EXPERTS, MOE_ADD, PROMPT_EXPERTS};
 use crate::kernels::swiglu_linear_add::Activation;
 use crate::{Result, WeightId};
 
@@ -307,7 +307,7 @@ impl<'a> ExpertMaps<'a> {
         let definitions = self.form(lowering, packing).definitions();
         let name = (packing.name(), &*format!("_{suffix}"));
         let launch: &mut Launch = lowering.launch_for(source, name, grid, args, buffers);
-        launch.definitions += definitions;
+        launch.definitions += &(definitions.to_owned() + &source::rows_each(self.items.each));
         launch.early = true;
         launch.shared = kernel.shared;
         launch.items = Some((self.items, 1));

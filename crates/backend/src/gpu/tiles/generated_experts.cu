@@ -75,14 +75,16 @@ template <typename F> struct WriteSlots {
         GATED_BODY(TILE, SINGLE, INPUT)                                                                                \
     }
 
-#define EXPERT_KERNELS(NAME, TILE)                                                                                     \
+#define EXPERT_KERNELS_1(NAME, TILE)                                                                                   \
     GATED_KERNEL(NAME##_gated_1, TILE, true, float, PlacedRow<F>(args, x, row), __launch_bounds__(512, 2))           \
-    GATED_KERNEL(NAME##_gated_8, TILE, false, uchar, ConvertedRows<F>{x}, __launch_bounds__(512))                      \
     LINEAR_KERNEL(NAME##_linear_1, TILE, true, float, PlacedRow<F>(args, x, row), __launch_bounds__(256, 4))         \
-    LINEAR_KERNEL(NAME##_linear_1c, TILE, true, uchar, ConvertedRows<F>{x}, __launch_bounds__(256, 4))                 \
+    LINEAR_KERNEL(NAME##_linear_1c, TILE, true, uchar, ConvertedRows<F>{x}, __launch_bounds__(256, 4))
+#define EXPERT_KERNELS_8(NAME, TILE)                                                                                   \
+    GATED_KERNEL(NAME##_gated_8, TILE, false, uchar, ConvertedRows<F>{x}, __launch_bounds__(512))                      \
     LINEAR_KERNEL(NAME##_linear_8, TILE, false, uchar, ConvertedRows<F>{x}, __launch_bounds__(512))
 
-#define EXPERT_KERNELS_OF(OP, TILE, NAME) EXPERT_KERNELS(OP##_##NAME, TILE_OF(TILE))
+#define EXPERT_KERNELS(OP, TILE, NAME, ROWS) EXPERT_KERNELS_##ROWS(OP##_##NAME, TILE_OF(TILE))
+#define EXPERT_KERNELS_OF(OP, TILE, NAME) OF_ROWS(FEW_ROWS, EXPERT_KERNELS, OP, TILE, NAME)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(EXPERT_KERNELS_OF, generated_experts)

@@ -18,6 +18,11 @@
 #define TILE_OF(PACKING) PACKING
 #endif
 
+// For `OF_ROWS`.
+#define FEW_ROWS(KERNELS, OP, TILE, NAME) KERNELS(OP, TILE, NAME, 1) KERNELS(OP, TILE, NAME, 8)
+#define GENERATED_ROWS(KERNELS, OP, TILE, NAME)                                                         \
+    FEW_ROWS(KERNELS, OP, TILE, NAME) KERNELS(OP, TILE, NAME, 16) KERNELS(OP, TILE, NAME, 32) KERNELS(OP, TILE, NAME, 64)
+
 #define SLOTS 2
 // Distance between rows of sums in shared memory, without bank conflicts.
 #define SUMS_STRIDE 20

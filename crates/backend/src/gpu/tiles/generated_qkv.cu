@@ -99,9 +99,11 @@ template <typename F> struct WriteHeads {
         QKV_BODY(TILE, false, ConvertedRows<F>{x})                                       \
     }
 
-#define QKV_KERNELS_OF(OP, TILE, NAME)         \
-    ONE_KERNEL(OP##_##NAME##_1, TILE_OF(TILE)) \
-    FEW_KERNEL(OP##_##NAME##_8, TILE_OF(TILE))
+#define QKV_KERNELS_1(OP, TILE, NAME) ONE_KERNEL(OP##_##NAME##_1, TILE_OF(TILE))
+#define QKV_KERNELS_8(OP, TILE, NAME) FEW_KERNEL(OP##_##NAME##_8, TILE_OF(TILE))
+
+#define QKV_KERNELS(OP, TILE, NAME, ROWS) QKV_KERNELS_##ROWS(OP, TILE, NAME)
+#define QKV_KERNELS_OF(OP, TILE, NAME) OF_ROWS(FEW_ROWS, QKV_KERNELS, OP, TILE, NAME)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(QKV_KERNELS_OF, generated_qkv)

@@ -8,7 +8,7 @@ use super::rounded;
 use crate::Result;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::{Argument, Device, Grid, Launch, Lowering};
-use crate::gpu::source::Source;
+use crate::gpu::source::{self, Source};
 
 /// SIMD-groups that share a map's columns; sums are the same for any kernel.
 pub(crate) const PARTS: u32 = 8;
@@ -229,7 +229,7 @@ impl Kernel {
         let grid = Grid { x: self.groups(&lowering.device, n_blocks), rows, rows_each, threads };
         let definitions = self.form(lowering, packing).definitions();
         let launch = lowering.launch_for(source, (packing.name(), suffix), grid, args, buffers);
-        launch.definitions += definitions;
+        launch.definitions += &(definitions.to_owned() + &source::rows_each(rows_each));
         (launch.early, launch.shared) = (true, shared);
         launch
     }

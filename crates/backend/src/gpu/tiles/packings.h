@@ -12,3 +12,12 @@
     KERNELS(OP, P8, p8)             \
     KERNELS(OP, P16, p16)
 #endif
+
+// `KERNELS(OP, PACKING, NAME, ROWS)` for all numbers of rows that a block may do, as `ALL` lists them; or for ROWS_EACH
+// alone, where who compiles waits for it.
+#ifdef ROWS_EACH
+#define OF_ROWS(ALL, KERNELS, OP, PACKING, NAME) OF_SOME_ROWS(KERNELS, OP, PACKING, NAME, ROWS_EACH)
+#define OF_SOME_ROWS(KERNELS, OP, PACKING, NAME, ROWS) KERNELS(OP, PACKING, NAME, ROWS)
+#else
+#define OF_ROWS(ALL, KERNELS, OP, PACKING, NAME) ALL(KERNELS, OP, PACKING, NAME)
+#endif

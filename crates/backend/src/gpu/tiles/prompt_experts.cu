@@ -61,7 +61,7 @@ FN void expert_gated(const ExpertArgs &args, const uint *items, const ushort *x,
         PROMPT_BODY((expert_gated<fragments::PACKING, TOKENS>(args, items, x, gate, up, out)));                        \
     }
 
-#define EXPERT_KERNELS_OF(OP, PACKING, NAME) PROMPT_TOKENS(EXPERT_KERNELS, OP, PACKING, NAME)
+#define EXPERT_KERNELS_OF(OP, PACKING, NAME) OF_ROWS(PROMPT_TOKENS, EXPERT_KERNELS, OP, PACKING, NAME)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(EXPERT_KERNELS_OF, prompt_experts)

@@ -10,7 +10,7 @@
         PROMPT_BODY((prompt_gated<fragments::PACKING, TOKENS>(args, inputs, x, gate, up, out)));                        \
     }
 
-#define GATED_KERNELS_OF(OP, PACKING, NAME) PROMPT_TOKENS(GATED_KERNEL, OP, PACKING, NAME)
+#define GATED_KERNELS_OF(OP, PACKING, NAME) OF_ROWS(PROMPT_TOKENS, GATED_KERNEL, OP, PACKING, NAME)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(GATED_KERNELS_OF, prompt_gated)

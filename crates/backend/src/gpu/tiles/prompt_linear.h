@@ -145,8 +145,7 @@ FN void prompt_gated(const GatedArgs &args, const uint *inputs, const ushort *x,
 #define PROMPT_BODY(CALL) __trap()
 #endif
 
-// `KERNELS(OP, PACKING, NAME, TOKENS)` for each number of a block's tokens: 256 only
-// where the units that have asynchronous accumulators have registers for them.
+// For `OF_ROWS`: 256 only where the units that have asynchronous accumulators have registers for them.
 #if MATRIX_UNIT == 90
 #define PROMPT_TOKENS(KERNELS, OP, PACKING, NAME) \
     KERNELS(OP, PACKING, NAME, 64) KERNELS(OP, PACKING, NAME, 128) KERNELS(OP, PACKING, NAME, 256)

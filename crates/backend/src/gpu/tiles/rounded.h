@@ -216,4 +216,9 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
 #define ROUNDED_BODY(CALL) __trap()
 #endif
 
+// For `OF_ROWS`.
+#define ROUNDED_TOKENS(KERNELS, OP, PACKING, NAME)                       \
+    KERNELS(OP, PACKING, NAME, 8) KERNELS(OP, PACKING, NAME, 16) \
+    KERNELS(OP, PACKING, NAME, 32) KERNELS(OP, PACKING, NAME, 64)
+
 #endif

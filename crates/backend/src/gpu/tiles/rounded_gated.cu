@@ -10,11 +10,7 @@
         ROUNDED_BODY((rounded_gated<fragments::PACKING, TOKENS>(args, inputs, x, gate, up, out, partial, arrived))); \
     }
 
-#define GATED_KERNELS_OF(OP, PACKING, NAME) \
-    GATED_KERNEL(OP, PACKING, NAME, 8)      \
-    GATED_KERNEL(OP, PACKING, NAME, 16)     \
-    GATED_KERNEL(OP, PACKING, NAME, 32)     \
-    GATED_KERNEL(OP, PACKING, NAME, 64)
+#define GATED_KERNELS_OF(OP, PACKING, NAME) OF_ROWS(ROUNDED_TOKENS, GATED_KERNEL, OP, PACKING, NAME)
 
 // `WEIGHT_FORMATS` names packings here.
 WEIGHT_FORMATS(GATED_KERNELS_OF, rounded_gated)

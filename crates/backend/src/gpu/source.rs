@@ -84,6 +84,7 @@ sources! {
     PROMPT_GATED = "prompt_gated" in "tiles": cuda;
     PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
     ROUNDED_GATED = "rounded_gated" in "tiles": cuda;
+    ROUNDED_QKV = "rounded_qkv" in "tiles": cuda;
     ROUNDED_LINEAR = "rounded_linear" in "tiles": cuda;
     STEP = "step" in "tiles": cuda;
 }
@@ -117,6 +118,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("cuda.h", include_str!("tiles/cuda.h")),
     ("few_rows.h", include_str!("tiles/few_rows.h")),
     ("fragments.h", include_str!("tiles/fragments.h")),
+    ("heads.h", include_str!("tiles/heads.h")),
     ("many_rows.h", include_str!("tiles/many_rows.h")),
     ("maps.h", include_str!("tiles/maps.h")),
     ("items.h", include_str!("tiles/items.h")),
@@ -180,9 +182,8 @@ impl Source {
             "generated_experts" | "generated_gated" | "generated_linear" | "generated_qkv" => {
                 &["", KNOWN_ONE, KNOWN_EIGHT]
             }
-            "prompt_experts" | "prompt_gated" | "prompt_linear" | "rounded_gated" | "rounded_linear" => {
-                &["", SOME_ROWS]
-            }
+            "prompt_experts" | "prompt_gated" | "prompt_linear" | "rounded_gated" | "rounded_linear"
+            | "rounded_qkv" => &["", SOME_ROWS],
             "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
         }

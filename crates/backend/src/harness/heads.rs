@@ -84,8 +84,11 @@ impl Heads {
     }
 }
 
-/// One generated row and several behind prompts, in every format of the cache, with and without what keeps an output
-/// from being turned with its neighbour alone.
+/// Rows of [`cases`] with many.
+const MANY: usize = 37;
+
+/// One generated row, several and many behind prompts, in every format of the cache, with and without what keeps an
+/// output from being turned with its neighbour alone.
 pub(super) fn cases(random: &mut Random) -> Vec<Case> {
     let adjacent = |n| Some((RopePairs::Adjacent, n));
     let of = |formats, kv_formats, rope| Heads { formats, dims: [64; 2], kv_formats, rope, has_norm: false };
@@ -100,14 +103,21 @@ pub(super) fn cases(random: &mut Random) -> Vec<Case> {
         Heads { has_norm: true, ..of([Format::Q3_K; 3], [KvFormat::F16; 2], adjacent(16)) },
         Heads { dims: [48, 80], ..of([Format::Q4_0; 3], [KvFormat::F16; 2], adjacent(24)) },
     ];
-    let runs: [&[&[(u32, u32)]]; 2] = [
+    let many = [(7, 1), (8, 2), (9, 3)].map(|(first, other)| {
+        let mut sequences = [(1, other); MANY];
+        sequences[0] = if first == 7 { (7, 7) } else { (1, first) };
+        sequences
+    });
+    let runs: [&[&[(u32, u32)]]; 3] = [
         &[&[(7, 7)], &[(1, 8)], &[(1, 9)]],
         &[&[(7, 7), (1, 1), (1, 1)], &[(1, 8), (4, 5), (1, 2)], &[(1, 9), (1, 6), (1, 3)]],
+        &[&many[0], &many[1], &many[2]],
     ];
     let mut case = |heads: &Heads, i: usize| {
         let mut case = heads.case(random, true, runs[i]);
-        case.name += ["", ", several rows"][i];
+        case.name += ["", ", several rows", ", many rows"][i];
         case
     };
-    heads.iter().flat_map(|heads| [0, 1].map(|i| (heads, i))).map(|(heads, i)| case(heads, i)).collect()
+    let few = heads.iter().flat_map(|heads| [(heads, 0), (heads, 1)]);
+    few.chain(heads[..2].iter().map(|heads| (heads, 2))).map(|(heads, i)| case(heads, i)).collect()
 }

@@ -1,5 +1,5 @@
-//! The maps of queries, keys and values with what turns and stores them: `generated_qkv.cu` does both for
-//! up to eight generated rows.
+//! The maps of queries, keys and values with what turns and stores them, both in one launch for generated rows:
+//! `generated_qkv.cu` for up to eight, `rounded_qkv.cu` for more in bfloat16.
 
 use super::convert::Input;
 use super::gated::reads_first;
@@ -8,7 +8,7 @@ use super::linear::{self, Map, MapLaunch, Maps, packing};
 use crate::gpu::args::QkvTileArgs;
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::lower::Lowering;
-use crate::gpu::source::GENERATED_QKV;
+use crate::gpu::source::{GENERATED_QKV, ROUNDED_QKV};
 use crate::kernels::norm_linear::{NormLinear, Projection};
 use crate::kernels::rope_store::{self, RopePairs, RopeStore};
 use crate::{KvFormat, Op, Result, Rows};
@@ -37,7 +37,7 @@ impl<'a> TurnedHeads<'a> {
         let found = Self { maps, store };
         let takes = |map| {
             let kernel = linear::kernel(lowering, &found.input(lowering), RowsOf::Generated, &[map]);
-            kernel.is_ok_and(|kernel| kernel.kind == Kind::Generated && kernel.rows_each <= 8)
+            kernel.is_ok_and(|kernel| kernel.kind == Kind::Rounded || kernel.rows_each <= 8)
         };
         (is_pair && found.maps(lowering).into_iter().all(takes)).then_some(found)
     }
@@ -64,7 +64,7 @@ impl<'a> TurnedHeads<'a> {
     }
 
     fn multiply(&self, lowering: &mut Lowering<'_>, all: &Maps<'_>, launch: MapLaunch<'_>) -> Result<()> {
-        let MapLaunch { maps, shape, rows, kernel, x, .. } = launch;
+        let MapLaunch { maps, shape, rows, kernel, x, skip } = launch;
         let (args, of_maps) = all.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
         let kind = |i: usize| {
             let is_same = |map: &Map| maps.get(i).is_some_and(|own| own.out == map.out);
@@ -73,9 +73,13 @@ impl<'a> TurnedHeads<'a> {
         let (kind0, kind1, kind2) = (kind(0)?, kind(1)?, kind(2)?);
         let args = QkvTileArgs { maps: args, rope: self.store.args(lowering)?, kind0, kind1, kind2 };
         let of_store = &self.store.buffers(lowering)[5..];
-        let buffers = [&x, &of_maps, of_store].concat();
+        let mut buffers = [&x, &of_maps, of_store].concat();
+        let source = if kernel.kind == Kind::Rounded { &ROUNDED_QKV } else { &GENERATED_QKV };
+        if kernel.kind == Kind::Rounded {
+            buffers.extend(kernel.exchange(lowering, rows, args.maps.n_blocks, skip)?);
+        }
         let suffix = format!("_{}", kernel.rows_each);
-        let of_kernel = (&GENERATED_QKV, packing(lowering, &maps[0]), &*suffix);
+        let of_kernel = (source, packing(lowering, &maps[0]), &*suffix);
         let launch = kernel.launch(lowering, of_kernel, (rows, args.maps.n_blocks), args, &buffers);
         launch.definitions += &kernel.row_definition(shape.cols as usize);
         launch.definitions += &rope_store::definitions(&args.rope);

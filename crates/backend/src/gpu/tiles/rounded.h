@@ -17,14 +17,18 @@
 
 #if MATRIX_UNIT == 90
 
-// Counts this block, and waits for all `n` that share its columns: what they wrote before is seen after. The
-// blocks of a launch are few enough to run side by side, or begin in order, so that nobody waits for one that
-// cannot begin. The count goes on from launch to launch.
-FN void wait_for_blocks(uint *arrived, uint n) {
+// Counts this block, and waits for all `n` that share its columns: what they wrote before is seen after. All threads
+// do `meanwhile` what needs nobody else. The blocks of a launch are few enough to run side by side, or begin in order,
+// so that nobody waits for one that cannot begin. The count goes on from launch to launch.
+template <typename Meanwhile> FN void wait_for_blocks(uint *arrived, uint n, const Meanwhile &meanwhile) {
     __syncthreads();
+    uint before;
     if (threadIdx.x == 0) {
-        uint before, now;
         asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived) : "memory");
+    }
+    meanwhile();
+    if (threadIdx.x == 0) {
+        uint now;
         const uint all = (before / n + 1) * n;
         do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
         while (int(now - all) < 0);
@@ -39,13 +43,13 @@ FN float load_of_block(const float *from) {
 }
 
 // Shows a block's sums to all that share its columns, in `partial`; where those of all are then.
-template <typename R>
-FN const float *show_sums(float *partial, uint *arrived, uint n_blocks, const float (&sums)[R::SUMS]) {
+template <typename R, typename Meanwhile>
+FN const float *show_sums(float *partial, uint *arrived, uint n_blocks, const float (&sums)[R::SUMS], const Meanwhile &meanwhile) {
     constexpr uint size = R::SUMS * R::THREADS;
     const uint block = blockIdx.y * gridDim.x + blockIdx.x, first = block - block % n_blocks;
     UNROLL
     for (uint i = 0; i < R::SUMS; i++) partial[ulong(block) * size + i * R::THREADS + threadIdx.x] = sums[i];
-    wait_for_blocks(arrived + block / n_blocks, n_blocks);
+    wait_for_blocks(arrived + block / n_blocks, n_blocks, meanwhile);
     return partial + ulong(first) * size;
 }
 
@@ -68,23 +72,33 @@ FN uchar *ring_memory() { return shared_memory + (0u - shared_address(shared_mem
 // One of the sums of the block: of which output and row, and where in `total`.
 struct Place {
     uint output, row, at;
+    // That of a thread's `nth` sum.
+    template <typename R> static MEMBER Place of(uint nth, uint thread) {
+        return {thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8, nth / 4 * 8 + thread % 4 * 2 + nth % 2, nth * R::THREADS + thread};
+    }
 };
 
-// Calls `write(place, read(place))` for this block's share of the sums of the first
-// N_BANDS bands of all rows; four are read before the first is written.
+// This block's share of the sums of the first N_BANDS bands of all rows.
+template <typename R, uint N_BANDS> struct Share {
+    static constexpr uint THREADS = 32 * N_BANDS;
+    uint n, first;
+    MEMBER Share(uint n_blocks) : n(R::SUMS * THREADS / n_blocks), first(blockIdx.x % n_blocks * n) {}
+    MEMBER Place at(uint i) const { return Place::of<R>((first + i) / THREADS, (first + i) % THREADS); }
+};
+
+// Calls `write(place, read(place))` for this block's share; four are read before the first is written.
 template <typename R, uint N_BANDS, typename Value, typename Read, typename Write>
 FN void for_share(uint n_blocks, uint n_rows, const Read &read, const Write &write) {
-    const uint threads = 32 * N_BANDS, share = R::SUMS * threads / n_blocks, rank = blockIdx.x % n_blocks, batch = 4;
-    for (uint first = threadIdx.x; first < share; first += batch * R::THREADS) {
+    const Share<R, N_BANDS> share(n_blocks);
+    constexpr uint batch = 4;
+    for (uint first = threadIdx.x; first < share.n; first += batch * R::THREADS) {
         Place places[batch];
         Value values[batch];
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            const uint e = first + i * R::THREADS, nth = (rank * share + e) / threads, thread = (rank * share + e) % threads;
-            places[i].output = thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8;
+            places[i] = share.at(first + i * R::THREADS);
             // A row that is not there stands for what is beyond the share.
-            places[i].row = e < share ? nth / 4 * 8 + thread % 4 * 2 + nth % 2 : n_rows;
-            places[i].at = nth * R::THREADS + thread;
+            if (first + i * R::THREADS >= share.n) places[i].row = n_rows;
             if (places[i].row < n_rows) values[i] = read(places[i]);
         }
         UNROLL
@@ -97,7 +111,6 @@ FN void for_share(uint n_blocks, uint n_rows, const Read &read, const Write &wri
 // The same for a thread's own sums where no other block has a part of them.
 template <typename R, typename Old, typename Write>
 FN void for_own(uint n_rows, const float (&sums)[R::SUMS], const Old &old, const Write &write) {
-    const uint lane = threadIdx.x % 32;
     constexpr uint batch = 4;
     UNROLL
     for (uint first = 0; first < R::SUMS; first += batch) {
@@ -105,17 +118,21 @@ FN void for_own(uint n_rows, const float (&sums)[R::SUMS], const Old &old, const
         float2 values[batch];
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            const uint nth = first + i;
-            places[i].output = threadIdx.x / 32 * 16 + lane / 4 + nth / 2 % 2 * 8;
-            places[i].row = nth / 4 * 8 + lane % 4 * 2 + nth % 2;
-            places[i].at = 0;
-            values[i] = make_float2(sums[nth], places[i].row < n_rows ? old(places[i]) : 0);
+            places[i] = Place::of<R>(first + i, threadIdx.x);
+            values[i] = make_float2(sums[first + i], places[i].row < n_rows ? old(places[i]) : 0);
         }
         UNROLL
         for (uint i = 0; i < batch; i++) {
             if (places[i].row < n_rows) write(places[i], values[i]);
         }
     }
+}
+
+// Where a thread's band begins in a block's map, of which bands beyond the last are read as the last: their results are not
+// kept.
+template <typename Packing> FN const uchar *own_band(const Output &output, const TileShape &shape) {
+    const uint band = min(output.band + own_warp(), (output.cols + 15) / 16 - 1);
+    return output.weight + ulong(band) * shape.n_tiles * Packing::BYTES;
 }
 
 // 256 outputs of one of the maps.
@@ -128,12 +145,8 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
     if (rows.n == 0) return wait_for_inputs();
     allow_next();
     const Output output(args, outputs, blockIdx.x / n_blocks, BANDS);
-    // Bands beyond the last are read as the last; their results are not kept.
-    const uint band = min(output.band + own_warp(), (output.cols + 15) / 16 - 1);
     float sums[R::SUMS];
-    uchar *memory = ring_memory();
-    const uchar *weight = output.weight + ulong(band) * args.shape.n_tiles * Packing::BYTES;
-    multiply_parts<R, TOKENS>(args.shape, weight, x, rows.n, shared_address(memory), sums);
+    multiply_parts<R, TOKENS>(args.shape, own_band<Packing>(output, args.shape), x, rows.n, shared_address(ring_memory()), sums);
     auto old = [&](Place place) {
         const uint o = 16 * output.band + place.output;
         return ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
@@ -143,7 +156,7 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
         if (o < output.cols) output.template write<ADD>(args, rows.first + place.row, o, value.x, value.y);
     };
     if (n_blocks == 1) return for_own<R>(rows.n, sums, old, write);
-    const float *total = show_sums<R>(partial, arrived, n_blocks, sums);
+    const float *total = show_sums<R>(partial, arrived, n_blocks, sums, [] {});
     auto read = [&](Place place) { return make_float2(sum_of_blocks<R>(total, place.at, n_blocks), old(place)); };
     for_share<R, BANDS, float2>(n_blocks, rows.n, read, write);
 }
@@ -197,7 +210,7 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
     const uchar *weight = (warp < half ? gate : up) + ulong(own) * args.shape.n_tiles * Packing::BYTES;
     multiply_parts<R, TOKENS>(args.shape, weight, x, rows.n, shared_address(memory), sums);
     if (n_blocks == 1) return activate_own<R, TOKENS>(args, rows.n, 16 * band, (float *)memory, sums, out);
-    const float *total = show_sums<R>(partial, arrived, n_blocks, sums);
+    const float *total = show_sums<R>(partial, arrived, n_blocks, sums, [] {});
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
     auto read = [&](Place place) {
         return make_float2(sum_of_blocks<R>(total, place.at, n_blocks),

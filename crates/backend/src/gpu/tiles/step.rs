@@ -198,7 +198,7 @@ mod tests {
     use crate::gpu::lower::{Device, Launch};
     use crate::gpu::paper::Paper;
     use crate::gpu::source::{
-        DECODE_ATTENTION, FOLDED_LINEAR, GENERATED_QKV, PROMPT_ATTENTION, ROPE_STORE, Source,
+        DECODE_ATTENTION, FOLDED_LINEAR, GENERATED_QKV, PROMPT_ATTENTION, ROPE_STORE, ROUNDED_QKV, Source,
     };
     use crate::gpu::{Activations, Gpu, Multiplier};
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
@@ -297,15 +297,22 @@ mod tests {
     /// Of two layers: maps that store what they make, `rope_store` for generated rows and for prompts, and maps that
     /// fold attention's splits, for which nothing else is launched in steps with short contexts.
     #[test]
-    fn few_rows_store_and_fold_what_they_make() {
-        for (units, tokens, expected) in
-            [(25, 1, [2, 2, 2]), (8, 2, [2, 2, 0]), (8, 8, [2, 2, 0]), (8, 20, [0, 4, 0])]
-        {
-            let launches = launches(SHAPE, units, tokens);
-            let counts = [&GENERATED_QKV, &ROPE_STORE, &FOLDED_LINEAR].map(|source| count(&launches, source));
+    fn rows_are_stored_and_folded_where_they_are_made() {
+        use Activations::{Bf16, Int8};
+        for (units, tokens, activations, expected) in [
+            (25, 1, Int8, [2, 0, 2, 2]),
+            (8, 2, Int8, [2, 0, 2, 0]),
+            (8, 8, Bf16, [2, 0, 2, 0]),
+            (8, 20, Int8, [0, 0, 4, 0]),
+            (8, 20, Bf16, [0, 2, 2, 0]),
+        ] {
+            let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
+            let launches = lowered(&case, units, tokens, activations);
+            let sources = [&GENERATED_QKV, &ROUNDED_QKV, &ROPE_STORE, &FOLDED_LINEAR];
+            let counts = sources.map(|source| count(&launches, source));
             assert_eq!(counts, expected, "{tokens} rows");
             let merges = launches.iter().filter(|launch| launch.entry == "merge_converted");
-            let when = if expected[2] > 0 { When::Otherwise } else { When::Always };
+            let when = if expected[3] > 0 { When::Otherwise } else { When::Always };
             assert!(merges.clone().all(|launch| launch.when == when) && merges.count() == 2, "{tokens} rows");
             let folds = launches.iter().filter(|launch| std::ptr::eq(launch.source, &FOLDED_LINEAR));
             assert!(folds.into_iter().all(|launch| launch.when == When::Short));

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use super::cache::KernelCache;
 use super::nvrtc::{self, Nvrtc, Target};
@@ -83,9 +82,7 @@ impl Compiler {
 
     /// Compiles and keeps a source's text.
     fn make(&self, source: &Source, text: &str) -> Result<Vec<u8>> {
-        let start = Instant::now();
         let bytes = self.compile()?.compile(&format!("{}.cu", source.name), text, self.chip)?;
-        tracing::debug!("compiled kernels/{} in {:.1} s", source.name, start.elapsed().as_secs_f32());
         self.cache.put(&[text, &self.options()?], &bytes);
         Ok(bytes)
     }

@@ -120,14 +120,11 @@ struct WarpRing {
             copy_bulk(start + (stage * R::STEPS + i) * R::X_BYTES, from, bytes, x_filled(stage));
         }
     }
-    // Weights of a step; those that were a slot's last give way to later ones.
-    MEMBER void unpack(Stage at, uint within, TileFragment &f) {
+    // Weights of a step.
+    MEMBER void unpack(Stage at, uint within, TileFragment &f) const {
         if (within == 0) barrier_wait(slot_filled(at.index), at.turn);
         const uchar *slot = (const uchar *)__cvta_shared_to_generic(slots + at.index * R::SLOT_BYTES);
         R::Packing::unpack(Placed<typename R::Packing>::of(slot, within), lane, f);
-        if (within + 1 < R::STEPS) return;
-        __syncwarp();
-        copy_weights(at.index);
     }
     // The x of the stage before `at` was read.
     MEMBER void leave_stage(Stage at) const {
@@ -185,6 +182,9 @@ FN void multiply_next(WarpRing<R> &ring, Stage &at, uint within, uint i, TileFra
     UNROLL
     for (uint kk = 1; kk < 4; kk++) multiply(sums.part, now.a[kk], x + 2 * kk);
     products_end();
+    // The slot gives way to later weights when the products have them: before, loads from it may still be under way, and
+    // the copy engine does not wait for these.
+    if (within + 1 == R::STEPS) ring.copy_weights(at.index);
     wait_for_products<1>();
     if (within == 0) ring.leave_stage(at);
     if (within + 1 == R::STEPS) {

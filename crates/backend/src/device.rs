@@ -150,6 +150,14 @@ pub trait Backend: Send {
     /// [`crate::Error::Absent`] where a kernel is missing, [`crate::Error::OutOfMemory`].
     fn lower(&mut self, step: &Step, bucket: Bucket) -> Result<LoweredId>;
 
+    /// [`lower`](Self::lower) for each of `buckets`, where what takes long is done for all of them at once.
+    ///
+    /// # Errors
+    /// As [`lower`](Self::lower).
+    fn lower_all(&mut self, step: &Step, buckets: &[Bucket]) -> Result<Vec<LoweredId>> {
+        buckets.iter().map(|&bucket| self.lower(step, bucket)).collect()
+    }
+
     /// Runs a lowered step.
     ///
     /// # Errors

@@ -194,15 +194,14 @@ pub fn load(file: &ModelFile, mut backend: Box<dyn Backend>, options: &LoadOptio
 fn lower(backend: &mut dyn Backend, forward: ForwardStep, limits: &RunnerLimits) -> Result<LoweredStep> {
     let largest = limits.max_batch_tokens;
     let powers = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < largest);
-    let lower = |tokens: usize| {
-        let bucket = Bucket {
-            tokens,
-            sequences: limits.max_sequences.min(tokens),
-            outputs: limits.max_outputs.min(tokens),
-            max_pages: limits.max_context.div_ceil(PAGE_SIZE) as usize,
-        };
-        Ok(LoweredBucket { id: backend.lower(&forward.step, bucket)?, bucket })
+    let bucket = |tokens: usize| Bucket {
+        tokens,
+        sequences: limits.max_sequences.min(tokens),
+        outputs: limits.max_outputs.min(tokens),
+        max_pages: limits.max_context.div_ceil(PAGE_SIZE) as usize,
     };
-    let buckets = powers.chain([largest]).map(lower).collect::<Result<_>>()?;
-    Ok(LoweredStep { buckets, logits: forward.logits, hidden: forward.hidden })
+    let buckets: Vec<_> = powers.chain([largest]).map(bucket).collect();
+    let ids = backend.lower_all(&forward.step, &buckets)?;
+    let buckets = ids.into_iter().zip(buckets).map(|(id, bucket)| LoweredBucket { id, bucket });
+    Ok(LoweredStep { buckets: buckets.collect(), logits: forward.logits, hidden: forward.hidden })
 }

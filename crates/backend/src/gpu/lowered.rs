@@ -6,6 +6,7 @@ use super::beside::{self, Beside, Order};
 use super::inputs::{Layout, RowOrder};
 use super::lower::{Argument, Grid, Launch, When};
 use super::runtime::{Groups, Runtime, Shape};
+use super::source::Program;
 use super::work::{Cost, Seen};
 use crate::host::Limits;
 use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
@@ -13,6 +14,23 @@ use crate::{Bucket, Plan, Result, Step, StepInputs, TokenInputs};
 /// The most rows of a bucket whose launches are kept as a graph: beyond, kernels take
 /// longer than launching them.
 const GRAPH_ROWS: usize = 64;
+
+/// A step's launches for a bucket, before anything is on the device.
+pub(super) struct Draft {
+    pub bucket: Bucket,
+    pub plan: Plan,
+    pub layout: Layout,
+    pub launches: Vec<Launch>,
+    pub tables: Vec<f32>,
+    pub arena_bytes: usize,
+}
+
+impl Draft {
+    /// What has to be compiled for it.
+    pub fn programs(&self) -> impl Iterator<Item = Program<'_>> {
+        self.launches.iter().map(|launch| (launch.source, &*launch.definitions))
+    }
+}
 
 /// A step that is ready to run.
 pub(super) struct Lowered<R: Runtime> {
@@ -175,5 +193,34 @@ impl Grid {
     fn groups(&self, rows: (usize, usize, usize)) -> Groups {
         // They were checked against the bucket, which was checked to fit.
         (self.x, (self.rows.count(rows) as u32).div_ceil(self.rows_each))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::gpu::{Gpu, Paper};
+    use crate::harness::{ModelShape, Random};
+    use crate::{Backend, Bucket, GroupConfig};
+
+    #[test]
+    fn programs_of_all_buckets_are_asked_for_together() {
+        let group = GroupConfig { n_pages: 64, page_size: 16, window: None };
+        let case = ModelShape::TINY.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
+        let buckets = [1, 4, 16, 64].map(|n| Bucket { tokens: n, sequences: n, outputs: n, max_pages: 64 });
+        let lowered = |together: bool| {
+            let paper = Paper::with_tiles("cuda", 8);
+            let notes = paper.notes();
+            let mut gpu = Gpu::new(paper);
+            gpu.load(case.weights.clone()).unwrap();
+            gpu.create_cache(&case.cache).unwrap();
+            let ids = match together {
+                true => gpu.lower_all(&case.step, &buckets).unwrap(),
+                false => buckets.map(|bucket| gpu.lower(&case.step, bucket).unwrap()).to_vec(),
+            };
+            (ids, notes.programs(), notes.preparations())
+        };
+        let ((ids, programs, preparations), apart) = (lowered(true), lowered(false));
+        assert_eq!((preparations, apart.2), (1, buckets.len()));
+        assert_eq!((ids, programs), (apart.0, apart.1));
     }
 }

@@ -54,7 +54,7 @@ use crate::{Completed, Step, StepInputs, Submission, TokenInputs, Weight};
 use beside::Beside;
 use inputs::{Asked, Layout, RowOrder};
 use lower::{Argument, Device, Launch, Lowering};
-use lowered::{Lowered, StepMemory};
+use lowered::{Draft, Lowered, StepMemory};
 use submit::Submitted;
 use tiles::pack::pack;
 use tiles::packing::Packing;
@@ -127,6 +127,55 @@ impl<R: Runtime> Gpu<R> {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// A step's launches for a bucket.
+    fn draft(&mut self, step: &Step, bucket: Bucket) -> Result<Draft> {
+        let plan = Plan::new(step, bucket)?;
+        let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
+        let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
+        let device = Device { multiplier: self.multiplier(step)?, ..Device::of(&self.runtime) };
+        let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
+        let arena_bytes = lowering.arena_bytes();
+        let Lowering { launches, tables, .. } = lowering;
+        Ok(Draft { bucket, plan, layout, launches, tables, arena_bytes })
+    }
+
+    /// Brings to the device what a draft needs.
+    fn finish(&mut self, step: &Step, draft: Draft) -> Result<LoweredId> {
+        let id = u32::try_from(self.lowered.len()).map_err(|_| Error::Step("too many steps".to_owned()))?;
+        let Draft { bucket, plan, layout, launches, tables, arena_bytes } = draft;
+        let beside = match self.runtime.has_second_queue() {
+            true => Beside::find(&launches, step, (bucket, &plan), arena_bytes)?,
+            false => None,
+        };
+        let arena_bytes = beside.as_ref().map_or(arena_bytes, Beside::arena_bytes);
+        self.upload_weights(&launches)?;
+        let with_kernel = launches.into_iter().map(|launch| {
+            let kernel =
+                self.runtime.kernel(launch.source, &launch.definitions, &launch.entry, launch.shared)?;
+            let cost = Cost::of(&launch, step, &self.weights, &self.cache);
+            Ok((launch, kernel, cost))
+        });
+        let launches = with_kernel.collect::<Result<_>>()?;
+        let device_tables = self.runtime.allocate("tables", tables.len() * 4)?;
+        self.runtime.upload(&device_tables, 0, bytemuck::cast_slice(&tables))?;
+        self.reserve(arena_bytes, layout.words, bucket.outputs)?;
+        self.lowered.push(Lowered {
+            limits: Limits::new(step, &self.weights, bucket),
+            step: step.clone(),
+            bucket,
+            graphs: HashMap::new(),
+            order: RowOrder::default(),
+            batches: Vec::new(),
+            rows: (bucket.tokens, bucket.outputs),
+            plan,
+            layout,
+            launches,
+            tables: device_tables,
+            beside,
+        });
+        Ok(LoweredId(id))
     }
 
     /// Makes arena, inputs and chosen tokens at least as large as a lowered step needs.
@@ -315,48 +364,16 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn lower(&mut self, step: &Step, bucket: Bucket) -> Result<LoweredId> {
+        Ok(self.lower_all(step, &[bucket])?.pop().expect("each bucket has a lowered step"))
+    }
+
+    fn lower_all(&mut self, step: &Step, buckets: &[Bucket]) -> Result<Vec<LoweredId>> {
         step.check(&self.weights, &self.cache)?;
-        let id = u32::try_from(self.lowered.len()).map_err(|_| Error::Step("too many steps".to_owned()))?;
-        let plan = Plan::new(step, bucket)?;
-        let too_large = || Error::Step(format!("{bucket:?} is larger than kernels can count"));
-        let layout = Layout::new(bucket, &self.cache).ok_or_else(too_large)?;
-        let device = Device { multiplier: self.multiplier(step)?, ..Device::of(&self.runtime) };
-        let lowering = Lowering::new(device, step, bucket, (&self.weights, &self.cache), (&layout, &plan))?;
-        let arena_bytes = lowering.arena_bytes();
-        let Lowering { launches, tables, .. } = lowering;
-        let beside = match self.runtime.has_second_queue() {
-            true => Beside::find(&launches, step, (bucket, &plan), arena_bytes)?,
-            false => None,
-        };
-        let arena_bytes = beside.as_ref().map_or(arena_bytes, Beside::arena_bytes);
-        let programs: Vec<_> = launches.iter().map(|l| (l.source, l.definitions.as_str())).collect();
+        let drafts = buckets.iter().map(|&bucket| self.draft(step, bucket)).collect::<Result<Vec<_>>>()?;
+        // Compilers are slow, and can work side by side.
+        let programs: Vec<_> = drafts.iter().flat_map(Draft::programs).collect();
         self.runtime.prepare(&programs);
-        self.upload_weights(&launches)?;
-        let with_kernel = launches.into_iter().map(|launch| {
-            let kernel =
-                self.runtime.kernel(launch.source, &launch.definitions, &launch.entry, launch.shared)?;
-            let cost = Cost::of(&launch, step, &self.weights, &self.cache);
-            Ok((launch, kernel, cost))
-        });
-        let launches = with_kernel.collect::<Result<_>>()?;
-        let device_tables = self.runtime.allocate("tables", tables.len() * 4)?;
-        self.runtime.upload(&device_tables, 0, bytemuck::cast_slice(&tables))?;
-        self.reserve(arena_bytes, layout.words, bucket.outputs)?;
-        self.lowered.push(Lowered {
-            limits: Limits::new(step, &self.weights, bucket),
-            step: step.clone(),
-            bucket,
-            graphs: HashMap::new(),
-            order: RowOrder::default(),
-            batches: Vec::new(),
-            rows: (bucket.tokens, bucket.outputs),
-            plan,
-            layout,
-            launches,
-            tables: device_tables,
-            beside,
-        });
-        Ok(LoweredId(id))
+        drafts.into_iter().map(|draft| self.finish(step, draft)).collect()
     }
 
     fn run(&mut self, id: LoweredId, inputs: &StepInputs) -> Result<()> {

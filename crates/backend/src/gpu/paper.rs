@@ -28,6 +28,7 @@ pub struct Notes(Arc<Mutex<Written>>);
 #[derive(Debug, Default)]
 struct Written {
     programs: BTreeSet<(&'static str, String)>,
+    preparations: usize,
     launches: Vec<PaperLaunch>,
 }
 
@@ -67,6 +68,12 @@ impl Notes {
     /// Every source that a kernel was asked of, with the definitions that it was to be compiled with.
     pub fn programs(&self) -> BTreeSet<(&'static str, String)> {
         self.written().programs.clone()
+    }
+
+    /// How often programs were asked for.
+    #[cfg(test)]
+    pub(crate) fn preparations(&self) -> usize {
+        self.written().preparations
     }
 
     /// The launches since they were taken last.
@@ -161,10 +168,14 @@ impl Runtime for Paper {
 
     fn prepare(&mut self, programs: &[Program<'_>]) {
         let programs = programs.iter().map(|(source, definitions)| (source.name, (*definitions).to_owned()));
-        self.notes.written().programs.extend(programs);
+        let mut notes = self.notes.written();
+        notes.programs.extend(programs);
+        notes.preparations += 1;
     }
 
-    fn kernel(&mut self, _: &'static Source, _: &str, entry: &str, _: u32) -> Result<String> {
+    fn kernel(&mut self, source: &'static Source, definitions: &str, entry: &str, _: u32) -> Result<String> {
+        let program = (source.name, definitions.to_owned());
+        assert!(self.notes.written().programs.contains(&program), "{entry}'s program was not asked for");
         Ok(entry.to_owned())
     }
 

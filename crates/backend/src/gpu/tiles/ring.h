@@ -1,5 +1,6 @@
 // Copies to shared memory that go on while a SIMD-group computes: every one has
-// a ring of slots of its own.
+// a ring of slots of its own. Who gives a slot up has multiplied what it read there: the copy engine does not wait
+// for loads that are under way.
 #ifndef QUARREL_RING_H
 #define QUARREL_RING_H
 

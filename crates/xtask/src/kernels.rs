@@ -11,12 +11,17 @@ use std::process::Command;
 use crate::error::{Result, at};
 use crate::workspace::{self, run};
 
-/// NVRTC, and zig for the clang in it.
-const PACKAGES: [&str; 2] = ["nvidia-cuda-nvrtc-cu12==12.9.86", "ziglang==0.17.1"];
+/// NVRTC, what shows its machine code, and zig for the clang in it.
+const PACKAGES: [&str; 3] =
+    ["nvidia-cuda-nvrtc-cu12==12.9.86", "nvidia-cuda-nvdisasm==13.5.37", "ziglang==0.17.1"];
 
 /// Where a package has the library.
 const FIND_NVRTC: &str = "import glob, nvidia; \
                           print(glob.glob(list(nvidia.__path__)[0] + '/cuda_nvrtc/lib/libnvrtc.so.*')[0])";
+
+/// Where a package has the disassembler.
+const FIND_NVDISASM: &str = "import glob, nvidia; \
+                             print(glob.glob(list(nvidia.__path__)[0] + '/cu*/bin/nvdisasm')[0])";
 
 /// Compiles and runs everything.
 ///
@@ -26,7 +31,9 @@ pub fn run_all() -> Result<()> {
     let root = workspace::root()?;
     let python = environment(&root.join("target/fixtures"))?;
     let nvrtc = find_nvrtc(&python)?;
-    test(&root, "nvrtc", &[("QUARREL_TEST_NVRTC", nvrtc)])?;
+    test(&root, "nvrtc", &[("QUARREL_TEST_NVRTC", nvrtc.clone())])?;
+    let nvdisasm = find("finding nvdisasm", &python, FIND_NVDISASM)?;
+    test(&root, "slots", &[("QUARREL_TEST_NVRTC", nvrtc), ("QUARREL_TEST_NVDISASM", nvdisasm)])?;
     let zig = |tool| format!("{} -m ziglang {tool}", python.display());
     let compilers = [("QUARREL_TEST_CLANG", zig("clang")), ("QUARREL_TEST_CLANGXX", zig("c++"))];
     test(&root, "kernels", &compilers)
@@ -54,9 +61,9 @@ impl Zig {
     /// A package that cannot be fetched.
     pub fn find(root: &Path) -> Result<Self> {
         let python = environment(&root.join("target/fixtures"))?;
-        let find = "import ziglang; print(list(ziglang.__path__)[0] + '/lib')";
-        let found = run("finding zig", Command::new(&python).args(["-c", find]))?;
-        Ok(Self { python, library: String::from_utf8_lossy(&found.stdout).trim().into() })
+        let library = "import ziglang; print(list(ziglang.__path__)[0] + '/lib')";
+        let library = find("finding zig", &python, library)?.into();
+        Ok(Self { python, library })
     }
 
     /// The symbols of macOS's C library.
@@ -79,7 +86,12 @@ impl Zig {
 }
 
 fn find_nvrtc(python: &Path) -> Result<String> {
-    let found = run("finding NVRTC", Command::new(python).args(["-c", FIND_NVRTC]))?;
+    find("finding NVRTC", python, FIND_NVRTC)
+}
+
+/// The path that a program in Python prints.
+fn find(what: &str, python: &Path, program: &str) -> Result<String> {
+    let found = run(what, Command::new(python).args(["-c", program]))?;
     Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
 }
 

@@ -1,9 +1,9 @@
 //! `cargo xtask kernels`: every GPU kernel, without a GPU. CUDA sources are
-//! compiled by NVRTC; Metal sources are checked, compiled by clang and run
+//! compiled by NVRTC, and their machine code is looked at; Metal sources are checked, compiled by clang and run
 //! through every case of the harness on the emulator, and so is the default model
 //! (`cargo xtask fixtures` fetches it).
 //!
-//! Both compilers come as Python packages into a virtual environment.
+//! Compilers and disassembler come as Python packages into a virtual environment.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

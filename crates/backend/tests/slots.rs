@@ -1,7 +1,7 @@
 //! Slots of rings in shared memory are given up when all that was read of them has come. The copy engine does not wait
-//! for loads that are under way, so that a slot that is given up behind them may have its next contents first, once in
-//! a billion times. Neither the source nor a run shows it; the machine code does. `cargo xtask kernels` brings the
-//! compiler and the disassembler and runs this.
+//! for loads that are under way, so that a slot that is given up behind them may have its next contents first. The source
+//! does not show it, and a run rarely; the machine code does. `cargo xtask kernels` brings the compiler and the
+//! disassembler and runs this.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -68,8 +68,8 @@ fn check(code: &str) -> Found {
 
 fn check_kernel(code: &str, found: &mut Found) {
     let instructions: Vec<Instruction<'_>> = code.lines().filter_map(Instruction::parse).collect();
-    for (at, copy) in instructions.iter().enumerate().filter(|(_, i)| i.opcode.starts_with("UBLKCP")) {
-        let is_copy = |i: &Instruction<'_>| i.opcode.starts_with("UBLKCP");
+    let is_copy = |i: &Instruction<'_>| i.opcode.starts_with("UBLKCP");
+    for (at, copy) in instructions.iter().enumerate().filter(|(_, i)| is_copy(i)) {
         let start = instructions[..at].iter().rposition(is_copy).unwrap_or(0);
         let mut under_way: HashMap<u32, Range<u32>> = HashMap::new();
         let mut has_loads = false;

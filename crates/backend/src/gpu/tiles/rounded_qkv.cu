@@ -16,7 +16,7 @@ struct BlockHeads {
     MEMBER Turn turn(Place place) const {
         const HeadPlace head = this->head(place);
         Turn turn = {};
-        if (head.is_turned(heads.rope)) turn = heads.turn(head, rows.first + place.row);
+        if (place.row < rows.n && head.is_turned(heads.rope)) turn = heads.turn(head, rows.first + place.row);
         return turn;
     }
 };

@@ -138,6 +138,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("row.h", include_str!("tiles/row.h")),
     ("step.h", include_str!("tiles/step.h")),
     ("step_attention.h", include_str!("tiles/step_attention.h")),
+    ("step_row.h", include_str!("tiles/step_row.h")),
     ("step_results.h", include_str!("tiles/step_results.h")),
     ("step_weights.h", include_str!("tiles/step_weights.h")),
     ("letters.h", include_str!("tiles/letters.h")),

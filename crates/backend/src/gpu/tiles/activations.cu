@@ -24,8 +24,8 @@ CONVERSION(round_rows, Round, ushort, x_rows)
 struct Store {
     float *out;
     uint cols;
-    MEMBER void operator()(uint row, uint col, float4 v) const {
-        if (col < cols) *(float4 *)(out + ulong(row) * cols + col) = v;
+    MEMBER void operator()(uint row, uint col, float4 v, float scale) const {
+        if (col < cols) *(float4 *)(out + ulong(row) * cols + col) = scaled(v, scale);
     }
 };
 NORM_CONVERSION(store_rows, Store, float, cols)
@@ -42,7 +42,7 @@ FN void convert_item(const ExpertArgs &args, const float *x, const uint *items, 
         const uint place = i * args.each + r;
         for_elements(x + ulong(row_in(slots, place, args.divide)) * shape.cols, 0, 1, shape.cols, 64 * shape.n_tiles,
                      blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x,
-                     [&](uint col, float4 v) { convert(place, col, v); });
+                     [&](uint col, float4 v, float scale) { convert(place, col, v, scale); });
     }
 }
 

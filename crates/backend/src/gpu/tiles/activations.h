@@ -18,6 +18,11 @@
 // Bytes of 64 columns of eight rows in bfloat16, once for each part.
 #define SPLIT_BYTES 1024
 
+FN float4 scaled(float4 v, float scale) {
+    v.x *= scale, v.y *= scale, v.z *= scale, v.w *= scale;
+    return v;
+}
+
 // What becomes of results that a map follows: `Form::as_results` counts as this does.
 #define FLOATS 0
 #define QUANTISED 1
@@ -28,11 +33,12 @@ FN uchar *place_of(uchar *out, uint row, uint col, uint n_tiles, uint tile_bytes
     return out + (ulong(row / 8) * n_tiles + col / 64) * tile_bytes;
 }
 
-// Four of a block of 32 columns rounded to 8 bits; eight lanes share it.
+// Four of a block of 32 columns, times `scale`, rounded to 8 bits; eight lanes share it. The block's own scale is
+// multiplied: blocks can be rounded before anybody knows the row's.
 struct Rounded {
     uint word;
     float d, sum;
-    MEMBER Rounded(float4 v) {
+    MEMBER Rounded(float4 v, float scale) {
         const uint group = 0xffu << (threadIdx.x & 24);
         float m = larger_or_nan(larger_or_nan(fabsf(v.x), fabsf(v.y)), larger_or_nan(fabsf(v.z), fabsf(v.w)));
         for (uint i = 1; i < 8; i *= 2) m = larger_or_nan(m, __shfl_xor_sync(group, m, i));
@@ -43,7 +49,7 @@ struct Rounded {
         int total = q[0] + q[1] + q[2] + q[3];
         for (uint i = 1; i < 8; i *= 2) total += __shfl_xor_sync(group, total, i);
         word = (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | uint(q[3]) << 24;
-        d = m / 127.0f, sum = d * float(total);
+        d = m / 127.0f * scale, sum = d * float(total);
     }
 };
 
@@ -68,8 +74,8 @@ template <bool SINGLE> FN void quantise_pair(uchar *tile, uint g, uint block, fl
 struct Quantise {
     uchar *out;
     uint n_tiles;
-    MEMBER void operator()(uint row, uint col, float4 v) const {
-        const Rounded rounded(v);
+    MEMBER void operator()(uint row, uint col, float4 v, float scale = 1) const {
+        const Rounded rounded(v, scale);
         uchar *tile = place_of(out, row, col, n_tiles, QUANTISED_BYTES);
         const uint g = row % 8, block = col / 32 % 2, half = col / 16 % 2, t = col % 16 / 4;
         ((uint *)tile)[4 * (4 * g + t) + 2 * block + half] = rounded.word;
@@ -99,10 +105,10 @@ template <uint N> struct Parts {
 template <uint N> struct Split {
     uchar *out;
     uint n_tiles;
-    MEMBER void operator()(uint row, uint col, float4 v) const {
+    MEMBER void operator()(uint row, uint col, float4 v, float scale = 1) const {
         uchar *tile = place_of(out, row, col, n_tiles, N * SPLIT_BYTES);
         const uint lane = 4 * (row % 8) + col % 16 / 4;
-        const Parts<N> parts(v);
+        const Parts<N> parts(scaled(v, scale));
         UNROLL
         for (uint part = 0; part < N; part++) {
             *(uint2 *)(tile + part * SPLIT_BYTES + 8 * (32 * (col / 16 % 4) + lane)) = parts.pairs[part];
@@ -114,14 +120,15 @@ template <uint N> struct Split {
 struct Round {
     ushort *out;
     uint x_rows;
-    MEMBER void operator()(uint row, uint col, float4 v) const {
+    MEMBER void operator()(uint row, uint col, float4 v, float scale = 1) const {
+        v = scaled(v, scale);
         *(uint *)(out + prompt_x_at(row, col, x_rows)) = pack_bf16(v.x, v.z);
         *(uint *)(out + prompt_x_at(row, col + 1, x_rows)) = pack_bf16(v.y, v.w);
     }
 };
 
 // Lanes that share a row's sum of squares: as many whatever the block's threads, so
-// that the sum is taken in one order.
+// that the sum is taken in one order. Of what comes to the same 32 lanes, 128 columns at a time are added up first.
 FN uint norm_lanes(uint cols) { return min(1024u, (cols / 4 + 31) / 32 * 32); }
 
 // Loads of a thread that are under way together.
@@ -132,17 +139,27 @@ FN float4 load_or_zero(const float *x, uint i, uint end) {
     return i < end ? *(const float4 *)(x + i) : zero;
 }
 
-FN float add_squares(float4 v, float sum) { return fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, sum)))); }
+FN float sum_of_squares(float4 v) { return fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, v.w * v.w))); }
 
-// What RMSNorm multiplies a row with whose lanes' sums of squares, of 32 each, are in `partial`.
-FN float scale_of_sums(const float *partial, uint lanes, uint cols, float eps) {
-    const uint lane = threadIdx.x % 32;
-    return 1.0f / exact_sqrt(simd_sum(lane < lanes / 32 ? partial[lane] : 0.0f) / float(cols) + eps);
+// The sum over a SIMD-group, neighbours first: that of eight lanes, which have a block of 32 columns, is the sum that
+// `step_row.h` takes of the block.
+FN float sum_of_neighbours(float x) {
+    for (uint i = 1; i < 32; i *= 2) x += __shfl_xor_sync(0xffffffff, x, i);
+    return x;
 }
 
-FN float4 normalised(float4 v, float scale, float4 weight) {
-    v.x = v.x * scale * weight.x, v.y = v.y * scale * weight.y;
-    v.z = v.z * scale * weight.z, v.w = v.w * scale * weight.w;
+// What RMSNorm multiplies a row with of whose squares each lane of a SIMD-group has a sum.
+FN float scale_of_sum(float squares, uint cols, float eps) {
+    return 1.0f / exact_sqrt(simd_sum(squares) / float(cols) + eps);
+}
+// The same where the sums of 32 lanes each are in `partial`.
+FN float scale_of_sums(const float *partial, uint lanes, uint cols, float eps) {
+    const uint lane = threadIdx.x % 32;
+    return scale_of_sum(lane < lanes / 32 ? partial[lane] : 0.0f, cols, eps);
+}
+
+FN float4 weighted(float4 v, float4 weight) {
+    v.x *= weight.x, v.y *= weight.y, v.z *= weight.z, v.w *= weight.w;
     return v;
 }
 
@@ -159,23 +176,20 @@ FN float norm_scale(const float *x, uint cols, float eps, float *partial) {
                 v[n] = load_or_zero(x, start + 4 * at, at < lanes ? cols : 0);
             }
             UNROLL
-            for (uint n = 0; n < LOADS; n++) {
-                squares[n] = add_squares(v[n], squares[n]);
-            }
+            for (uint n = 0; n < LOADS; n++) squares[n] += sum_of_neighbours(sum_of_squares(v[n]));
         }
         UNROLL
         for (uint n = 0; n < LOADS; n++) {
             const uint at = lane + n * n_threads();
-            const float sum = simd_sum(squares[n]);
-            if (at < lanes && at % 32 == 0) partial[at / 32] = sum;
+            if (at < lanes && at % 32 == 0) partial[at / 32] = squares[n];
         }
     }
     block_barrier();
     return scale_of_sums(partial, lanes, cols, eps);
 }
 
-// Calls `put(i, four elements)` for a row, normalised where there is a norm, and zeros
-// behind its end, by threads `from` to `from + step` and so on.
+// Calls `put(i, four elements, scale)` for a row, whose elements are to be multiplied with `scale` yet, with the norm's
+// weights where there is a norm, and zeros behind its end, by threads `from` to `from + step` and so on.
 template <typename Put>
 FN void for_elements(const float *x, const float *norm, float scale, uint cols, uint padded, uint from, uint step,
                      const Put &put) {
@@ -190,8 +204,8 @@ FN void for_elements(const float *x, const float *norm, float scale, uint cols, 
         for (uint n = 0; n < LOADS; n++) {
             const uint i = first + 4 * n * step;
             if (i >= padded) break;
-            if (norm) v[n] = normalised(v[n], scale, w[n]);
-            put(i, v[n]);
+            if (norm) v[n] = weighted(v[n], w[n]);
+            put(i, v[n], scale);
         }
     }
 }

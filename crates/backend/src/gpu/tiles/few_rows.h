@@ -113,7 +113,7 @@ template <typename F> struct PlainRow {
     MEMBER void fetch(const TileShape &shape, uchar *to) const {
         __shared__ float partial[32];
         weights.apply(x, norm, shape.cols, 64 * shape.n_tiles, shape.eps, partial,
-                      [&](uint i, float4 v) { F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, v); });
+                      [&](uint i, float4 v, float scale) { F::Rows::put(to + i / 64 * F::Rows::SHARED_BYTES, i, v, scale); });
         group_barrier();
     }
 };
@@ -237,11 +237,6 @@ template <typename F> struct MapWeights {
     const TileArgs &args;
     const Outputs &outputs;
     static MEMBER uint block(uint nth, uint team) { return blockIdx.x + (nth * (n_threads() / TEAM_THREADS) + team) * gridDim.x; }
-    // Bands of a team.
-    MEMBER uint count(uint team) const {
-        const uint first = block(0, team), step = block(1, team) - first;
-        return first < args.n_blocks ? (args.n_blocks - first + step - 1) / step : 0;
-    }
     MEMBER const uchar *at(uint nth, uint team) const {
         const uint block = MapWeights::block(nth, team);
         if (block >= args.n_blocks) return 0;

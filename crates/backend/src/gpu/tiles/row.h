@@ -29,7 +29,7 @@ template <uint QUADS> struct RowNorm {
         for (uint n = 0; n < QUADS; n++) weights[n] = load_or_zero(norm, at(n), cols);
     }
 
-    // Calls `put(i, four elements)` for the row, normalised where there is a norm, and zeros behind its end.
+    // Calls `put(i, four elements, scale)` for the row as `for_elements` does.
     template <typename Put>
     MEMBER void apply(const float *x, const float *norm, uint cols, uint padded, float eps, float *partial,
                       const Put &put) const {
@@ -51,8 +51,8 @@ template <uint QUADS> struct RowNorm {
         UNROLL
         for (uint n = 0; n < QUADS; n++) {
             if (at(n) >= padded) break;
-            if (norm) v[n] = normalised(v[n], scale, weights[n]);
-            put(at(n), v[n]);
+            if (norm) v[n] = weighted(v[n], weights[n]);
+            put(at(n), v[n], scale);
         }
     }
 
@@ -63,15 +63,15 @@ template <uint QUADS> struct RowNorm {
         const uint again = cols > 4096 ? 1024 / n_threads() : QUADS;
         float squares[QUADS];
         UNROLL
+        for (uint n = 0; n < QUADS; n++) squares[n] = sum_of_neighbours(sum_of_squares(v[n]));
+        UNROLL
         for (uint n = 0; n < QUADS; n++) {
-            squares[n] = add_squares(v[n], 0);
             UNROLL
             for (uint later = n + 1; later < QUADS; later++) {
-                if ((later - n) % again == 0) squares[n] = add_squares(v[later], squares[n]);
+                if ((later - n) % again == 0) squares[n] += squares[later];
             }
             const uint lane = threadIdx.x + n * n_threads();
-            const float sum = simd_sum(squares[n]);
-            if (lane < lanes && lane % 32 == 0) partial[lane / 32] = sum;
+            if (lane < lanes && lane % 32 == 0) partial[lane / 32] = squares[n];
         }
         block_barrier();
         return scale_of_sums(partial, lanes, cols, eps);
@@ -91,7 +91,7 @@ FN void convert_row(const TileShape &args, const uint *inputs, const float *x, c
     wait_for_inputs();
     if (!exists) return;
     x += ulong(args.gather_at ? inputs[args.gather_at + row] : row) * args.cols;
-    const auto put = [&](uint i, float4 v) { convert(blockIdx.y, i, v); };
+    const auto put = [&](uint i, float4 v, float scale) { convert(blockIdx.y, i, v, scale); };
     if (norm) return weights.apply(x, norm, args.cols, 64 * args.n_tiles, args.eps, partial, put);
     // Several blocks share a row.
     for_elements(x, norm, 1, args.cols, 64 * args.n_tiles, blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x, put);

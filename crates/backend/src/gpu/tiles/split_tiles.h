@@ -16,8 +16,8 @@ template <bool SINGLE, uint N> struct SplitRows {
     };
     uint2 parts[N][4];
 
-    static MEMBER void put(uchar *tile, uint col, float4 v) {
-        const Parts<N> all(v);
+    static MEMBER void put(uchar *tile, uint col, float4 v, float scale = 1) {
+        const Parts<N> all(scaled(v, scale));
         UNROLL
         for (uint part = 0; part < N; part++) {
             *(uint2 *)(tile + (4 * part + col / 16 % 4) * RUN_BYTES + 8 * (col % 16 / 4)) = all.pairs[part];

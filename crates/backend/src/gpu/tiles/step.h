@@ -4,7 +4,7 @@
 // other blocks, and for instructions, which come from memory the first time that a launch needs them. So blocks stay
 // from the first layer to the last, and a block's weights, of all maps of all layers, come in one stream that does not
 // stop where a map ends: while blocks wait for each other the next map's weights fill the rings. Of a block's
-// SIMD-groups sixteen multiply, one fills their rings, and one adds up what they leave and writes results, while they
+// SIMD-groups sixteen multiply, three fill their rings, and one adds up what they leave and writes results, while they
 // go on. Bands, splits and folds are those of few_rows.h, decode_attention.h and merge_attention.h: the same bits.
 #ifndef QUARREL_STEP_H
 #define QUARREL_STEP_H
@@ -15,32 +15,35 @@
 
 // Goes through the layers, each stage behind the others' results.
 FN void compute_step(const StepArgs &args, const StepMemory &memory) {
-    Computing state;
+    Computing done = {0, 0};
     Mail mail(args, memory);
     wait_for_inputs();
     mail.begin();
+    if (threadIdx.x == 0) StepAttention::find(args, memory);
+    block_barrier();
     const StepAttention attention(args, memory);
     for (uint i = 0; i < STEP_LAYERS; i++) {
         const StepMaps maps = {args, memory, i};
         const Layer &layer = maps.layer();
         const TileShape &qkv = args.qkv.shape, &output = args.output.shape, &gated = args.gated.shape;
-        fetch_row<QkvMaps::Rows>(i > 0 ? mail.residual() : 0, mail.number, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
+        if (i > 0) fetch_sent<QkvMaps::Rows>(mail.row(), mail.number, qkv, layer.norm);
+        else fetch_row<QkvMaps::Rows>(0, 0, memory.residual, qkv.has_norm ? layer.norm : 0, qkv.cols, qkv.eps);
         mail.next();
         attention.begin(layer);
-        compute(state, maps.qkv());
+        done = compute(done, maps.qkv(), QKV_STAGE);
         attention.run(layer, mail);
         attention.fold(mail);
 
         fetch_words(mail.output(), mail.number, output.n_tiles * Mail::OUTPUT_WORDS);
-        compute(state, maps.output());
+        done = compute(done, maps.output(), OUTPUT_STAGE);
 
-        fetch_row<GatedMaps::Rows>(mail.residual(), mail.number, 0, gated.has_norm ? layer.gated_norm : 0, gated.cols, gated.eps);
-        const uint n = maps.gated().count();
-        compute<GatedMaps>(state, gated.n_tiles, n, n, 0);
+        fetch_sent<GatedMaps::Rows>(mail.row(), mail.number, gated, layer.gated_norm);
+        const uint n = known().bands[GATED_STAGE][0];
+        done = compute<GatedMaps>(done, gated.n_tiles, n, n, 0);
 
         fetch_hidden(args, mail);
         mail.next();
-        compute(state, maps.down());
+        done = compute(done, maps.down(), DOWN_STAGE);
     }
     allow_next();
 }
@@ -49,9 +52,10 @@ FN void run_step(const StepArgs &args, const StepMemory &memory) {
     const StepWeights weights = {args, memory};
     const uint role = threadIdx.x / 32;
     if (role == STEP_SIMDGROUPS && threadIdx.x % 32 < STEP_SIMDGROUPS) StepRing(threadIdx.x % 32).begin();
+    find_bands(args, memory);
     group_barrier();
     if (role < STEP_SIMDGROUPS) compute_step(args, memory);
-    else if (role == STEP_SIMDGROUPS) feed(weights);
+    else if (role < STEP_SIMDGROUPS + STEP_FEEDERS) feed(weights, role - STEP_SIMDGROUPS);
     else write_step(args, memory);
 }
 

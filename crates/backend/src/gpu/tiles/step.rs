@@ -4,6 +4,7 @@
 use super::convert::Form;
 use super::gated::{gated_definitions, reads_first};
 use super::kernel::{self, TEAM_THREADS};
+use super::packing::TILE_COLS;
 use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM, n_blocks};
 use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
 use crate::gpu::args::{OtherArgs, StepArgs, TileShape};
@@ -17,11 +18,12 @@ use crate::{Op, Result, Rows};
 
 /// What it is for.
 pub(super) const ROWS: RowsOf = RowsOf::Generated;
-/// Threads that multiply, and those that fill rings and write.
+/// Teams that multiply; SIMD-groups that fill rings, and one that writes.
 pub(super) const TEAMS: u32 = 2;
-const THREADS: u32 = TEAMS * TEAM_THREADS + 64;
+const FEEDERS: u32 = 3;
+const THREADS: u32 = TEAMS * TEAM_THREADS + 32 * (FEEDERS + 1);
 /// What the kernel declares itself, and the driver takes.
-const RESERVED: u32 = 1024 + 256;
+const RESERVED: u32 = 1024 + 512;
 /// Slots of a ring beyond which more do not help.
 const MOST_SLOTS: u32 = 8;
 /// Bytes of one SIMD-group's sums, two sets, and of turns.
@@ -114,6 +116,13 @@ impl<'a> WholeStep<'a> {
         Ok(())
     }
 
+    /// Whether who adds to the row rounds it for the next map.
+    fn is_in_blocks(&self, lowering: &Lowering<'_>) -> bool {
+        let rounds =
+            |map: usize| Form::of(&lowering.device, self.packings.first[map], ROWS) == Form::Quantised;
+        rounds(QKV) && rounds(GATED) && self.args.qkv.shape.cols.is_multiple_of(TILE_COLS as u32)
+    }
+
     /// Which of the layers' weights are packed in the other way.
     fn others(&self, lowering: &Lowering<'_>, layers: &[Layer<'_>]) -> OtherArgs {
         let qkv = |i: usize| {
@@ -140,6 +149,7 @@ impl<'a> WholeStep<'a> {
         let (n_layers, slots, several) = (layers.len(), self.slots, when == When::Long);
         let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
+        definitions += &format!("#define STEP_IN_BLOCKS {}\n", self.is_in_blocks(lowering));
         let Packings { first, other } = self.packings;
         for (name, map) in [("QKV", QKV), ("OUTPUT", OUTPUT), ("GATED", GATED), ("DOWN", DOWN)] {
             let [first, other] = [first[map], other[map]].map(|packing| packing.name().to_uppercase());

@@ -1,79 +1,16 @@
-// What a block of step.h keeps beside its weights, the rows that it reads, and attention: splits of a key/value head
+// What a block of step.h reads of others' results, and attention: splits of a key/value head
 // each block's, and the fold of a head's splits another's.
 #ifndef QUARREL_STEP_ATTENTION_H
 #define QUARREL_STEP_ATTENTION_H
 
-#include "step_weights.h"
+#include "step_row.h"
 
 #if __CUDA_ARCH__ >= 900
 
-// Sums of bands, two sets in turn, that the computing SIMD-groups leave for the one that writes; then what a block
-// keeps beside them: turns, and a row, over whose end keys and values of a split lie.
-struct Handover {
-    float *sums;
-    uint n;
-
-    MEMBER Handover() : sums((float *)(shared_memory + STEP_SIMDGROUPS * StepRing::BYTES)), n(0) {}
-    MEMBER float *set() const { return sums + n % 2 * STEP_SIMDGROUPS * OutputMap::SUMS; }
-    static MEMBER Turn *turns() { return (Turn *)(Handover().sums + 2 * STEP_SIMDGROUPS * OutputMap::SUMS); }
-    static MEMBER uchar *rows() { return (uchar *)(turns() + MAX_PAIRS); }
-
-    template <bool WAIT> static MEMBER void meet(uint barrier) {
-        if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
-        else asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
-    }
-    // By those who compute: before they leave sums, and after.
-    MEMBER void wait_for_room() const {
-        if (n >= 2) meet<true>(6 + n % 2);
-    }
-    MEMBER void left() { meet<false>(4 + n++ % 2); }
-    // By those who write: before they read sums, and after.
-    // Its halves may have gone different ways.
-    MEMBER void wait_for_sums() const {
-        __syncwarp();
-        meet<true>(4 + n % 2);
-    }
-    MEMBER void taken() {
-        __syncwarp();
-        meet<false>(6 + n++ % 2);
-    }
-};
-
-// What a computing SIMD-group goes on with from one stage to the next.
+// How many pieces of weights and how many bands a computing SIMD-group has done.
 struct Computing {
-    StepRing ring;
-    Handover handover;
-    uint piece;
-    MEMBER Computing() : ring(threadIdx.x / 32), piece(0) {}
+    uint piece, band;
 };
-
-// Reads a row of `cols`: letters of `number`, or what is there if there is no mail.
-template <typename Rows>
-__noinline__ __device__ void fetch_row(const ulong *mail, uint number, const float *x, const float *norm, uint cols, float eps) {
-    __shared__ float partial[32];
-    RowNorm<ROW_QUADS> weights;
-    weights.load(norm, cols);
-    block_barrier();
-    if (mail) {
-        // If all threads asked again and again, memory would be too busy for what they wait for.
-        TwoLetters two;
-        if (threadIdx.x % 32 == 0) {
-            two.receive(mail + weights.at(0) % cols + 2, number);
-            if (ROW_QUADS > 1) two.receive(mail + weights.at(1) % cols, number);
-        }
-        __syncwarp();
-    }
-    float4 v[ROW_QUADS];
-    UNROLL
-    for (uint n = 0; n < ROW_QUADS; n++) {
-        const uint at = weights.at(n);
-        v[n] = mail && at < cols ? receive_four(mail + at, number) : load_or_zero(x, at, mail ? 0 : cols);
-    }
-    uchar *to = Handover::rows();
-    weights.apply(v, norm, cols, (cols + 63) / 64 * 64, eps, partial,
-                  [&](uint i, float4 v) { Rows::put(to + i / 64 * Rows::SHARED_BYTES, i, v); });
-    block_barrier();
-}
 
 // Reads a row that others converted.
 FN void fetch_words(const ulong *mail, uint number, uint n) {
@@ -96,41 +33,45 @@ FN void fetch_hidden(const StepArgs &args, const Mail &mail) {
 }
 
 // Adds a band's tiles that are this SIMD-group's.
-template <typename F> FN void add_band(typename F::Acc &acc, Computing &now, uint n_tiles, uint lane) {
+template <typename F> FN void add_band(typename F::Acc &acc, const StepRing &ring, uint &piece, uint n_tiles, uint lane) {
     const Columns part(n_tiles, F::TOGETHER);
     const uchar *rows = Handover::rows() + part.first * F::Rows::SHARED_BYTES;
     for (uint tile = 0; tile < part.n; tile += F::CHUNK) {
-        const uchar *slot = now.ring.wait(now.piece++);
+        const uchar *slot = ring.wait(piece);
         add_some<F, true>(acc, slot, rows + tile * F::Rows::SHARED_BYTES, part.n - tile, lane);
         __syncwarp();
-        now.ring.done();
+        ring.done(piece++);
     }
 }
 // The same of a band that may not be there, and leaves the sums.
-template <typename F> FN void leave_band_of(Computing &now, uint n_tiles, uint lane) {
+template <typename F> FN void leave_band_of(const StepRing &ring, Handover &handover, uint &piece, uint n_tiles, uint lane) {
     typename F::Acc acc = {};
-    add_band<F>(acc, now, n_tiles, lane);
-    now.handover.wait_for_room();
-    F::leave(now.handover.set() + threadIdx.x / 32 * F::SUMS, acc);
-    now.handover.left();
+    add_band<F>(acc, ring, piece, n_tiles, lane);
+    handover.wait_for_room();
+    F::leave(handover.set() + threadIdx.x / 32 * F::SUMS, acc);
+    handover.left();
 }
 
 // Multiplies a stage's bands, of which this team has `own` and the first one `n`, not fewer. `others` has a bit for each
 // that is packed in the other way.
-template <typename M> __noinline__ __device__ void compute(Computing &state, uint n_tiles, uint n, uint own, uint others) {
+template <typename M>
+__noinline__ __device__ Computing compute(Computing done, uint n_tiles, uint n, uint own, uint others) {
     typedef typename M::First F;
     const uint lane = threadIdx.x % 32;
-    Computing now = state;
+    const StepRing ring(threadIdx.x / 32);
+    Handover handover(done.band);
+    uint piece = done.piece;
     for (uint nth = 0; nth < n; nth++) {
         const uint wanted = nth < own ? n_tiles : 0;
-        if (M::MIXED && others >> nth & 1) leave_band_of<typename M::Other>(now, wanted, lane);
-        else leave_band_of<F>(now, wanted, lane);
+        if (M::MIXED && others >> nth & 1) leave_band_of<typename M::Other>(ring, handover, piece, wanted, lane);
+        else leave_band_of<F>(ring, handover, piece, wanted, lane);
     }
-    state = now;
+    return {piece, handover.n};
 }
-// As many of them as this team and the first one have.
-template <typename M> FN void compute(Computing &state, const StepMap<M> &map) {
-    compute<M>(state, map.args.shape.n_tiles, map.count(0), map.count(team()), map.other_bands(team()));
+// Those of a layer's stage.
+template <typename M, bool IN_PAIRS> FN Computing compute(Computing done, const StepMap<M, IN_PAIRS> &map, uint stage) {
+    const uint *bands = known().bands[stage];
+    return compute<M>(done, map.args.shape.n_tiles, bands[0], bands[team()], map.other_bands(team()));
 }
 
 // A query head goes where it is.
@@ -177,12 +118,18 @@ struct StepAttention {
         know_turns(Handover::turns(), turns_of(args.rope, memory.inputs, memory.inv_freq, 0), args.rope.n_pairs);
     }
 
-    MEMBER uint kv_head() const { return blockIdx.x % args.attention.n_kv_heads; }
-    // This block's splits, counted from the first that the row sees.
-    MEMBER uint first() const { return blockIdx.x / args.attention.n_kv_heads; }
-    MEMBER uint last() const {
-        return STEP_SEVERAL && has_work() ? first() + (n_splits - 1 - first()) / args.sharing * args.sharing : first();
+    // By one thread, before all begin.
+    static MEMBER void find(const StepArgs &args, const StepMemory &memory) {
+        const uint n = Span(args.attention, memory.inputs[args.attention.places_at] + 1).n_splits();
+        const uint first = blockIdx.x / args.attention.n_kv_heads;
+        const bool goes_on = STEP_SEVERAL && first < min(args.sharing, n);
+        known().kv_head = blockIdx.x % args.attention.n_kv_heads, known().first = first;
+        known().last = goes_on ? first + (n - 1 - first) / args.sharing * args.sharing : first;
     }
+    MEMBER uint kv_head() const { return known().kv_head; }
+    // This block's splits.
+    MEMBER uint first() const { return known().first; }
+    MEMBER uint last() const { return known().last; }
     MEMBER bool has_work() const { return first() < min(args.sharing, n_splits); }
     MEMBER Work work_of(uint split) const {
         const uint *tables = memory.inputs + args.attention.block_tables_at;

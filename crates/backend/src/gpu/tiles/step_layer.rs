@@ -177,11 +177,11 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// Blocks of the launch: each has results in each map, so that nobody runs ahead of others by more than that.
+/// Blocks of the launch: each has results among q, k and v, and of gate and up, so that nobody runs ahead of others by more
+/// than that.
 pub(super) fn n_blocks(lowering: &Lowering<'_>, args: &StepArgs) -> u32 {
     let gated = args.gated.cols / TILE_ROWS as u32;
-    let maps = [args.qkv.n_blocks, args.output.n_blocks, gated, args.down.n_blocks];
-    maps.into_iter().fold(lowering.device.units, u32::min).max(1)
+    lowering.device.units.min(args.qkv.n_blocks).min(gated).max(1)
 }
 
 /// How many of so many bands each block does in pairs: the same number for all blocks, and all of them whole tiles

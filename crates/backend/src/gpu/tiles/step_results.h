@@ -7,30 +7,54 @@
 #if __CUDA_ARCH__ >= 900
 
 // Hands results of a map on: what is added to is known to who wrote it.
-template <typename M, bool ADD> struct SendMap {
-    const StepMap<M> &map;
+template <typename M, bool ADD, bool IN_PAIRS = false> struct SendMap {
+    typedef StepMap<M, IN_PAIRS> Map;
+    const Map &map;
     ulong *const to;
     const uint number, team, index;
-    float old;
-    MEMBER SendMap(const StepMap<M> &map, ulong *to, uint number, uint team, uint index)
-        : map(map), to(to), number(number), team(team), index(index), old(0) {}
-    MEMBER uint block(uint nth) const { return StepMap<M>::block(nth, team); }
+    // Of the band that comes next.
+    float old, bias;
+    bool has_bias, is_other;
+    MEMBER SendMap(const Map &map, ulong *to, uint number, uint team, uint index)
+        : map(map), to(to), number(number), team(team), index(index), old(0), bias(0), has_bias(false), is_other(false) {}
+    MEMBER uint block(uint nth) const { return Map::block(nth, team); }
     MEMBER float total(const float *sums, bool is_other) const {
         sums += team * PARTS * M::SUMS;
         return is_other ? M::Other::total(sums, index, 0, map.args.shape) : M::First::total(sums, index, 0, map.args.shape);
     }
     MEMBER void begin(uint nth) {
-        if (ADD) old = map.outputs.out[0][16 * block(nth) + index];
+        const uint block = SendMap::block(nth);
+        const Output output(map.args, map.outputs, block, 1);
+        if (ADD) old = map.outputs.out[0][16 * block + index];
+        has_bias = output.bias, is_other = map.is_other(block);
+        if (has_bias) bias = output.bias[16 * output.band + index];
+    }
+    // The result, which is kept where it is what the next map adds to.
+    MEMBER float result(const float *sums, uint nth) const {
+        float sum = total(sums, is_other);
+        if (has_bias) sum += bias;
+        const float value = ADD ? fmaf(map.args.scale, sum, old) : map.args.scale * sum;
+        if (ADD) map.outputs.out[0][16 * block(nth) + index] = value;
+        return value;
+    }
+    MEMBER void operator()(const float *sums, uint nth) const { send(to + 16 * block(nth) + index, result(sums, nth), number); }
+};
+
+// The same of results that are added, a pair of bands at a time, rounded for the next maps, before which comes `norm`, if any.
+template <typename M> struct SendBlocks {
+    SendMap<M, true, true> map;
+    const BlockLetters to;
+    const float *norm;
+    float weight;
+    MEMBER SendBlocks(const StepMap<M, true> &map, ulong *to, const float *norm, uint number, uint team, uint index)
+        : map(map, to, number, team, index), to(to, 16 * map.args.n_blocks), norm(norm), weight(1) {}
+    MEMBER void begin(uint nth) {
+        map.begin(nth);
+        if (norm) weight = norm[16 * map.block(nth) + map.index];
     }
     MEMBER void operator()(const float *sums, uint nth) const {
-        const TileArgs &args = map.args;
-        const uint block = SendMap::block(nth);
-        const Output output(args, map.outputs, block, 1);
-        float sum = total(sums, map.is_other(block));
-        if (output.bias) sum += output.bias[16 * output.band + index];
-        const float value = ADD ? fmaf(args.scale, sum, old) : args.scale * sum;
-        send(to + 16 * block + index, value, number);
-        if (ADD) map.outputs.out[0][16 * block + index] = value;
+        const float value = map.result(sums, nth);
+        to.send_block(map.block(nth) / 2, value, value * weight, map.number);
     }
 };
 
@@ -92,9 +116,20 @@ template <typename Write> FN void write_stage(Handover &handover, uint n, uint o
 }
 
 // Half of the SIMD-group has the bands of a team.
-template <bool ADD, typename M> FN void write_map(Handover &handover, const StepMap<M> &map, ulong *to, uint number) {
+template <bool ADD, typename M>
+FN void write_map(Handover &handover, const StepMap<M> &map, uint stage, ulong *to, uint number) {
     const uint half = threadIdx.x % 32 / 16;
-    write_stage(handover, map.count(0), map.count(half), SendMap<M, ADD>(map, to, number, half, threadIdx.x % 16));
+    write_stage(handover, known().bands[stage][0], known().bands[stage][half], SendMap<M, ADD>(map, to, number, half, threadIdx.x % 16));
+}
+
+// The same of a map whose results are added to the row.
+template <typename M, bool IN_PAIRS>
+FN void write_row(Handover &handover, const StepMap<M, IN_PAIRS> &map, uint stage, const Mail &mail, const TileShape &next, const float *norm) {
+    if constexpr (!IN_PAIRS) return write_map<true>(handover, map, stage, mail.row(), mail.number);
+    else {
+        const uint half = threadIdx.x % 32 / 16, n = known().bands[stage][0];
+        write_stage(handover, n, n, SendBlocks<M>(map, mail.row(), next.has_norm ? norm : 0, mail.number, half, threadIdx.x % 16));
+    }
 }
 
 // Of gate and up the first half has both teams'.
@@ -107,12 +142,13 @@ FN void write_step(const StepArgs &args, const StepMemory &memory) {
     for (uint i = 0; i < STEP_LAYERS; i++) {
         const StepMaps maps = {args, memory, i};
         mail.next();
-        write_map<false>(handover, maps.qkv(), mail.qkv(), mail.number);
-        write_map<true>(handover, maps.output(), mail.residual(), mail.number);
-        const uint n = maps.gated().count();
+        write_map<false>(handover, maps.qkv(), QKV_STAGE, mail.qkv(), mail.number);
+        write_row(handover, maps.output(), OUTPUT_STAGE, mail, args.gated.shape, maps.layer().gated_norm);
+        const uint n = known().bands[GATED_STAGE][0];
         write_stage(handover, n, n, SendGated(args, mail, lane));
         mail.next();
-        write_map<true>(handover, maps.down(), mail.residual(), mail.number);
+        // What the last layer sends nobody reads.
+        write_row(handover, maps.down(), DOWN_STAGE, mail, args.qkv.shape, memory.layers[min(i + 1, uint(STEP_LAYERS - 1))].norm);
     }
     // All have read where the step's numbers begin: this block has had results of all.
     if (blockIdx.x == 0 && lane == 0) mail.end();

@@ -15,6 +15,7 @@
 #define STEP_LAYERS 25
 #define STEP_SLOTS 4
 #define STEP_SEVERAL true
+#define STEP_IN_BLOCKS true
 #define STEP_QKV P4
 #define STEP_QKV_OTHER P4
 #define STEP_OUTPUT P4
@@ -48,7 +49,12 @@ typedef Maps<TILE_OF(STEP_GATED), TILE_OF(STEP_GATED)> GatedMaps;
 typedef Maps<TILE_OF(STEP_DOWN), TILE_OF(STEP_DOWN_OTHER)> DownMap;
 typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP> Heads;
 
+// SIMD-groups that fill rings: what one lane does for its ring, the others of its SIMD-group wait for.
+#define STEP_FEEDERS 3
 #define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
+
+// A layer's maps, in turn.
+enum Stage { QKV_STAGE, OUTPUT_STAGE, GATED_STAGE, DOWN_STAGE, STAGES };
 
 // One layer's memory.
 struct Layer {
@@ -88,14 +94,20 @@ struct Band {
     }
 };
 
-// The bands of up to three maps, of which teams take them in turn. `others` has a bit for each map that is packed in the
-// other way.
-template <typename M> struct StepMap {
+// The bands of up to three maps, of which teams take them in turn: one each, or two that lie side by side. `others` has a bit
+// for each map that is packed in the other way.
+template <typename M, bool IN_PAIRS = false> struct StepMap {
     const TileArgs &args;
     const Outputs outputs;
     const uint others;
-    static MEMBER uint block(uint nth, uint team) { return MapWeights<typename M::First>::block(nth, team); }
-    MEMBER uint count(uint team) const { return MapWeights<typename M::First>{args, outputs}.count(team); }
+    static MEMBER uint block(uint nth, uint team) {
+        return IN_PAIRS ? 2 * (blockIdx.x + nth * gridDim.x) + team : MapWeights<typename M::First>::block(nth, team);
+    }
+    // Bands of a team.
+    MEMBER uint count(uint team) const {
+        const uint first = block(0, team), step = block(1, team) - first;
+        return first < args.n_blocks ? (args.n_blocks - first + step - 1) / step : 0;
+    }
     MEMBER bool is_other(uint block) const {
         return M::MIXED && others >> (uint(block >= args.block1) + uint(block >= args.block2)) & 1;
     }
@@ -148,17 +160,38 @@ struct StepMaps {
         const OtherArgs &o = args.other;
         return {args.qkv, memory.qkv(layer()), (o.q >> i & 1) | (o.k >> i & 1) << 1 | (o.v >> i & 1) << 2};
     }
-    MEMBER StepMap<OutputMap> output() const {
+    MEMBER StepMap<OutputMap, STEP_IN_BLOCKS> output() const {
         return {args.output, memory.add(layer().output, layer().output_bias), args.other.output >> i & 1};
     }
     MEMBER StepGated gated() const { return {args, layer().gate, layer().up}; }
-    MEMBER StepMap<DownMap> down() const {
+    MEMBER StepMap<DownMap, STEP_IN_BLOCKS> down() const {
         return {args.down, memory.add(layer().down, layer().down_bias), args.other.down >> i & 1};
     }
 };
 
+// What a block has to do, found once: divisions take long, and nothing else is done meanwhile.
+struct Known {
+    uint bands[STAGES][2];  // by team
+    // Of attention: its key/value head, and of its splits the first, counted from the first that the row sees, and the last.
+    uint kv_head, first, last;
+};
+FN Known &known() {
+    __shared__ Known known;
+    return known;
+}
+// By all threads, before a barrier.
+FN void find_bands(const StepArgs &args, const StepMemory &memory) {
+    const StepMaps maps = {args, memory, 0};
+    const uint stage = threadIdx.x / 2, team = threadIdx.x % 2;
+    if (stage == QKV_STAGE) known().bands[stage][team] = maps.qkv().count(team);
+    if (stage == OUTPUT_STAGE) known().bands[stage][team] = maps.output().count(team);
+    if (stage == GATED_STAGE) known().bands[stage][team] = maps.gated().count();
+    if (stage == DOWN_STAGE) known().bands[stage][team] = maps.down().count(team);
+}
+
 // What blocks hand each other, and the numbers of a step's letters. A place is written again only when all blocks
-// have read what was there: each has results in each map, which it can have only of all that came before.
+// have read what was there: each has results among q, k and v, and of gate and up, which it can have only of all that came
+// before, and what is written between two of these, nobody can write again without having them of all.
 struct Mail {
     enum { OUTPUT_WORDS = OutputMap::Rows::SHARED_BYTES / 4, DOWN_WORDS = DownMap::Rows::SHARED_BYTES / 4 };
     const StepArgs &args;
@@ -167,8 +200,8 @@ struct Mail {
 
     MEMBER Mail(const StepArgs &args, const StepMemory &memory) : args(args), memory(memory), number(0) {}
     // Added up where they are needed: registers are scarce.
-    MEMBER ulong *residual() const { return memory.mail + 8; }
-    MEMBER ulong *qkv() const { return residual() + args.qkv.shape.cols; }
+    MEMBER ulong *row() const { return memory.mail + 8; }
+    MEMBER ulong *qkv() const { return row() + args.qkv.shape.cols; }
     MEMBER ulong *partials() const { return qkv() + args.qkv.cols0 + args.qkv.cols1 + args.qkv.cols2; }
     MEMBER ulong *totals() const { return partials() + vectors() * Heads::VALUES; }
     MEMBER ulong *output() const { return totals() + 2 * vectors(); }
@@ -188,14 +221,12 @@ struct StepRing {
     enum {
         SLOT_BYTES = larger_of(larger_of(QkvMaps::SLOT_BYTES, OutputMap::SLOT_BYTES),
                                larger_of(GatedMaps::SLOT_BYTES, DownMap::SLOT_BYTES)),
-        BYTES = STEP_SLOTS * (SLOT_BYTES + 16),
-        // Copies that are under way together: some four KiB.
-        UNDER_WAY = SLOT_BYTES < 2048 ? 3 : 2
+        BYTES = STEP_SLOTS * (SLOT_BYTES + 16)
     };
     // Not an address: that it is of shared memory would be forgotten.
-    uint slots, barriers, n_done;
+    uint slots, barriers;
 
-    MEMBER StepRing(uint simdgroup) : slots(simdgroup * STEP_SLOTS * SLOT_BYTES), n_done(0) {
+    MEMBER StepRing(uint simdgroup) : slots(simdgroup * STEP_SLOTS * SLOT_BYTES) {
         barriers = shared_address(shared_memory + STEP_SIMDGROUPS * STEP_SLOTS * SLOT_BYTES) + simdgroup * STEP_SLOTS * 16;
     }
     MEMBER uchar *slot(uint i) const { return shared_memory + slots + i % STEP_SLOTS * SLOT_BYTES; }
@@ -211,15 +242,14 @@ struct StepRing {
         barrier_wait(filled(i), i / STEP_SLOTS);
         return slot(i);
     }
-    // Gives up the next slot, by all lanes.
-    MEMBER void done() {
-        if (threadIdx.x % 32 == 0) barrier_arrive(emptied(n_done));
-        n_done++;
+    // Gives up a slot, by all lanes.
+    MEMBER void done(uint i) const {
+        if (threadIdx.x % 32 == 0) barrier_arrive(emptied(i));
     }
     MEMBER bool is_free(uint i) const { return i < STEP_SLOTS || barrier_has_ended(emptied(i), i / STEP_SLOTS - 1); }
     // Whether few enough copies are under way: what else is read waits behind them in the memory's queues.
-    MEMBER bool is_quiet(uint i) const {
-        return i < UNDER_WAY || barrier_has_ended(filled(i - UNDER_WAY), (i - UNDER_WAY) / STEP_SLOTS);
+    MEMBER bool is_quiet(uint i, uint most) const {
+        return i < most || barrier_has_ended(filled(i - most), (i - most) / STEP_SLOTS);
     }
     MEMBER void copy(uint i, const uchar *from, uint bytes, ulong policy) const {
         barrier_expect(filled(i), bytes);
@@ -227,22 +257,22 @@ struct StepRing {
     }
 };
 
-// The weights of all maps, by stage, four a layer.
+// The weights of all maps, by stage, layer after layer.
 struct StepWeights {
     const StepArgs &args;
     const StepMemory &memory;
 
     static MEMBER uint choose(uint stage, uint a, uint b, uint c, uint d) {
-        return stage % 4 < 2 ? (stage % 4 == 0 ? a : b) : (stage % 4 == 2 ? c : d);
+        return stage % STAGES < GATED_STAGE ? (stage % STAGES == QKV_STAGE ? a : b) : (stage % STAGES == GATED_STAGE ? c : d);
     }
     MEMBER uint n_tiles(uint stage) const {
         return choose(stage, args.qkv.shape.n_tiles, args.output.shape.n_tiles, args.gated.shape.n_tiles, args.down.shape.n_tiles);
     }
     MEMBER Band at(uint stage, uint nth, uint team) const {
-        const StepMaps maps = {args, memory, stage / 4};
-        if (stage % 4 == 0) return maps.qkv().at(nth, team);
-        if (stage % 4 == 1) return maps.output().at(nth, team);
-        if (stage % 4 == 3) return maps.down().at(nth, team);
+        const StepMaps maps = {args, memory, stage / STAGES};
+        if (stage % STAGES == QKV_STAGE) return maps.qkv().at(nth, team);
+        if (stage % STAGES == OUTPUT_STAGE) return maps.output().at(nth, team);
+        if (stage % STAGES == DOWN_STAGE) return maps.down().at(nth, team);
         return maps.gated().at(nth, team);
     }
 };
@@ -273,15 +303,19 @@ struct Feed {
                 if (part.n > 0) return;
                 nth++;
             } else {
-                if (++stage >= 4 * STEP_LAYERS) return;
+                if (++stage >= STAGES * STEP_LAYERS) return;
                 nth = 0;
             }
         }
     }
 
+    // Pieces that are under way together. Blocks wait for letters while the first of gate and up come, and all others; between
+    // them is most of what a layer has.
+    MEMBER uint most() const { return stage % STAGES == GATED_STAGE && nth > 0 ? 2 : 1; }
+
     // Asks for the next piece if there is room for it.
     MEMBER bool ask() {
-        if (!band.at || !ring.is_free(asked) || !ring.is_quiet(asked)) return false;
+        if (!band.at || !ring.is_free(asked) || !ring.is_quiet(asked, most())) return false;
         const uint bytes = band.tile_bytes, tiles = min(band.chunk, part.n - tile);
         ring.copy(asked++, band.at + ulong(part.first + tile) * bytes, tiles * bytes, policy);
         tile += tiles;
@@ -293,9 +327,9 @@ struct Feed {
     }
 };
 
-// Fills all rings; one lane for each.
-FN void feed(const StepWeights &weights) {
-    Feed feed(weights, threadIdx.x % 32);
+// Fills the rings that are the `nth` feeder's; one lane for each.
+FN void feed(const StepWeights &weights, uint nth) {
+    Feed feed(weights, min(nth + STEP_FEEDERS * (threadIdx.x % 32), uint(STEP_SIMDGROUPS)));
     while (__any_sync(0xffffffff, feed.band.at != 0)) {
         // The others shall not lose their turns to one that can do nothing.
         if (!__any_sync(0xffffffff, feed.ask())) __nanosleep(20);

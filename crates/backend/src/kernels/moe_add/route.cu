@@ -79,7 +79,8 @@ extern "C" __global__ void __launch_bounds__(256)
     for (uint n = 0; n < AHEAD; n++) w[n] = load_or_zero(weight, 4 * lane + n * STEP_ELEMENTS, args.cols);
     allow_next();
     wait_for_inputs();
-    weights.apply(x, norm, args.cols, args.cols, args.eps, partial, [&](uint i, float4 v) {
+    weights.apply(x, norm, args.cols, args.cols, args.eps, partial, [&](uint i, float4 v, float scale) {
+        v = scaled(v, scale);
         row[i / 4] = v;
         if (blockIdx.x == 0) *(float4 *)(hidden + i) = v;
     });

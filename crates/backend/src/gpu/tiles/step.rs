@@ -272,6 +272,24 @@ mod tests {
         assert_eq!((step.grid.x, step.grid.rows, step.op), (16, ROWS, 1));
     }
 
+    /// Where it is multiplied as integers, and in whole tiles.
+    #[test]
+    fn the_row_is_rounded_by_who_adds_to_it() {
+        let narrow = ModelShape { n_embd: 672, ..SHAPE };
+        for (shape, activations, expected) in [
+            (SHAPE, Activations::Int8, true),
+            (SHAPE, Activations::Bf16, false),
+            (narrow, Activations::Int8, false),
+        ] {
+            let case = shape.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
+            let launches = lowered(&case, 24, 1, activations);
+            let steps: Vec<_> = launches.iter().filter(|l| std::ptr::eq(l.source, &STEP)).collect();
+            assert_eq!(steps.len(), 2, "{activations:?}");
+            let definition = format!("STEP_IN_BLOCKS {expected}\n");
+            assert!(steps.iter().all(|step| step.definitions.contains(&definition)), "{activations:?}");
+        }
+    }
+
     #[test]
     fn layers_may_be_packed_in_two_ways() {
         use gguf::Format::{Q4_0, Q4_1, Q8_0};

@@ -119,12 +119,14 @@ template <typename Write> FN void write_stage(Handover &handover, uint n, uint o
 template <bool ADD, typename M>
 FN void write_map(Handover &handover, const StepMap<M> &map, uint stage, ulong *to, uint number) {
     const uint half = threadIdx.x % 32 / 16;
-    write_stage(handover, known().bands[stage][0], known().bands[stage][half], SendMap<M, ADD>(map, to, number, half, threadIdx.x % 16));
+    const uint *bands = known().bands[stage];
+    write_stage(handover, bands[0], bands[half], SendMap<M, ADD>(map, to, number, half, threadIdx.x % 16));
 }
 
 // The same of a map whose results are added to the row.
 template <typename M, bool IN_PAIRS>
-FN void write_row(Handover &handover, const StepMap<M, IN_PAIRS> &map, uint stage, const Mail &mail, const TileShape &next, const float *norm) {
+FN void write_row(Handover &handover, const StepMap<M, IN_PAIRS> &map, uint stage, const Mail &mail, const TileShape &next,
+                  const float *norm) {
     if constexpr (!IN_PAIRS) return write_map<true>(handover, map, stage, mail.row(), mail.number);
     else {
         const uint half = threadIdx.x % 32 / 16, n = known().bands[stage][0];

@@ -1,5 +1,5 @@
 //! Layers of a step of a single generated row in one launch, where they are alike and large enough for every
-//! processor to have a part of each map.
+//! processor to have a part of q, k and v and of gate and up.
 
 use super::convert::Form;
 use super::gated::{gated_definitions, reads_first};
@@ -18,7 +18,8 @@ use crate::{Op, Result, Rows};
 
 /// What it is for.
 pub(super) const ROWS: RowsOf = RowsOf::Generated;
-/// Teams that multiply; SIMD-groups that fill rings, and one that writes.
+/// Teams that multiply; SIMD-groups that fill rings (what one lane does for its ring the others of its SIMD-group wait for),
+/// and one that writes.
 pub(super) const TEAMS: u32 = 2;
 const FEEDERS: u32 = 3;
 const THREADS: u32 = TEAMS * TEAM_THREADS + 32 * (FEEDERS + 1);
@@ -148,6 +149,7 @@ impl<'a> WholeStep<'a> {
         let grid = Grid { x: n_blocks(lowering, &self.args), rows: ROWS, rows_each: 1, threads: THREADS };
         let (n_layers, slots, several) = (layers.len(), self.slots, when == When::Long);
         let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
+        definitions += &format!("#define STEP_FEEDERS {FEEDERS}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
         definitions += &format!("#define STEP_IN_BLOCKS {}\n", self.is_in_blocks(lowering));
         let Packings { first, other } = self.packings;
@@ -214,7 +216,7 @@ mod tests {
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
     use crate::{Backend, Bucket, GroupConfig, Plan, Role};
 
-    /// The smallest of whose maps sixteen processors have a part each.
+    /// The smallest of which sixteen processors have a part each.
     const SHAPE: ModelShape = ModelShape {
         n_layers: 2,
         n_embd: 704,

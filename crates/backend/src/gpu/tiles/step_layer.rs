@@ -82,7 +82,7 @@ impl<'a> Layer<'a> {
         [of(self.maps), vec![self.output.weight], of(self.gated), vec![self.down.weight]]
     }
 
-    /// Whether most processors have a part of each map, and results and rows are such as the kernel takes.
+    /// Whether most processors have a part of the layer, and results and rows are such as the kernel takes.
     pub fn is_regular(&self, lowering: &Lowering<'_>, args: &StepArgs, decoding: &Decoding) -> bool {
         let (units, n_blocks) = (lowering.device.units, n_blocks(lowering, args));
         let has_whole_bands = |id: &WeightId| lowering.weight(*id).rows().is_multiple_of(TILE_ROWS);

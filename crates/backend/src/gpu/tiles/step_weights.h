@@ -14,6 +14,7 @@
 #ifndef STEP_LAYERS
 #define STEP_LAYERS 25
 #define STEP_SLOTS 4
+#define STEP_FEEDERS 3
 #define STEP_SEVERAL true
 #define STEP_IN_BLOCKS true
 #define STEP_QKV P4
@@ -49,8 +50,6 @@ typedef Maps<TILE_OF(STEP_GATED), TILE_OF(STEP_GATED)> GatedMaps;
 typedef Maps<TILE_OF(STEP_DOWN), TILE_OF(STEP_DOWN_OTHER)> DownMap;
 typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP> Heads;
 
-// SIMD-groups that fill rings: what one lane does for its ring, the others of its SIMD-group wait for.
-#define STEP_FEEDERS 3
 #define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
 
 // A layer's maps, in turn.

@@ -140,11 +140,13 @@ fn rows(cuda: &mut Cuda) -> Done {
     let large = large.map(|(shape, formats)| (shape, [formats; 2])).into_iter();
     let large = large.chain([(LARGE, [[Q4_K; 7], MIXED]), (LARGE, [MIXED, [Q4_K; 7]])]);
     // One split and several, the last with a single position; then several for each processor and a window.
-    // Behind 8,192 positions op by op again.
     let starts = [(0, None), (450, Some(200)), (3900, Some(3700)), (9000, None)];
     let large = large.flat_map(|(shape, formats)| {
         starts.into_iter().map(move |(start, window)| Model { shape, formats, start, window })
     });
+    // Behind 32,768 positions op by op again.
+    let longest = Model { shape: LARGE, formats: [[Q4_0; 7]; 2], start: 32_700, window: None };
+    let large = large.chain([longest]);
     for model in small.chain(large) {
         same_rows(cuda, model)?;
     }

@@ -139,6 +139,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("step.h", include_str!("tiles/step.h")),
     ("step_attention.h", include_str!("tiles/step_attention.h")),
     ("step_row.h", include_str!("tiles/step_row.h")),
+    ("step_splits.h", include_str!("tiles/step_splits.h")),
     ("step_results.h", include_str!("tiles/step_results.h")),
     ("step_weights.h", include_str!("tiles/step_weights.h")),
     ("letters.h", include_str!("tiles/letters.h")),

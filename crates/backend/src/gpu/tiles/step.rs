@@ -27,12 +27,13 @@ const THREADS: u32 = TEAMS * TEAM_THREADS + 32 * (FEEDERS + 1);
 const RESERVED: u32 = 1024 + 512;
 /// Slots of a ring beyond which more do not help.
 const MOST_SLOTS: u32 = 8;
-/// Bytes of one SIMD-group's sums, two sets, and of turns.
+/// Bytes of one SIMD-group's sums, two sets, of turns, and of where a split's runs of 16 positions lie.
 const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * MAX_PAIRS;
+const RUNS_BYTES: u32 = 4 * SPLIT as u32 / 16;
 /// Splits of a row that are folded as one, and those whose results are handed on together.
 pub(super) const FEW_SPLITS: usize = 8;
-pub(super) const MOST_SPLITS: usize = 64;
+pub(super) const MOST_SPLITS: usize = 256;
 /// SIMD-groups that fold a head's splits, as `merge_attention.h` has them.
 const FOLDING: u32 = 8;
 /// The longest contexts of [`When::Short`] and [`When::Long`] steps.
@@ -151,6 +152,7 @@ impl<'a> WholeStep<'a> {
         let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
         definitions += &format!("#define STEP_FEEDERS {FEEDERS}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
+        definitions += &format!("#define STEP_BLOCK_SPLITS {}\n", block_splits(&self.args));
         definitions += &format!("#define STEP_IN_BLOCKS {}\n", self.is_in_blocks(lowering));
         let Packings { first, other } = self.packings;
         for (name, map) in [("QKV", QKV), ("OUTPUT", OUTPUT), ("GATED", GATED), ("DOWN", DOWN)] {
@@ -171,6 +173,11 @@ impl<'a> WholeStep<'a> {
         launch.when = when;
         Ok(())
     }
+}
+
+/// Splits of a block in the longest context.
+fn block_splits(args: &StepArgs) -> u32 {
+    (MOST_SPLITS as u32).div_ceil(args.sharing)
 }
 
 /// Slots of rings and bytes of threadgroup memory, as `step.h` lays it out.
@@ -194,11 +201,12 @@ fn memory(
     // Heads lie where the row was that they come of.
     let heads = qkv.max(4 * floats).next_multiple_of(128);
     // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
-    let folded = 4 * MOST_SPLITS as u32 * (attention.v_dim + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
-    let fold = folded + attention.v_dim / 64 * tile(packings[1]);
+    let folded = 4 * MOST_SPLITS as u32 * (TILE_COLS as u32 + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
+    let fold = folded + tile(packings[1]);
     let rows = output.max(gated).max(down).max(heads + decoding.shared.max(fold));
     let simdgroups = TEAMS * kernel::PARTS;
-    let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + TURNS_BYTES + rows;
+    let beside = TURNS_BYTES + block_splits(args) * RUNS_BYTES;
+    let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + beside + rows;
     let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
     Some((slots, shared(slots)))
 }
@@ -374,14 +382,14 @@ mod tests {
 
     #[test]
     fn the_context_says_which_launches_run() {
-        let group = GroupConfig { n_pages: 1024, ..GROUP };
+        let group = GroupConfig { n_pages: 4096, ..GROUP };
         let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
         let paper = Paper::with_tiles("cuda", 8);
         let notes = paper.notes();
         let mut gpu = Gpu::new(paper);
         gpu.load(case.weights.clone()).unwrap();
         gpu.create_cache(&case.cache).unwrap();
-        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 1024 };
+        let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 4096 };
         let id = gpu.lower(&case.step, bucket).unwrap();
         let mut entries = |n_context, role| -> Vec<String> {
             let mut inputs = inputs(&case.cache, &[(1, n_context)]);

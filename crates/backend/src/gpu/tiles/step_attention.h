@@ -3,7 +3,7 @@
 #ifndef QUARREL_STEP_ATTENTION_H
 #define QUARREL_STEP_ATTENTION_H
 
-#include "step_row.h"
+#include "step_splits.h"
 
 #if __CUDA_ARCH__ >= 900
 
@@ -100,64 +100,65 @@ struct KeptHead {
     }
 };
 
-// Attention of the step's row, a split of a key/value head at a time. A block's splits are of one head, its last one
-// first: the newest key and value are in the last of all.
+// Attention of the step's row. Four SIMD-groups find the shares of a split's values and four others add these up, so that the
+// next keys are on their way while values are waited for, and the other way round.
 struct StepAttention {
     const StepArgs &args;
     const StepMemory &memory;
-    const Span span;
-    const uint n_splits;
+    const BlockSplits splits;
     const uint lane, warp;
-    const Work work;  // that of its last split, the same in all layers
 
     MEMBER StepAttention(const StepArgs &args, const StepMemory &memory)
-        : args(args), memory(memory), span(args.attention, memory.inputs[args.attention.places_at] + 1),
-          n_splits(span.n_splits()),
-          lane(threadIdx.x % 32), warp(threadIdx.x / 32),
-          work(work_of(min(last(), n_splits - 1))) {
+        : args(args), memory(memory), splits(), lane(threadIdx.x % 32), warp(threadIdx.x / 32) {
+        find_runs();
         know_turns(Handover::turns(), turns_of(args.rope, memory.inputs, memory.inv_freq, 0), args.rope.n_pairs);
     }
 
+    MEMBER AttentionArgs attention() const { return known_attention(args.attention); }
+
     // By one thread, before all begin.
     static MEMBER void find(const StepArgs &args, const StepMemory &memory) {
-        const uint n = Span(args.attention, memory.inputs[args.attention.places_at] + 1).n_splits();
-        const uint first = blockIdx.x / args.attention.n_kv_heads;
-        const bool goes_on = STEP_SEVERAL && first < min(args.sharing, n);
-        known().kv_head = blockIdx.x % args.attention.n_kv_heads, known().first = first;
-        known().last = goes_on ? first + (n - 1 - first) / args.sharing * args.sharing : first;
+        const AttentionArgs attention = known_attention(args.attention);
+        const Span span(attention, memory.inputs[attention.places_at] + 1);
+        const uint n = span.n_splits(), first = blockIdx.x / attention.n_kv_heads, step = args.sharing;
+        const uint own = first >= min(step, n) ? 0 : STEP_SEVERAL ? (n - 1 - first) / step + 1 : 1;
+        known().kv_head = blockIdx.x % attention.n_kv_heads;
+        known().from = span.from, known().to = span.to, known().all_splits = n;
+        known().n_splits = own, known().last = own > 0 ? first + (own - 1) * step : 0, known().apart = step;
+        // Keys and values go behind the row, and the heads that come of it.
+        const uint heads_bytes = 4 * ((Heads::HEADS + 1) * Heads::KEYS + Heads::VALUES);
+        known().tiles_at = (max(args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES, heads_bytes) + 127) / 128 * 128;
     }
-    MEMBER uint kv_head() const { return known().kv_head; }
-    // This block's splits.
-    MEMBER uint first() const { return known().first; }
-    MEMBER uint last() const { return known().last; }
-    MEMBER bool has_work() const { return first() < min(args.sharing, n_splits); }
-    MEMBER Work work_of(uint split) const {
-        const uint *tables = memory.inputs + args.attention.block_tables_at;
-        const uint *table = tables + memory.inputs[args.attention.sequences_at] * args.attention.max_pages;
-        return Work(args.attention, table, span, span.from / SPLIT + split, kv_head());
+    // The runs of its splits, the same in all layers.
+    MEMBER void find_runs() const {
+        const AttentionArgs attention = this->attention();
+        const uint *tables = memory.inputs + attention.block_tables_at;
+        const uint *table = tables + memory.inputs[attention.sequences_at] * attention.max_pages;
+        const uint n_runs = SPLIT / RUN;
+        for (uint i = threadIdx.x; i < splits.n() * n_runs; i += n_threads()) {
+            const uint nth = i / n_runs, run = i % n_runs;
+            Handover::runs()[nth].vectors[run] =
+                find_run(attention, table, splits.part(nth), splits.in_context(nth), known().kv_head, run);
+        }
+        block_barrier();
     }
     // Over the row of the maps of q, k and v.
     static MEMBER float *heads() { return (float *)Handover::rows(); }
-    // Behind both.
-    MEMBER Heads tiles() const {
-        const uint heads_bytes = 4 * ((Heads::HEADS + 1) * Heads::KEYS + Heads::VALUES);
-        const uint bytes = max(args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES, heads_bytes);
-        return Heads(Handover::rows() + (bytes + 127) / 128 * 128);
-    }
+    MEMBER bool scores() const { return warp < DECODE_WARPS; }
+    MEMBER bool weighs() const { return warp / DECODE_WARPS == 1; }
 
     // Begins to copy keys and values that were stored before.
     MEMBER void begin(const Layer &layer) const {
-        if (warp >= DECODE_WARPS || !has_work()) return;
-        const Heads decode = tiles();
-        decode.copy<Heads::KTile>(decode.k_tile, layer.k_cache, work);
-        decode.copy<Heads::VTile>(decode.v_tile, layer.v_cache, work);
+        if (splits.n() == 0) return;
+        if (scores()) splits.copy<Heads::KTile>(splits.tiles().k_tile, layer.k_cache, 0);
+        if (weighs()) splits.copy<Heads::VTile>(splits.tiles().v_tile, layer.v_cache, 0);
     }
 
     // Turns the heads; who has the last split stores the key and value.
     MEMBER void rotate(const Layer &layer) const {
         const KnownTurns turns = {Handover::turns()};
         const RopeStoreArgs rope = known_rope(args.rope);
-        const uint n = Heads::HEADS + (last() == n_splits - 1 ? 2 : 0);
+        const uint n = Heads::HEADS + (splits.has_newest() ? 2 : 0);
         for (uint head = warp; head < n; head += STEP_SIMDGROUPS) {
             float *x = heads() + head * Heads::KEYS;
             if (head < Heads::HEADS) {
@@ -168,9 +169,9 @@ struct StepAttention {
             const bool is_value = head > Heads::HEADS;
             const uint slot = memory.inputs[rope.slots_at], format = is_value ? rope.v_format : rope.k_format;
             const uint dim = is_value ? uint(Heads::VALUES) : uint(Heads::KEYS), size = rope.page_size;
-            const ulong at = kv_vector(slot / size, slot % size, kv_head(), rope.n_kv_heads, size, kv_bytes(format, dim));
-            const uint row = (span.to - 1) % SPLIT;
-            const Heads decode = tiles();
+            const ulong at = kv_vector(slot / size, slot % size, known().kv_head, rope.n_kv_heads, size, kv_bytes(format, dim));
+            const uint row = (known().to - 1) % SPLIT;
+            const Heads decode = splits.tiles();
             const bool in_groups = format == KV_Q8_0;
             const KeptHead out = {in_groups ? x : 0, (is_value ? layer.v_cache : layer.k_cache) + at,
                                   is_value ? decode.v_tile + row * Heads::VTile::STRIDE : decode.k_tile + row * Heads::KTile::STRIDE,
@@ -183,17 +184,14 @@ struct StepAttention {
         }
     }
 
-    // The place of what comes of a head's split; `head` counts all.
-    MEMBER uint vector(uint head, uint split) const { return head * args.max_splits + split; }
-
     // This block's splits.
     MEMBER void run(const Layer &layer, const Mail &mail) const {
-        if (!has_work()) return;
+        if (splits.n() == 0) return;
         wait_for_copies<0>();
-        const uint q = Heads::HEADS * Heads::KEYS, kv = kv_head();
+        const uint q = Heads::HEADS * Heads::KEYS, kv = known().kv_head;
         block_barrier();
         receive_words((uint *)heads(), mail.qkv() + kv * q, q, mail.number);
-        if (last() == n_splits - 1) {
+        if (splits.has_newest()) {
             const ulong *k = mail.qkv() + args.qkv.cols0 + kv * Heads::KEYS;
             const ulong *v = mail.qkv() + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES;
             receive_words((uint *)heads() + q, k, Heads::KEYS, mail.number);
@@ -202,83 +200,51 @@ struct StepAttention {
         block_barrier();
         rotate(layer);
         block_barrier();
-        if (warp >= DECODE_WARPS) return;
-        attend(layer, mail);
-    }
-    // As `decode_attention`: of several splits the next one's keys and values come while it computes.
-    MEMBER void attend(const Layer &layer, const Mail &mail) const {
-        const Heads decode = tiles();
-        Part part = work.part;
-        for (uint split = last();; split -= args.sharing) {
-            const bool is_last = !STEP_SEVERAL || split == first();
-            const Work next = STEP_SEVERAL ? work_of(is_last ? split : split - args.sharing) : work;
-            float scores[Heads::N_TILES][2][4];
-            decode.score(scores, [&](uint n, uint i) { return decode.query(heads(), n, i); }, args.attention, part);
-            if (!is_last) __syncwarp(), decode.copy<Heads::KTile>(decode.k_tile, layer.k_cache, next);
-            decode.find_maxima(scores);
-            decode.barrier();
-            decode.share(scores);
-            if (!is_last) wait_for_copies<1>();
-            else if (STEP_SEVERAL) wait_for_copies<0>();
-            if (STEP_SEVERAL) __syncwarp();
-            decode.clear_unseen(part);
-            decode.barrier();
-            send_split(decode, part, split, mail);
-            if (is_last) return;
-            decode.barrier();
-            decode.copy<Heads::VTile>(decode.v_tile, layer.v_cache, next);
-            part = next.part;
-        }
-    }
-    MEMBER void send_split(const Heads &decode, Part part, uint split, const Mail &mail) const {
-        float sums[Heads::WARP_M_TILES][Heads::N_TILES][4];
-        decode.weigh(sums, part);
-        const uint first = kv_head() * Heads::HEADS;
-        decode.store(sums, n_splits == 1, [&](uint head, uint dim, float sum) {
-            send(mail.partials() + vector(first + head, split) * Heads::VALUES + dim, sum, mail.number);
-        });
-        if (threadIdx.x >= Heads::HEADS) return;
-        ulong *totals = mail.totals() + 2 * vector(first + threadIdx.x, split);
-        send(totals, decode.maximum(threadIdx.x), mail.number);
-        send(totals + 1, decode.sum(threadIdx.x), mail.number);
+        if (scores()) find_shares(layer.k_cache, attention().scale, attention().softcap);
+        else if (weighs()) weigh(layer.v_cache, sums(mail));
     }
 
-    // Folds the splits of heads, each a block's, and hands results on as the map behind takes them.
+    MEMBER SplitSums sums(const Mail &mail) const { return {mail.partials(), mail.totals(), args.max_splits, mail.number}; }
+
+    // Folds the splits of heads, a tile of the map behind at a time, each a block's, and hands it on as the map takes it.
     MEMBER void fold(const Mail &mail) const {
         typedef OutputMap::Rows Rows;
-        float *outs = (float *)tiles().k_tile, *totals = outs + args.max_splits * Heads::VALUES;
-        WarpFolds<Heads::VALUES> &folds = *(WarpFolds<Heads::VALUES> *)(totals + 2 * args.max_splits);
+        typedef Folded<FOLD_DIMS> F;
+        const SplitSums sums = this->sums(mail);
+        const uint n_splits = known().all_splits;
+        float *outs = (float *)splits.tiles().k_tile, *totals = outs + args.max_splits * FOLD_DIMS;
+        WarpFolds<FOLD_DIMS> &folds = *(WarpFolds<FOLD_DIMS> *)(totals + 2 * args.max_splits);
         uchar *row = (uchar *)(&folds + 1);
-        const auto put = [&](uint dim, float4 v) { Rows::put(row + dim / 64 * Rows::SHARED_BYTES, dim, v); };
-        for (uint head = gridDim.x - 1 - blockIdx.x; head < args.attention.n_heads; head += gridDim.x) {
+        const auto put = [&](uint dim, float4 v) { Rows::put(row, dim, v); };
+        for (uint nth = gridDim.x - 1 - blockIdx.x; nth < attention().n_heads * FOLDS; nth += gridDim.x) {
             block_barrier();
-            receive_words((uint *)outs, mail.partials() + vector(head, 0) * Heads::VALUES, n_splits * Heads::VALUES, mail.number);
-            receive_words((uint *)totals, mail.totals() + 2 * vector(head, 0), 2 * n_splits, mail.number);
+            receive_words((uint *)outs, sums.sums_of(nth), n_splits * FOLD_DIMS, mail.number);
+            receive_words((uint *)totals, sums.totals_of(nth / FOLDS), 2 * n_splits, mail.number);
             block_barrier();
             // Few are a SIMD-group's, as in `merge_attention`.
-            const bool is_one = !STEP_SEVERAL || n_splits <= Folded<Heads::VALUES>::TOGETHER;
+            const bool is_one = !STEP_SEVERAL || n_splits <= F::TOGETHER;
             if (!is_one) {
                 if (warp < MERGE_WARPS) leave(folds, outs, totals);
                 block_barrier();
             }
             if (warp > 0) continue;
             if (n_splits == 1) {
-                for (uint dim = 4 * lane; dim < Heads::VALUES; dim += 128) put(dim, *(const float4 *)(outs + dim));
+                if (4 * lane < FOLD_DIMS) put(4 * lane, *(const float4 *)(outs + 4 * lane));
             } else if (is_one) {
-                Folded<Heads::VALUES> folded;
+                F folded;
                 folded.add_all(outs, totals, 1, 0, 1, n_splits, lane);
                 folded.finish(lane, put);
             } else {
                 folds.fold(lane).finish(lane, put);
             }
             __syncwarp();
-            const uint n = Heads::VALUES / 64 * Mail::OUTPUT_WORDS;
-            for (uint i = lane; i < n; i += 32) send(mail.output() + head * n + i, ((const uint *)row)[i], mail.number);
+            const uint n = Mail::OUTPUT_WORDS;
+            for (uint i = lane; i < n; i += 32) send(mail.output() + nth * n + i, ((const uint *)row)[i], mail.number);
         }
     }
-    MEMBER void leave(WarpFolds<Heads::VALUES> &folds, const float *outs, const float *totals) const {
-        Folded<Heads::VALUES> folded;
-        folded.add_all(outs, totals, 1, warp, MERGE_WARPS, n_splits, lane);
+    MEMBER void leave(WarpFolds<FOLD_DIMS> &folds, const float *outs, const float *totals) const {
+        Folded<FOLD_DIMS> folded;
+        folded.add_all(outs, totals, 1, warp, MERGE_WARPS, known().all_splits, lane);
         folds.leave(folded, warp, lane);
     }
 };

@@ -11,8 +11,13 @@
 
 #if __CUDA_ARCH__ >= 900
 
+// Where the runs of a split begin in the cache.
+struct SplitRuns {
+    uint vectors[SPLIT / RUN];
+};
+
 // Sums of bands, two sets in turn, that the computing SIMD-groups leave for the one that writes; then what a block
-// keeps beside them: turns, and a row, over whose end keys and values of a split lie.
+// keeps beside them: turns, runs of its splits, and a row, over whose end keys and values of a split lie.
 struct Handover {
     float *sums;
     uint n;
@@ -20,7 +25,8 @@ struct Handover {
     MEMBER Handover(uint n = 0) : sums((float *)(shared_memory + STEP_SIMDGROUPS * StepRing::BYTES)), n(n) {}
     MEMBER float *set() const { return sums + n % 2 * STEP_SIMDGROUPS * OutputMap::SUMS; }
     static MEMBER Turn *turns() { return (Turn *)(Handover().sums + 2 * STEP_SIMDGROUPS * OutputMap::SUMS); }
-    static MEMBER uchar *rows() { return (uchar *)(turns() + MAX_PAIRS); }
+    static MEMBER SplitRuns *runs() { return (SplitRuns *)(turns() + MAX_PAIRS); }
+    static MEMBER uchar *rows() { return (uchar *)(runs() + STEP_BLOCK_SPLITS); }
 
     template <bool WAIT> static MEMBER void meet(uint barrier) {
         if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");

@@ -16,6 +16,7 @@
 #define STEP_SLOTS 4
 #define STEP_FEEDERS 3
 #define STEP_SEVERAL true
+#define STEP_BLOCK_SPLITS 16
 #define STEP_IN_BLOCKS true
 #define STEP_QKV P4
 #define STEP_QKV_OTHER P4
@@ -171,8 +172,9 @@ struct StepMaps {
 // What a block has to do, found once: divisions take long, and nothing else is done meanwhile.
 struct Known {
     uint bands[STAGES][2];  // by team
-    // Of attention: its key/value head, and of its splits the first, counted from the first that the row sees, and the last.
-    uint kv_head, first, last;
+    // Of attention: the positions that the row sees, `to` excluded, and their splits; the block's key/value head, how many splits
+    // of it, how far apart they are, and the last of them, counted from the first that the row sees; where keys go, behind the row.
+    uint from, to, all_splits, kv_head, n_splits, apart, last, tiles_at;
 };
 FN Known &known() {
     __shared__ Known known;

@@ -16,17 +16,12 @@
 // In place of a run of positions that the row does not see.
 #define NOWHERE 0xffffffffu
 
-// Finds the vectors of the cache with which this warp's runs begin.
-FN void find_runs(uint (&vectors)[WARP_RUNS], const AttentionArgs &args, const uint *table, Part part, uint split,
-                  uint kv_head) {
-    UNROLL
-    for (uint i = 0; i < WARP_RUNS; i++) {
-        const uint run = (threadIdx.x / 32 % DECODE_WARPS * WARP_RUNS + i) * RUN, position = split * SPLIT + run;
-        vectors[i] = NOWHERE;
-        if (!part.meets(run)) continue;
-        const uint page = table[position / args.page_size], offset = position % args.page_size;
-        vectors[i] = uint(kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, 1));
-    }
+// The vector of the cache with which the run of a split begins that is its `nth`.
+FN uint find_run(const AttentionArgs &args, const uint *table, Part part, uint split, uint kv_head, uint nth) {
+    const uint run = nth * RUN, position = split * SPLIT + run;
+    if (!part.meets(run)) return NOWHERE;
+    const uint page = table[position / args.page_size], offset = position % args.page_size;
+    return uint(kv_vector(page, offset, kv_head, args.n_kv_heads, args.page_size, 1));
 }
 
 // A block's next 32 pieces of work, one a lane, so that their look-ups wait for memory together.
@@ -41,7 +36,10 @@ struct Ahead {
         row = inputs[batch.items_at + 2 * item], split = inputs[batch.items_at + 2 * item + 1];
         to = inputs[args.places_at + row] + 1;
         const uint *table = inputs + args.block_tables_at + inputs[args.sequences_at + row] * args.max_pages;
-        find_runs(vectors, args, table, Part(Span(args, to), split), split, kv_head);
+        const Part part(Span(args, to), split);
+        const uint first = threadIdx.x / 32 % DECODE_WARPS * WARP_RUNS;
+        UNROLL
+        for (uint i = 0; i < WARP_RUNS; i++) vectors[i] = find_run(args, table, part, split, kv_head, first + i);
     }
 };
 
@@ -58,11 +56,6 @@ struct Work {
           span(args, __shfl_sync(0xffffffff, ahead.to, lane)), part(span, split) {
         UNROLL
         for (uint i = 0; i < WARP_RUNS; i++) vectors[i] = __shfl_sync(0xffffffff, ahead.vectors[i], lane);
-    }
-    // One on its own, of a row whose block table is `table`.
-    MEMBER Work(const AttentionArgs &args, const uint *table, Span span, uint split, uint kv_head)
-        : item(0), row(0), split(split), kv_head(kv_head), span(span), part(span, split) {
-        find_runs(vectors, args, table, part, split, kv_head);
     }
     // Whether it was all stored in earlier steps: this one has stored at most one position a row.
     MEMBER bool is_old(uint n_rows) const { return split * SPLIT + SPLIT + n_rows <= span.to; }
@@ -113,12 +106,11 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     }
 
     // Begins to copy this warp's positions, if there are any.
-    template <typename Tile> MEMBER void copy(uchar *tile, const uchar *cache, const Work &work) const {
+    template <typename Tile> MEMBER void copy(uchar *tile, const uchar *cache, const uint *vectors) const {
         UNROLL
         for (uint i = 0; i < WARP_RUNS; i++) {
-            if (work.vectors[i] == NOWHERE) continue;
-            copy_run<Tile, 32>(tile, (warp * WARP_RUNS + i) * RUN, cache + ulong(work.vectors[i]) * Tile::BYTES,
-                               lane);
+            if (vectors[i] == NOWHERE) continue;
+            copy_run<Tile, 32>(tile, (warp * WARP_RUNS + i) * RUN, cache + ulong(vectors[i]) * Tile::BYTES, lane);
         }
         commit_copies();
     }
@@ -152,11 +144,11 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     // Scores of this warp's positions. Of element c of an m-tile the position is g + c / 2 * 8,
     // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same. `pair(n, i)` is the queries' `i`th pair of n-tile n.
     template <typename Pair>
-    MEMBER void score(float (&scores)[N_TILES][2][4], const Pair &pair, const AttentionArgs &args, Part part) const {
+    MEMBER void score(float (&scores)[N_TILES][2][4], const Pair &pair, float scale, float softcap, Part part) const {
         UNROLL
         for (uint n = 0; n < N_TILES; n++) {
             uint b[K_STEPS][2];
-            load_queries(b, args.scale, [&](uint i) { return pair(n, i); });
+            load_queries(b, scale, [&](uint i) { return pair(n, i); });
             if (n == 0) {
                 if (IN_TURN) wait_for_copies<0>();
                 else wait_for_copies<1>();
@@ -175,8 +167,8 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
                 }
                 UNROLL
                 for (uint i = 0; i < 4; i++) c[i] = (c[i] + __shfl_xor_sync(0xffffffff, c[i], 2)) * KTile::FACTOR;
-                if (args.softcap > 0) {
-                    for (uint i = 0; i < 4; i++) c[i] = args.softcap * exact_tanh(c[i] / args.softcap);
+                if (softcap > 0) {
+                    for (uint i = 0; i < 4; i++) c[i] = softcap * exact_tanh(c[i] / softcap);
                 }
                 if (part.is_whole()) continue;
                 UNROLL
@@ -331,8 +323,8 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         wait_for_inputs();
         decode.ask(queries, queries_of(work));
     }
-    decode.template copy<typename D::KTile>(decode.k_tile, k_cache, work);
-    if (!D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work);
+    decode.template copy<typename D::KTile>(decode.k_tile, k_cache, work.vectors);
+    if (!D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work.vectors);
     if (is_old) {
         wait_for_inputs();
         decode.ask(queries, queries_of(work));
@@ -346,14 +338,14 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         float scores[D::N_TILES][2][4];
         const float *const own = queries_of(work);
         const auto pair = [&](uint n, uint i) { return D::ASKS_AHEAD ? queries.pairs[2 * D::K_STEPS * n + i] : decode.query(own, n, i); };
-        decode.score(scores, pair, args, work.part);
+        decode.score(scores, pair, args.scale, args.softcap, work.part);
         if (!is_last) decode.ask(queries, queries_of(next));
         // This warp has done with its keys, and makes place for the next.
         __syncwarp();
-        if (!D::IN_TURN && !is_last) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);
+        if (!D::IN_TURN && !is_last) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next.vectors);
         decode.find_maxima(scores);
         decode.barrier();
-        if (D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work);
+        if (D::IN_TURN) decode.template copy<typename D::VTile>(decode.v_tile, v_cache, work.vectors);
         decode.share(scores);
         if (!D::IN_TURN && !is_last) wait_for_copies<1>();
         else wait_for_copies<0>();
@@ -363,8 +355,8 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         store_split(decode, args, work, out, scratch);
         if (is_last) return;
         decode.barrier();
-        if (D::IN_TURN) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next);
-        else decode.template copy<typename D::VTile>(decode.v_tile, v_cache, next);
+        if (D::IN_TURN) decode.template copy<typename D::KTile>(decode.k_tile, k_cache, next.vectors);
+        else decode.template copy<typename D::VTile>(decode.v_tile, v_cache, next.vectors);
         work = next;
     }
 }

@@ -40,6 +40,7 @@ struct Partials {
 // What a row sees.
 struct Span {
     uint from, to;  // positions, `to` excluded
+    MEMBER Span(uint from, uint to) : from(from), to(to) {}
     MEMBER Span(const AttentionArgs &args, uint to) : to(to) {
         from = args.window && to > args.window ? to - args.window : 0;
     }

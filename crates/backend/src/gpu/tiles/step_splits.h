@@ -79,6 +79,8 @@ FN void weigh(const uchar *v_cache, const SplitSums to) {
         const bool is_last = splits.is_last(i);
         const uint split = splits.split(i), first = known().kv_head * Heads::HEADS, head = threadIdx.x % DECODE_THREADS;
         if (i > 0) wait_for_copies<0>();
+        // Another lane may have copied what this one clears.
+        __syncwarp();
         decode.clear_unseen(splits.part(i));
         meet<true>(SHARES_ARE_THERE);
         if (head < Heads::HEADS) to.send_total(first + head, split, decode.maximum(head), decode.sum(head));

@@ -246,7 +246,8 @@ impl Shape {
         let layer = self.layer(&mut case, &values);
         let table = self.table(&mut case, format);
         let logits = self.model(&mut case, &[layer], table);
-        let cache = self.cache(1, 256);
+        let longest = runs.iter().flat_map(|run| run.iter().map(|&(_, context)| context)).max();
+        let cache = self.cache(1, longest.unwrap_or(0).div_ceil(PAGE_SIZE).max(256));
         let runs = runs.iter().map(|run| inputs(&cache, run)).collect();
         case.build(cache, runs, vec![logits])
     }
@@ -258,7 +259,7 @@ impl Shape {
 pub fn compare(cuda: &mut Cuda) -> Done {
     let mut cpu = Cpu::new(CpuConfig::default()).map_err(text)?;
     let prompt: &[&[(u32, u32)]] = &[&[(9, 9)], &[(3, 12)], &[(1, 13)], &[(1, 14)]];
-    let single: &[&[(u32, u32)]] = &[&[(1, 1)], &[(1, 700)], &[(1, 3000)], &[(1, 4096)]];
+    let single: &[&[(u32, u32)]] = &[&[(1, 1)], &[(1, 700)], &[(1, 3000)], &[(1, 9000)]];
     for (shape, format, runs) in [
         (SMOLLM2, Format::Q4_0, prompt),
         (SMOLLM2, Format::Q8_0, prompt),

@@ -48,7 +48,17 @@ pub(crate) struct WholeStep<'a> {
     packings: Packings,
     args: StepArgs,
     decoding: Decoding,
+    /// Of launches for short contexts and for long ones.
+    memory: [Memory; 2],
+}
+
+/// What depends on the longest context of a launch.
+#[derive(Clone, Copy)]
+struct Memory {
+    max_splits: u32,
+    /// Of a ring.
     slots: u32,
+    /// Bytes of threadgroup memory.
     shared: u32,
 }
 
@@ -71,13 +81,14 @@ impl<'a> WholeStep<'a> {
         let layers = layers.take_while(|layer| layer.is_like(lowering, first, (&args, &decoding)));
         let mut with = |layer: &Layer<'_>| packings.with(lowering, layer).map(|both| packings = both);
         let layers: Vec<_> = layers.take_while(|layer| with(layer).is_some()).collect();
-        let (slots, shared) = memory(lowering, packings, &args, &decoding)?;
+        let memory = |max_splits| Memory::of(lowering, packings, &StepArgs { max_splits, ..args }, &decoding);
+        let memory = [memory(FEW_SPLITS as u32)?, memory(MOST_SPLITS as u32)?];
         let later = &ops[layers.len() * LAYER_OPS..];
         // Few layers a launch were not measured.
         // No two such launches in a step: which contexts they are for may differ.
         let is_most = 2 * layers.len() > lowering.n_layers();
         let is_read = layers.iter().flat_map(Layer::unwritten).any(|id| reads_first(later, id));
-        (is_most && !is_read).then_some(Self { layers, packings, args, decoding, slots, shared })
+        (is_most && !is_read).then_some(Self { layers, packings, args, decoding, memory })
     }
 
     /// How many ops they are.
@@ -86,12 +97,12 @@ impl<'a> WholeStep<'a> {
     }
 
     /// What blocks hand each other, as `Mail` of `step.h` has it: words of 64 bits.
-    fn kept_bytes(&self, lowering: &Lowering<'_>) -> usize {
+    fn kept_bytes(&self, lowering: &Lowering<'_>, max_splits: u32) -> usize {
         let StepArgs { qkv, output, gated, down, attention, .. } = &self.args;
         let words = |shape: &TileShape, packing| {
             (shape.n_tiles * kernel::row_bytes(Form::of(&lowering.device, packing, ROWS)).0 / 4) as usize
         };
-        let heads = (attention.n_heads * (attention.v_dim + 2)) as usize * MOST_SPLITS;
+        let heads = (attention.n_heads * (attention.v_dim + 2)) as usize * max_splits as usize;
         let floats = (qkv.shape.cols + qkv.cols0 + qkv.cols1 + qkv.cols2) as usize + heads;
         let singles = (gated.cols - 16 * self.args.paired * n_blocks(lowering, &self.args)) as usize;
         let floats = floats + singles;
@@ -142,17 +153,19 @@ impl<'a> WholeStep<'a> {
     fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>], when: When) -> Result<()> {
         let [.., inv_freq, _, _] = layers[0].store.buffers(lowering);
         let residual = lowering.buffer(layers[0].maps.x);
-        let kept = lowering.kept(self.kept_bytes(lowering));
+        let Memory { max_splits, slots, shared } = self.memory[usize::from(when == When::Long)];
+        let kept = lowering.kept(self.kept_bytes(lowering, max_splits));
         let mut buffers = vec![kept, residual, inv_freq];
         for layer in layers {
             buffers.extend(layer.buffers(lowering));
         }
         let grid = Grid { x: n_blocks(lowering, &self.args), rows: ROWS, rows_each: 1, threads: THREADS };
-        let (n_layers, slots, several) = (layers.len(), self.slots, when == When::Long);
+        let args = StepArgs { max_splits, other: self.others(lowering, layers), ..self.args };
+        let (n_layers, several) = (layers.len(), when == When::Long);
         let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
         definitions += &format!("#define STEP_FEEDERS {FEEDERS}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
-        definitions += &format!("#define STEP_BLOCK_SPLITS {}\n", block_splits(&self.args));
+        definitions += &format!("#define STEP_BLOCK_SPLITS {}\n", block_splits(&args));
         definitions += &format!("#define STEP_IN_BLOCKS {}\n", self.is_in_blocks(lowering));
         let Packings { first, other } = self.packings;
         for (name, map) in [("QKV", QKV), ("OUTPUT", OUTPUT), ("GATED", GATED), ("DOWN", DOWN)] {
@@ -166,9 +179,8 @@ impl<'a> WholeStep<'a> {
         if Form::of(&lowering.device, first[QKV], ROWS) == Form::Rounded {
             definitions += BF16_ACTIVATIONS;
         }
-        let args = StepArgs { other: self.others(lowering, layers), ..self.args };
         let launch = lowering.launch(&STEP, "step", grid, args, &buffers);
-        (launch.definitions, launch.shared) = (definitions, self.shared);
+        (launch.definitions, launch.shared) = (definitions, shared);
         (launch.early, launch.together, launch.packed) = (true, true, true);
         launch.when = when;
         Ok(())
@@ -177,38 +189,40 @@ impl<'a> WholeStep<'a> {
 
 /// Splits of a block in the longest context.
 fn block_splits(args: &StepArgs) -> u32 {
-    (MOST_SPLITS as u32).div_ceil(args.sharing)
+    args.max_splits.div_ceil(args.sharing)
 }
 
-/// Slots of rings and bytes of threadgroup memory, as `step.h` lays it out.
-fn memory(
-    lowering: &Lowering<'_>,
-    Packings { first: packings, other }: Packings,
-    args: &StepArgs,
-    decoding: &Decoding,
-) -> Option<(u32, u32)> {
-    let device = &lowering.device;
-    let slot = packings.iter().chain(&other).map(|&packing| kernel::slot_bytes(packing)).max()?;
-    let tile = |packing| kernel::row_bytes(Form::of(device, packing, ROWS)).0;
-    let [qkv, output, gated, down] = [
-        args.qkv.shape.n_tiles * tile(packings[0]),
-        args.output.shape.n_tiles * tile(packings[1]),
-        args.gated.shape.n_tiles * tile(packings[2]),
-        args.down.shape.n_tiles * tile(packings[3]),
-    ];
-    let attention = &args.attention;
-    let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-    // Heads lie where the row was that they come of.
-    let heads = qkv.max(4 * floats).next_multiple_of(128);
-    // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
-    let folded = 4 * MOST_SPLITS as u32 * (TILE_COLS as u32 + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
-    let fold = folded + tile(packings[1]);
-    let rows = output.max(gated).max(down).max(heads + decoding.shared.max(fold));
-    let simdgroups = TEAMS * kernel::PARTS;
-    let beside = TURNS_BYTES + block_splits(args) * RUNS_BYTES;
-    let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + beside + rows;
-    let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
-    Some((slots, shared(slots)))
+impl Memory {
+    /// As `step.h` lays it out.
+    fn of(
+        lowering: &Lowering<'_>,
+        Packings { first: packings, other }: Packings,
+        args: &StepArgs,
+        decoding: &Decoding,
+    ) -> Option<Self> {
+        let device = &lowering.device;
+        let slot = packings.iter().chain(&other).map(|&packing| kernel::slot_bytes(packing)).max()?;
+        let tile = |packing| kernel::row_bytes(Form::of(device, packing, ROWS)).0;
+        let [qkv, output, gated, down] = [
+            args.qkv.shape.n_tiles * tile(packings[0]),
+            args.output.shape.n_tiles * tile(packings[1]),
+            args.gated.shape.n_tiles * tile(packings[2]),
+            args.down.shape.n_tiles * tile(packings[3]),
+        ];
+        let attention = &args.attention;
+        let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
+        // Heads lie where the row was that they come of.
+        let heads = qkv.max(4 * floats).next_multiple_of(128);
+        // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
+        let folded = 4 * args.max_splits * (TILE_COLS as u32 + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
+        let fold = folded + tile(packings[1]);
+        let rows = output.max(gated).max(down).max(heads + decoding.shared.max(fold));
+        let simdgroups = TEAMS * kernel::PARTS;
+        let beside = TURNS_BYTES + block_splits(args) * RUNS_BYTES;
+        let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + beside + rows;
+        let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
+        Some(Self { max_splits: args.max_splits, slots, shared: shared(slots) })
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 // What a block of step.h reads of others' results, and attention: splits of a key/value head
-// each block's, and the fold of a head's splits another's.
+// each block's, and the fold of 64 dimensions of a head's splits another's.
 #ifndef QUARREL_STEP_ATTENTION_H
 #define QUARREL_STEP_ATTENTION_H
 

@@ -7,7 +7,7 @@ use super::kernel::TEAM_THREADS;
 use super::linear::{self, MAX_MAPS, Map, Maps};
 use super::packing::{Packing, TILE_COLS, TILE_ROWS};
 use super::rounded;
-use super::step::{MOST_SPLITS, ROWS, TEAMS};
+use super::step::{ROWS, TEAMS};
 use crate::gpu::args::{GatedArgs, OtherArgs, StepArgs, TileArgs, TileShape};
 use crate::gpu::lower::{Argument, Lowering};
 use crate::kernels::linear_add::LinearAdd;
@@ -17,7 +17,8 @@ use crate::kernels::rope_store::RopeStore;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, Op, Result, Rows, WeightId};
 
-/// Values of a head of which a lane has four when splits are folded.
+/// Values of a head of which 32 lanes have four each when splits are folded, eight splits at a time; of more than that the
+/// number of splits would be another, and so the sums' order.
 pub(super) const MOST_V_DIM: u32 = 128;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
 const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
@@ -147,7 +148,8 @@ impl<'a> Layer<'a> {
             down: self.add(lowering, self.down.weight, self.down.scale)?,
             rope: self.store.args(lowering)?,
             attention: decoding.args,
-            max_splits: lowering.u32(MOST_SPLITS)?,
+            // Its launches say.
+            max_splits: 0,
             sharing: 0,
             paired: 0,
             other: OtherArgs::default(),

@@ -41,7 +41,7 @@ struct SplitSums {
     }
 };
 
-// Both teams of SIMD-groups have left shares, or have no more use for them.
+// One team of SIMD-groups has left shares, or the other has no more use for them.
 enum { SHARES_ARE_THERE = 8, SHARES_ARE_READ = 9 };
 template <bool WAIT> FN void meet(uint barrier) {
     if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(2 * DECODE_THREADS) : "memory");

@@ -37,7 +37,7 @@ struct Turns {
 };
 
 // Normalises and rotates one head, which may be written where it is read:
-// each element is read and written by the same lane.
+// each element is read and written by the same lane, but for its square, which is read before lanes have the sum of all.
 template <typename AllTurns, typename Out>
 FN void rope_head(CONSTANT RopeStoreArgs &args, DEVICE const float *x, DEVICE const float *norm, float eps,
                   THREAD const AllTurns &turns, THREAD const Out &out, uint lane) {

@@ -255,7 +255,8 @@ impl Shape {
 
 /// The same op list on the reference, the CPU and the device: a prompt in two
 /// chunks, then single tokens; and single tokens alone, as buckets of one token have kernels of their own, by the length of the
-/// context too. What those see was never stored, and is zero in any cache.
+/// context too. What those see was never stored, and is zero in any cache: of long contexts' attention that shows little, but runs
+/// all of it for the sanitizer; its bits are `invariance`'s.
 pub fn compare(cuda: &mut Cuda) -> Done {
     let mut cpu = Cpu::new(CpuConfig::default()).map_err(text)?;
     let prompt: &[&[(u32, u32)]] = &[&[(9, 9)], &[(3, 12)], &[(1, 13)], &[(1, 14)]];

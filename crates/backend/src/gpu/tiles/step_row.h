@@ -11,6 +11,12 @@
 
 #if __CUDA_ARCH__ >= 900
 
+// Some of a block's threads wait for the others of THREADS at a barrier, or let them go on.
+template <bool WAIT, uint THREADS> FN void meet(uint barrier) {
+    if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(THREADS) : "memory");
+    else asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(THREADS) : "memory");
+}
+
 // Where the runs of a split begin in the cache.
 struct SplitRuns {
     uint vectors[SPLIT / RUN];
@@ -28,10 +34,7 @@ struct Handover {
     static MEMBER SplitRuns *runs() { return (SplitRuns *)(turns() + MAX_PAIRS); }
     static MEMBER uchar *rows() { return (uchar *)(runs() + STEP_BLOCK_SPLITS); }
 
-    template <bool WAIT> static MEMBER void meet(uint barrier) {
-        if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
-        else asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(COMPUTING_THREADS + 32) : "memory");
-    }
+    template <bool WAIT> static MEMBER void meet(uint barrier) { ::meet<WAIT, COMPUTING_THREADS + 32>(barrier); }
     // By those who compute: before they leave sums, and after.
     MEMBER void wait_for_room() const {
         if (n >= 2) meet<true>(6 + n % 2);

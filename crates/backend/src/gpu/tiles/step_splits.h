@@ -42,11 +42,7 @@ struct SplitSums {
 };
 
 // One team of SIMD-groups has left shares, or the other has no more use for them.
-enum { SHARES_ARE_THERE = 8, SHARES_ARE_READ = 9 };
-template <bool WAIT> FN void meet(uint barrier) {
-    if (WAIT) asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(2 * DECODE_THREADS) : "memory");
-    else asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(2 * DECODE_THREADS) : "memory");
-}
+enum { SHARES_ARE_THERE = 8, SHARES_ARE_READ = 9, BOTH_TEAMS = 2 * DECODE_THREADS };
 
 // Leaves the shares of each split of this block, whose first keys are there.
 FN void find_shares(const uchar *k_cache, float scale, float softcap) {
@@ -61,11 +57,11 @@ FN void find_shares(const uchar *k_cache, float scale, float softcap) {
         decode.score(scores, query, scale, softcap, splits.part(i));
         __syncwarp();
         if (!is_last) splits.copy<Heads::KTile>(decode.k_tile, k_cache, i + 1);
-        if (i > 0) meet<true>(SHARES_ARE_READ);
+        if (i > 0) meet<true, BOTH_TEAMS>(SHARES_ARE_READ);
         decode.find_maxima(scores);
         decode.barrier();
         decode.share(scores);
-        meet<false>(SHARES_ARE_THERE);
+        meet<false, BOTH_TEAMS>(SHARES_ARE_THERE);
         if (is_last) return;
     }
 }
@@ -82,12 +78,12 @@ FN void weigh(const uchar *v_cache, const SplitSums to) {
         // Another lane may have copied what this one clears.
         __syncwarp();
         decode.clear_unseen(splits.part(i));
-        meet<true>(SHARES_ARE_THERE);
+        meet<true, BOTH_TEAMS>(SHARES_ARE_THERE);
         if (head < Heads::HEADS) to.send_total(first + head, split, decode.maximum(head), decode.sum(head));
         float sums[Heads::WARP_M_TILES][Heads::N_TILES][4];
         decode.weigh(sums, splits.part(i));
         if (!is_last) {
-            meet<false>(SHARES_ARE_READ);
+            meet<false, BOTH_TEAMS>(SHARES_ARE_READ);
             decode.barrier();
             splits.copy<Heads::VTile>(decode.v_tile, v_cache, i + 1);
         }

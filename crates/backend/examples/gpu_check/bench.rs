@@ -7,7 +7,7 @@ use quarrel_backend::bounds::Bound;
 use quarrel_backend::cuda::Cuda;
 use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs, matrix};
 use quarrel_backend::kernels::norm_linear::{NormLinear, Projection};
-use quarrel_backend::{Backend, CacheConfig, Error};
+use quarrel_backend::{Backend, CacheConfig, Error, KvFormat};
 
 use crate::choosing;
 use crate::layers::{MISTRAL, PAGE_SIZE, QWEN, QWEN_SMALL, SMOLLM2, Shape};
@@ -25,7 +25,8 @@ const MAPS: [(Format, u32); 6] = [
 pub const NO_BOUND: Bound = Bound { max: 0.0, rms: 0.0 };
 
 /// Single maps and whole steps, or one of them by name; of decoding and mixed steps those of
-/// so many rows, of the first with weights of such a format and of such a context, of prompts those of a format.
+/// so many rows, of the first with weights of such a format, of such a context and with keys and values of such a format, of
+/// prompts those of a format.
 pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let word = |i: usize| words.get(i).map(String::as_str);
     let wanted = |name: &str| word(0).is_none_or(|only| only == name);
@@ -37,7 +38,13 @@ pub fn run(cuda: &mut Cuda, words: &[String]) -> Done {
     let named = |name: &str| Format::ALL.iter().copied().find(|format| format.name() == name);
     let format = word(2).map_or(Some(Format::Q4_0), named).ok_or("there is no such format")?;
     let n_context = word(3).map_or(Ok(512), |n| n.parse().map_err(|_| format!("`{n}` is no context")))?;
-    let shapes = [MISTRAL, QWEN, QWEN_SMALL, SMOLLM2].map(|shape| (shape, shape.takes(format)));
+    let kv_format = match word(4) {
+        None => Some(KvFormat::F16),
+        Some(name) => KvFormat::ALL.iter().copied().find(|format| format.name() == name),
+    };
+    let kv_format = kv_format.ok_or("there is no such format of keys and values")?;
+    let shapes =
+        [MISTRAL, QWEN, QWEN_SMALL, SMOLLM2].map(|shape| (Shape { kv_format, ..shape }, shape.takes(format)));
     for n_rows in [1, 8, 16, 32, 64].into_iter().filter(is_wanted) {
         for (shape, fits) in shapes {
             if !fits {

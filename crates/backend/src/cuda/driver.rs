@@ -24,6 +24,7 @@ pub struct CudaRuntime {
     second: Arc<CudaStream>,
     arch: u32,
     units: u32,
+    bandwidth: Option<u64>,
     activations: Activations,
     shared_limit: u32,
     /// Memory of fetches that have ended, to be used again.
@@ -75,9 +76,15 @@ impl CudaRuntime {
             Some(other) => (other.arch, other.shared_limit.min(shared_limit)),
             None => (real, shared_limit),
         };
+        // Kilohertz, of which each gives two bits a line; what a device does not tell is not asked of it.
+        let of_memory = |which| attribute(which).ok().map(u64::from).filter(|&value| value > 0);
+        let clock = of_memory(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
+        let lines = of_memory(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
+        let bandwidth = clock.zip(lines).map(|(clock, lines)| clock * 1000 * 2 * lines / 8);
         let chip = Chip { arch: arch.min(real), is_older: options.stand_in.is_some() };
         Ok(Self {
             units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            bandwidth,
             shared_limit,
             activations: options.activations(nvrtc::has_warpgroups(arch)),
             pinned: Vec::new(),
@@ -133,6 +140,10 @@ impl Runtime for CudaRuntime {
 
     fn units(&self) -> u32 {
         self.units
+    }
+
+    fn bandwidth(&self) -> Option<u64> {
+        self.bandwidth
     }
 
     fn shared_limit(&self) -> u32 {

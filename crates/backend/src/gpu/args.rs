@@ -306,6 +306,10 @@ kernel_args! {
         row_items_at: u32,
         /// Items of a batch whose results have places in scratch.
         max_items: u32,
+        /// Threadgroups that share a key/value head's splits where all layers are one launch.
+        sharing: u32,
+        /// How far apart splits are that are added up one after another: a multiple of that.
+        chains: u32,
     }
     /// Splits of attention that are folded for the map behind it.
     MergeArgs {
@@ -350,8 +354,6 @@ kernel_args! {
         attention: AttentionArgs,
         /// The most splits that a row has.
         max_splits: u32,
-        /// Threadgroups that share a key/value head's splits.
-        sharing: u32,
         /// Bands of gate and up that each threadgroup does in pairs.
         paired: u32,
         /// Packings.

@@ -153,6 +153,8 @@ pub(crate) struct Device {
     pub has_warpgroups: bool,
     /// As [`Runtime::units`](super::Runtime::units).
     pub units: u32,
+    /// As [`Runtime::bandwidth`](super::Runtime::bandwidth).
+    pub bandwidth: Option<u64>,
     /// As [`Runtime::shared_limit`](super::Runtime::shared_limit).
     pub shared_limit: u32,
 }
@@ -167,6 +169,7 @@ impl Device {
             activations: runtime.activations(),
             has_warpgroups: runtime.has_warpgroups(),
             units: runtime.units(),
+            bandwidth: runtime.bandwidth(),
             shared_limit: runtime.shared_limit(),
         }
     }

@@ -147,6 +147,11 @@ pub trait Runtime: Send {
         1
     }
 
+    /// Bytes a second that its memory gives at most, where the device says.
+    fn bandwidth(&self) -> Option<u64> {
+        None
+    }
+
     /// Bytes of threadgroup memory that one threadgroup may have.
     fn shared_limit(&self) -> u32 {
         32 << 10

@@ -22,7 +22,7 @@ FN void wait_for_inputs() {
 // The threads of a block that compute: all, but where a kernel says how many.
 #ifdef COMPUTING_THREADS
 FN uint n_threads() { return COMPUTING_THREADS; }
-FN void block_barrier() { asm volatile("bar.sync 3, %0;" ::"n"(COMPUTING_THREADS) : "memory"); }
+FN void block_barrier() { asm volatile("bar.sync 5, %0;" ::"n"(COMPUTING_THREADS) : "memory"); }
 #else
 FN uint n_threads() { return blockDim.x; }
 FN void block_barrier() { group_barrier(); }

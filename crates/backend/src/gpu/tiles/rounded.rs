@@ -95,6 +95,7 @@ mod tests {
             multiplier: Multiplier::default(),
             activations,
             has_warpgroups: true,
+            bandwidth: None,
             units: 132,
             shared_limit: 227 << 10,
         };

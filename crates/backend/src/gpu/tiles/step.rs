@@ -7,10 +7,10 @@ use super::kernel::{self, TEAM_THREADS};
 use super::packing::TILE_COLS;
 use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM, n_blocks};
 use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
-use crate::gpu::args::{OtherArgs, StepArgs, TileShape};
+use crate::gpu::args::{AttentionArgs, OtherArgs, StepArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::items::SPLIT;
-use crate::gpu::lower::{Grid, Lowering, When};
+use crate::gpu::lower::{Device, Grid, Lowering, When};
 use crate::gpu::source::{BF16_ACTIVATIONS, STEP};
 use crate::kernels::paged_attention::Decoding;
 use crate::kernels::rope_store::{self, MAX_PAIRS};
@@ -27,12 +27,17 @@ const THREADS: u32 = TEAMS * TEAM_THREADS + 32 * (FEEDERS + 1);
 const RESERVED: u32 = 1024 + 512;
 /// Slots of a ring beyond which more do not help.
 const MOST_SLOTS: u32 = 8;
+/// How long a copy takes on a busy memory, in nanoseconds: pieces that are under way together cover that, and no more, as what
+/// else is read waits behind them (docs/performance.md).
+const COPY_NS: u64 = 1_100;
+/// Slots of a ring beside two pairs of teams; where there is room for fewer, there is one pair.
+const SLOTS_BESIDE_TWO: u32 = 4;
 /// Bytes of one SIMD-group's sums, two sets, of turns, and of where a split's runs of 16 positions lie.
 const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * MAX_PAIRS;
 const RUNS_BYTES: u32 = 4 * SPLIT as u32 / 16;
 /// Splits of a row that are folded as one, and those whose results are handed on together.
-pub(super) const FEW_SPLITS: usize = 8;
+pub(crate) const FEW_SPLITS: usize = 8;
 pub(super) const MOST_SPLITS: usize = 256;
 /// SIMD-groups that fold a head's splits, as `merge_attention.h` has them.
 const FOLDING: u32 = 8;
@@ -56,6 +61,8 @@ pub(crate) struct WholeStep<'a> {
 #[derive(Clone, Copy)]
 struct Memory {
     max_splits: u32,
+    /// Pairs of teams that take a block's chains of splits in turn.
+    pairs: u32,
     /// Of a ring.
     slots: u32,
     /// Bytes of threadgroup memory.
@@ -102,7 +109,8 @@ impl<'a> WholeStep<'a> {
         let words = |shape: &TileShape, packing| {
             (shape.n_tiles * kernel::row_bytes(Form::of(&lowering.device, packing, ROWS)).0 / 4) as usize
         };
-        let heads = (attention.n_heads * (attention.v_dim + 2)) as usize * max_splits as usize;
+        let heads =
+            (attention.n_heads * (attention.v_dim + 2)) as usize * attention.chains.min(max_splits) as usize;
         let floats = (qkv.shape.cols + qkv.cols0 + qkv.cols1 + qkv.cols2) as usize + heads;
         let singles = (gated.cols - 16 * self.args.paired * n_blocks(lowering, &self.args)) as usize;
         let floats = floats + singles;
@@ -119,7 +127,7 @@ impl<'a> WholeStep<'a> {
         let n = self.layers.len().div_ceil(MOST_LAYERS);
         let (_, group) = lowering.cache(self.layers[0].store.cache);
         let context = lowering.bucket.max_pages * group.page_size as usize;
-        let has_short = self.args.sharing as usize >= FEW_SPLITS;
+        let has_short = self.args.attention.sharing as usize >= FEW_SPLITS;
         let mut whens = vec![When::Short, When::Long];
         whens.retain(|&when| if when == When::Short { has_short } else { !has_short || context > SHORT });
         for when in whens {
@@ -153,7 +161,7 @@ impl<'a> WholeStep<'a> {
     fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>], when: When) -> Result<()> {
         let [.., inv_freq, _, _] = layers[0].store.buffers(lowering);
         let residual = lowering.buffer(layers[0].maps.x);
-        let Memory { max_splits, slots, shared } = self.memory[usize::from(when == When::Long)];
+        let Memory { max_splits, pairs, slots, shared } = self.memory[usize::from(when == When::Long)];
         let kept = lowering.kept(self.kept_bytes(lowering, max_splits));
         let mut buffers = vec![kept, residual, inv_freq];
         for layer in layers {
@@ -165,6 +173,11 @@ impl<'a> WholeStep<'a> {
         let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
         definitions += &format!("#define STEP_FEEDERS {FEEDERS}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
+        definitions +=
+            &format!("#define STEP_PIECES {}\n", pieces(&lowering.device, self.packings.slot_bytes()));
+        definitions += &format!("#define STEP_TEAM_PAIRS {pairs}\n");
+        let AttentionArgs { sharing, chains, .. } = args.attention;
+        definitions += &format!("#define STEP_SHARING {sharing}\n#define STEP_CHAINS {}\n", chains / sharing);
         definitions += &format!("#define STEP_BLOCK_SPLITS {}\n", block_splits(&args));
         definitions += &format!("#define STEP_IN_BLOCKS {}\n", self.is_in_blocks(lowering));
         let Packings { first, other } = self.packings;
@@ -187,21 +200,23 @@ impl<'a> WholeStep<'a> {
     }
 }
 
+/// Pieces of a ring, of `slot` bytes, that are under way together while blocks wait for each other.
+fn pieces(device: &Device, slot: u32) -> u64 {
+    let Some(bandwidth) = device.bandwidth else { return 1 };
+    let together = u64::from(TEAMS * kernel::PARTS * slot) * u64::from(device.units);
+    (bandwidth / 1_000_000 * COPY_NS / 1_000).div_ceil(together).clamp(1, 2)
+}
+
 /// Splits of a block in the longest context.
 fn block_splits(args: &StepArgs) -> u32 {
-    args.max_splits.div_ceil(args.sharing)
+    args.max_splits.div_ceil(args.attention.sharing)
 }
 
 impl Memory {
     /// As `step.h` lays it out.
-    fn of(
-        lowering: &Lowering<'_>,
-        Packings { first: packings, other }: Packings,
-        args: &StepArgs,
-        decoding: &Decoding,
-    ) -> Option<Self> {
-        let device = &lowering.device;
-        let slot = packings.iter().chain(&other).map(|&packing| kernel::slot_bytes(packing)).max()?;
+    fn of(lowering: &Lowering<'_>, both: Packings, args: &StepArgs, decoding: &Decoding) -> Option<Self> {
+        let (device, packings) = (&lowering.device, both.first);
+        let slot = both.slot_bytes();
         let tile = |packing| kernel::row_bytes(Form::of(device, packing, ROWS)).0;
         let [qkv, output, gated, down] = [
             args.qkv.shape.n_tiles * tile(packings[0]),
@@ -211,17 +226,24 @@ impl Memory {
         ];
         let attention = &args.attention;
         let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-        // Heads lie where the row was that they come of.
-        let heads = qkv.max(4 * floats).next_multiple_of(128);
-        // A fold's splits, what SIMD-groups make of them, and its result lie where keys and values do.
-        let folded = 4 * args.max_splits * (TILE_COLS as u32 + 2) + 4 * FOLDING * (2 + MOST_V_DIM);
+        // Heads lie where the row was that they come of, and behind them what comes of scores.
+        let heads = |pairs| qkv.max(4 * floats + pairs * decoding.found).next_multiple_of(128);
+        let tiles = decoding.shared - decoding.found;
+        // What is folded, what SIMD-groups make of it, and the result lie where keys and values do.
+        let folded = 4 * attention.chains.min(args.max_splits) * (TILE_COLS as u32 + 2)
+            + 4 * FOLDING * (2 + MOST_V_DIM);
         let fold = folded + tile(packings[1]);
-        let rows = output.max(gated).max(down).max(heads + decoding.shared.max(fold));
+        let rows = |pairs| output.max(gated).max(down).max(heads(pairs) + fold.max(pairs * tiles));
         let simdgroups = TEAMS * kernel::PARTS;
         let beside = TURNS_BYTES + block_splits(args) * RUNS_BYTES;
-        let shared = |slots: u32| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + beside + rows;
-        let slots = (2..=MOST_SLOTS).rev().find(|&slots| shared(slots) + RESERVED <= device.shared_limit)?;
-        Some(Self { max_splits: args.max_splits, slots, shared: shared(slots) })
+        let shared = |pairs, slots| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + beside + rows(pairs);
+        let fit = |pairs, least| {
+            let fits = |&slots: &u32| shared(pairs, slots) + RESERVED <= device.shared_limit;
+            (least..=MOST_SLOTS).rev().find(fits).map(|slots| (pairs, slots))
+        };
+        let has_two = block_splits(args) > 1 && attention.chains > attention.sharing && !decoding.in_turn;
+        let (pairs, slots) = has_two.then(|| fit(2, SLOTS_BESIDE_TWO)).flatten().or_else(|| fit(1, 2))?;
+        Some(Self { max_splits: args.max_splits, pairs, slots, shared: shared(pairs, slots) })
     }
 }
 
@@ -229,7 +251,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::gpu::inputs::Layout;
-    use crate::gpu::lower::{Device, Launch};
+    use crate::gpu::lower::Launch;
     use crate::gpu::paper::Paper;
     use crate::gpu::source::{
         DECODE_ATTENTION, FOLDED_LINEAR, GENERATED_QKV, PROMPT_ATTENTION, ROPE_STORE, ROUNDED_QKV, Source,
@@ -265,6 +287,7 @@ mod tests {
             multiplier: Multiplier::default(),
             activations,
             has_warpgroups: true,
+            bandwidth: None,
             units,
             shared_limit: 227 << 10,
         };
@@ -378,6 +401,16 @@ mod tests {
             ("a third of the processors without a part of a map", launches(SHAPE, 25, 1)),
         ] {
             assert_eq!((count(&launches, &STEP), count(&launches, &DECODE_ATTENTION)), (0, 4), "{why}");
+        }
+    }
+
+    #[test]
+    fn pieces_cover_what_a_copy_takes() {
+        let device = Paper::with_tiles("cuda", 132);
+        let of = |bandwidth, slot| pieces(&Device { bandwidth, ..Device::of(&device) }, slot);
+        // An H100 and an H200 by their data sheets, pieces of four bits and of bfloat16.
+        for (bandwidth, expected) in [(None, 1), (Some(3_350_000_000_000), 1), (Some(4_800_000_000_000), 2)] {
+            assert_eq!([2304, 2048].map(|slot| of(bandwidth, slot)), [expected; 2]);
         }
     }
 

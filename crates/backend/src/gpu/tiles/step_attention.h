@@ -39,7 +39,6 @@ template <typename F> FN void add_band(typename F::Acc &acc, const StepRing &rin
     for (uint tile = 0; tile < part.n; tile += F::CHUNK) {
         const uchar *slot = ring.wait(piece);
         add_some<F, true>(acc, slot, rows + tile * F::Rows::SHARED_BYTES, part.n - tile, lane);
-        __syncwarp();
         ring.done(piece++);
     }
 }
@@ -120,14 +119,15 @@ struct StepAttention {
     static MEMBER void find(const StepArgs &args, const StepMemory &memory) {
         const AttentionArgs attention = known_attention(args.attention);
         const Span span(attention, memory.inputs[attention.places_at] + 1);
-        const uint n = span.n_splits(), first = blockIdx.x / attention.n_kv_heads, step = args.sharing;
+        const uint n = span.n_splits(), first = blockIdx.x / attention.n_kv_heads, step = STEP_SHARING;
         const uint own = first >= min(step, n) ? 0 : STEP_SEVERAL ? (n - 1 - first) / step + 1 : 1;
         known().kv_head = blockIdx.x % attention.n_kv_heads;
         known().from = span.from, known().to = span.to, known().all_splits = n;
-        known().n_splits = own, known().last = own > 0 ? first + (own - 1) * step : 0, known().apart = step;
-        // Keys and values go behind the row, and the heads that come of it.
-        const uint heads_bytes = 4 * ((Heads::HEADS + 1) * Heads::KEYS + Heads::VALUES);
-        known().tiles_at = (max(args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES, heads_bytes) + 127) / 128 * 128;
+        known().n_splits = own, known().last = own > 0 ? first + (own - 1) * step : 0;
+        // Heads that come of the row, and behind them what comes of scores, lie where it was; keys and values lie behind.
+        const uint row_bytes = args.qkv.shape.n_tiles * QkvMaps::Rows::SHARED_BYTES;
+        known().found_at = 4 * ((Heads::HEADS + 1) * Heads::KEYS + Heads::VALUES);
+        known().tiles_at = (max(row_bytes, known().found_at + STEP_TEAM_PAIRS * Heads::FOUND_BYTES) + 127) / 128 * 128;
     }
     // The runs of its splits, the same in all layers.
     MEMBER void find_runs() const {
@@ -136,22 +136,23 @@ struct StepAttention {
         const uint *table = tables + memory.inputs[attention.sequences_at] * attention.max_pages;
         const uint n_runs = SPLIT / RUN;
         for (uint i = threadIdx.x; i < splits.n() * n_runs; i += n_threads()) {
-            const uint nth = i / n_runs, run = i % n_runs;
+            const uint nth = i / n_runs, run = i % n_runs, split = known().last - nth * STEP_SHARING;
             Handover::runs()[nth].vectors[run] =
-                find_run(attention, table, splits.part(nth), splits.in_context(nth), known().kv_head, run);
+                find_run(attention, table, splits.part(split), splits.in_context(split), known().kv_head, run);
         }
         block_barrier();
     }
     // Over the row of the maps of q, k and v.
     static MEMBER float *heads() { return (float *)Handover::rows(); }
-    MEMBER bool scores() const { return warp < DECODE_WARPS; }
-    MEMBER bool weighs() const { return warp / DECODE_WARPS == 1; }
+    // Of a pair of teams: the other one adds up values.
+    MEMBER bool scores() const { return warp / DECODE_WARPS % 2 == 0; }
 
     // Begins to copy keys and values that were stored before.
     MEMBER void begin(const Layer &layer) const {
-        if (splits.n() == 0) return;
-        if (scores()) splits.copy<Heads::KTile>(splits.tiles().k_tile, layer.k_cache, 0);
-        if (weighs()) splits.copy<Heads::VTile>(splits.tiles().v_tile, layer.v_cache, 0);
+        if (!splits.is_busy()) return;
+        const Heads tiles = splits.tiles(splits.pair());
+        if (scores()) splits.copy<Heads::KTile>(tiles.k_tile, layer.k_cache, splits.first());
+        else splits.copy<Heads::VTile>(tiles.v_tile, layer.v_cache, splits.first());
     }
 
     // Turns the heads; who has the last split stores the key and value.
@@ -171,7 +172,7 @@ struct StepAttention {
             const uint dim = is_value ? uint(Heads::VALUES) : uint(Heads::KEYS), size = rope.page_size;
             const ulong at = kv_vector(slot / size, slot % size, known().kv_head, rope.n_kv_heads, size, kv_bytes(format, dim));
             const uint row = (known().to - 1) % SPLIT;
-            const Heads decode = splits.tiles();
+            const Heads decode = splits.tiles(0);
             const bool in_groups = format == KV_Q8_0;
             const KeptHead out = {in_groups ? x : 0, (is_value ? layer.v_cache : layer.k_cache) + at,
                                   is_value ? decode.v_tile + row * Heads::VTile::STRIDE : decode.k_tile + row * Heads::KTile::STRIDE,
@@ -188,63 +189,66 @@ struct StepAttention {
     MEMBER void run(const Layer &layer, const Mail &mail) const {
         if (splits.n() == 0) return;
         wait_for_copies<0>();
-        const uint q = Heads::HEADS * Heads::KEYS, kv = known().kv_head;
+        // Queries, and if they are new a key and a value.
+        const uint q = Heads::HEADS * Heads::KEYS, kv = known().kv_head, n = q + (splits.has_newest() ? Heads::KEYS + Heads::VALUES : 0);
         block_barrier();
-        receive_words((uint *)heads(), mail.qkv() + kv * q, q, mail.number);
-        if (splits.has_newest()) {
-            const ulong *k = mail.qkv() + args.qkv.cols0 + kv * Heads::KEYS;
-            const ulong *v = mail.qkv() + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES;
-            receive_words((uint *)heads() + q, k, Heads::KEYS, mail.number);
-            receive_words((uint *)heads() + q + Heads::KEYS, v, Heads::VALUES, mail.number);
-        }
+        receive_words_of((uint *)heads(), n, mail.number, [&](uint i) {
+            const ulong *from = mail.qkv() + kv * q;
+            if (i >= q) from = mail.qkv() + args.qkv.cols0 + kv * Heads::KEYS - q;
+            if (i >= q + Heads::KEYS) from = mail.qkv() + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES - (q + Heads::KEYS);
+            return from + i;
+        });
         block_barrier();
         rotate(layer);
         block_barrier();
+        if (!splits.is_busy()) return;
         if (scores()) find_shares(layer.k_cache, attention().scale, attention().softcap);
-        else if (weighs()) weigh(layer.v_cache, sums(mail));
+        else weigh(layer.v_cache, sums(mail));
     }
 
-    MEMBER SplitSums sums(const Mail &mail) const { return {mail.partials(), mail.totals(), args.max_splits, mail.number}; }
+    MEMBER SplitSums sums(const Mail &mail) const { return {mail.partials(), mail.totals(), mail.most_folded(), mail.number}; }
 
-    // Folds the splits of heads, a tile of the map behind at a time, each a block's, and hands it on as the map takes it.
+    // Folds what comes of heads' splits, a tile of the map behind at a time, each a block's, and hands it on as the map takes it.
     MEMBER void fold(const Mail &mail) const {
         typedef OutputMap::Rows Rows;
         typedef Folded<FOLD_DIMS> F;
         const SplitSums sums = this->sums(mail);
-        const uint n_splits = known().all_splits;
-        float *outs = (float *)splits.tiles().k_tile, *totals = outs + args.max_splits * FOLD_DIMS;
-        WarpFolds<FOLD_DIMS> &folds = *(WarpFolds<FOLD_DIMS> *)(totals + 2 * args.max_splits);
+        const uint n = n_chains(args.attention, known().all_splits), most = mail.most_folded();
+        float *outs = (float *)splits.tiles(0).k_tile, *totals = outs + most * FOLD_DIMS;
+        WarpFolds<FOLD_DIMS> &folds = *(WarpFolds<FOLD_DIMS> *)(totals + 2 * most);
+        // Chains have been added up.
+        const HeadSplits own = {outs, totals, 1, n, ~0u};
         uchar *row = (uchar *)(&folds + 1);
         const auto put = [&](uint dim, float4 v) { Rows::put(row, dim, v); };
         for (uint nth = gridDim.x - 1 - blockIdx.x; nth < attention().n_heads * FOLDS; nth += gridDim.x) {
             block_barrier();
-            receive_words((uint *)outs, sums.sums_of(nth), n_splits * FOLD_DIMS, mail.number);
-            receive_words((uint *)totals, sums.totals_of(nth / FOLDS), 2 * n_splits, mail.number);
+            receive_words((uint *)outs, sums.sums_of(nth), n * FOLD_DIMS, mail.number);
+            receive_words((uint *)totals, sums.totals_of(nth / FOLDS), 2 * n, mail.number);
             block_barrier();
             // Few are a SIMD-group's, as in `merge_attention`.
-            const bool is_one = !STEP_SEVERAL || n_splits <= F::TOGETHER;
+            const bool is_one = !STEP_SEVERAL || n <= F::TOGETHER;
             if (!is_one) {
-                if (warp < MERGE_WARPS) leave(folds, outs, totals);
+                if (warp < MERGE_WARPS) leave(folds, own);
                 block_barrier();
             }
             if (warp > 0) continue;
-            if (n_splits == 1) {
+            if (n == 1) {
                 if (4 * lane < FOLD_DIMS) put(4 * lane, *(const float4 *)(outs + 4 * lane));
             } else if (is_one) {
                 F folded;
-                folded.add_all(outs, totals, 1, 0, 1, n_splits, lane);
+                folded.add_all(own, 0, 1, lane);
                 folded.finish(lane, put);
             } else {
                 folds.fold(lane).finish(lane, put);
             }
             __syncwarp();
-            const uint n = Mail::OUTPUT_WORDS;
-            for (uint i = lane; i < n; i += 32) send(mail.output() + nth * n + i, ((const uint *)row)[i], mail.number);
+            const uint n_words = Mail::OUTPUT_WORDS;
+            for (uint i = lane; i < n_words; i += 32) send(mail.output() + nth * n_words + i, ((const uint *)row)[i], mail.number);
         }
     }
-    MEMBER void leave(WarpFolds<FOLD_DIMS> &folds, const float *outs, const float *totals) const {
+    MEMBER void leave(WarpFolds<FOLD_DIMS> &folds, const HeadSplits &splits) const {
         Folded<FOLD_DIMS> folded;
-        folded.add_all(outs, totals, 1, warp, MERGE_WARPS, known().all_splits, lane);
+        folded.add_all(splits, warp, MERGE_WARPS, lane);
         folds.leave(folded, warp, lane);
     }
 };

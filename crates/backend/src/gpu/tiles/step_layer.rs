@@ -92,7 +92,7 @@ impl<'a> Layer<'a> {
             && args.qkv.shape.cols <= MOST_COLS
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
-            && args.sharing > 0
+            && args.attention.sharing * args.attention.n_kv_heads <= n_blocks
             // With fewer, launches op by op are faster (docs/performance.md).
             && 3 * n_blocks >= 2 * units
             && [&args.qkv, &args.output, &args.down].iter().all(|map| map.n_blocks <= MOST_BANDS * n_blocks)
@@ -150,12 +150,10 @@ impl<'a> Layer<'a> {
             attention: decoding.args,
             // Its launches say.
             max_splits: 0,
-            sharing: 0,
             paired: 0,
             other: OtherArgs::default(),
         };
         let n_blocks = n_blocks(lowering, &args);
-        args.sharing = n_blocks / args.attention.n_kv_heads;
         if form == Some(Form::Quantised) {
             args.paired = paired(args.gated.cols / TILE_ROWS as u32, n_blocks);
         }

@@ -1,6 +1,7 @@
 //! How the weights of layers that are one launch are packed.
 
 use super::convert::Form;
+use super::kernel;
 use super::packing::Packing;
 use super::step::ROWS;
 use super::step_layer::Layer;
@@ -52,6 +53,12 @@ impl Packings {
             }
         }
         Some(self)
+    }
+
+    /// Bytes of a ring's slot, which has room for a piece of each.
+    pub fn slot_bytes(&self) -> u32 {
+        let slots = self.first.iter().chain(&self.other).map(|&packing| kernel::slot_bytes(packing));
+        slots.max().expect("there are four maps")
     }
 
     /// A bit for each layer whose weight of this map is packed in the other way.

@@ -37,18 +37,18 @@ struct Handover {
     template <bool WAIT> static MEMBER void meet(uint barrier) { ::meet<WAIT, COMPUTING_THREADS + 32>(barrier); }
     // By those who compute: before they leave sums, and after.
     MEMBER void wait_for_room() const {
-        if (n >= 2) meet<true>(6 + n % 2);
+        if (n >= 2) meet<true>(8 + n % 2);
     }
-    MEMBER void left() { meet<false>(4 + n++ % 2); }
+    MEMBER void left() { meet<false>(6 + n++ % 2); }
     // By those who write: before they read sums, and after.
     // Its halves may have gone different ways.
     MEMBER void wait_for_sums() const {
         __syncwarp();
-        meet<true>(4 + n % 2);
+        meet<true>(6 + n % 2);
     }
     MEMBER void taken() {
         __syncwarp();
-        meet<false>(6 + n++ % 2);
+        meet<false>(8 + n++ % 2);
     }
 };
 

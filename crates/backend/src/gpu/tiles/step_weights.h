@@ -16,6 +16,10 @@
 #define STEP_SLOTS 4
 #define STEP_FEEDERS 3
 #define STEP_SEVERAL true
+#define STEP_PIECES 1
+#define STEP_TEAM_PAIRS 1
+#define STEP_SHARING 16
+#define STEP_CHAINS 1
 #define STEP_BLOCK_SPLITS 16
 #define STEP_IN_BLOCKS true
 #define STEP_QKV P4
@@ -173,8 +177,9 @@ struct StepMaps {
 struct Known {
     uint bands[STAGES][2];  // by team
     // Of attention: the positions that the row sees, `to` excluded, and their splits; the block's key/value head, how many splits
-    // of it, how far apart they are, and the last of them, counted from the first that the row sees; where keys go, behind the row.
-    uint from, to, all_splits, kv_head, n_splits, apart, last, tiles_at;
+    // of it, and the last of them, counted from the first that the row sees; where in the row's place shares lie, and behind it
+    // keys.
+    uint from, to, all_splits, kv_head, n_splits, last, found_at, tiles_at;
 };
 FN Known &known() {
     __shared__ Known known;
@@ -209,8 +214,9 @@ struct Mail {
     MEMBER ulong *hidden() const { return output() + args.output.shape.n_tiles * OUTPUT_WORDS; }
     // Those that are not quantised yet.
     MEMBER ulong *singles() const { return hidden() + args.down.shape.n_tiles * DOWN_WORDS; }
-    // Splits of all heads.
-    MEMBER uint vectors() const { return args.attention.n_heads * args.max_splits; }
+    // What comes of splits for each head, at most, and of all heads.
+    MEMBER uint most_folded() const { return n_chains(args.attention, args.max_splits); }
+    MEMBER uint vectors() const { return args.attention.n_heads * most_folded(); }
     // Behind launches before this one: each step goes on counting.
     MEMBER void begin() { number = *(volatile uint *)memory.mail; }
     MEMBER void end() const { *(volatile uint *)memory.mail = number; }
@@ -236,7 +242,7 @@ struct StepRing {
 
     // By one lane.
     MEMBER void begin() const {
-        for (uint i = 0; i < STEP_SLOTS; i++) barrier_init(filled(i), 1), barrier_init(emptied(i), 1);
+        for (uint i = 0; i < STEP_SLOTS; i++) barrier_init(filled(i), 1), barrier_init(emptied(i), 32);
         publish_barriers();
     }
     MEMBER const uchar *wait(uint i) const {
@@ -244,9 +250,7 @@ struct StepRing {
         return slot(i);
     }
     // Gives up a slot, by all lanes.
-    MEMBER void done(uint i) const {
-        if (threadIdx.x % 32 == 0) barrier_arrive(emptied(i));
-    }
+    MEMBER void done(uint i) const { barrier_arrive(emptied(i)); }
     MEMBER bool is_free(uint i) const { return i < STEP_SLOTS || barrier_has_ended(emptied(i), i / STEP_SLOTS - 1); }
     // Whether few enough copies are under way: what else is read waits behind them in the memory's queues.
     MEMBER bool is_quiet(uint i, uint most) const {
@@ -312,7 +316,7 @@ struct Feed {
 
     // Pieces that are under way together. Blocks wait for letters while the first of gate and up come, and all others; between
     // them is most of what a layer has.
-    MEMBER uint most() const { return stage % STAGES == GATED_STAGE && nth > 0 ? 2 : 1; }
+    MEMBER uint most() const { return STEP_PIECES + uint(stage % STAGES == GATED_STAGE && nth > 0); }
 
     // Asks for the next piece if there is room for it.
     MEMBER bool ask() {

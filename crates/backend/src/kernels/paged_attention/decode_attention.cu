@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS, DecodeShape::BLOCKS
         known_attention(args), inputs, *batch, q, k_cache, v_cache, out, scratch, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
+extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 3)
     merge_attention(const AttentionArgs args, const uint *inputs, const Batch *batch, const float *scratch,
                     float *out) {
     const AttentionArgs known = known_attention(args);
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
 
 // The same that leaves rows as the map behind takes them: what they become, and whether they lie one by one, as a kernel
 // for a single row takes them. `out` has those of a single split.
-extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
+extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 3)
     merge_converted(const MergeArgs args, const uint *inputs, const Batch *batch, const float *scratch,
                     const float *out, uchar *converted) {
     const AttentionArgs known = known_attention(args.attention);

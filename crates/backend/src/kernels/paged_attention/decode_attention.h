@@ -77,7 +77,8 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     static constexpr uint TILE_BYTES = IN_TURN ? (K_BYTES > V_BYTES ? K_BYTES : V_BYTES) : K_BYTES + V_BYTES;
     // Shares [n_tile, column, position], columns apart by what spreads them over all banks.
     static constexpr uint SHARE_STRIDE = 2 * SPLIT + 16, SHARE_BYTES = N_TILES * 8 * SHARE_STRIDE;
-    static constexpr uint SHARED_BYTES = TILE_BYTES + SHARE_BYTES + 2 * DECODE_WARPS * N_TILES * 4 * 4;
+    // They, and what warps find of scores.
+    static constexpr uint FOUND_BYTES = SHARE_BYTES + 2 * DECODE_WARPS * N_TILES * 4 * 4, SHARED_BYTES = TILE_BYTES + FOUND_BYTES;
     // Whether a lane has registers for the queries of the split that is next: what is read waits behind the copies that
     // are under way, so they are asked for before these.
     static constexpr bool ASKS_AHEAD = N_TILES * K_STEPS <= 8;
@@ -91,10 +92,11 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     float *maxima, *sums;  // [warp, head]
     uint lane, warp, g, t;
 
-    MEMBER Decode(uchar *shared) {
-        k_tile = shared;
-        v_tile = IN_TURN ? shared : shared + K_BYTES;
-        shares = shared + TILE_BYTES;
+    // `tiles` has TILE_BYTES, `found` FOUND_BYTES.
+    MEMBER Decode(uchar *tiles, uchar *found) {
+        k_tile = tiles;
+        v_tile = IN_TURN ? tiles : tiles + K_BYTES;
+        shares = found;
         maxima = (float *)(shares + SHARE_BYTES);
         sums = maxima + DECODE_WARPS * N_TILES * 4;
         lane = threadIdx.x % 32, warp = threadIdx.x / 32 % DECODE_WARPS, g = lane / 4, t = lane % 4;
@@ -267,22 +269,32 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         }
     }
 
-    // Calls `put(head, dim, sum)` for the sums, over the sum of shares if that is the row's result.
-    template <typename Put>
-    MEMBER void store(const float (&out)[WARP_M_TILES][N_TILES][4], bool is_whole, const Put &put) const {
+    // The head of the `i`th of a lane's pairs of sums.
+    MEMBER uint head_of(uint i) const { return i / 2 * 4 + 2 * t % 4 + i % 2; }
+
+    // Adds up what lanes t and t + 2 have, over the sum of shares if that is the row's result; `sum_of(i)` is the `i`th head's.
+    template <typename Sum> MEMBER void finish(float (&out)[WARP_M_TILES][N_TILES][4], bool is_whole, const Sum &sum_of) const {
         UNROLL
         for (uint i = 0; i < 2 * N_TILES; i++) {
-            const uint n = i / 2, j = i % 2, head = 4 * n + 2 * t % 4 + j;
-            const float factor = is_whole ? VTile::FACTOR / sum(head) : VTile::FACTOR;
+            const float factor = is_whole ? VTile::FACTOR / sum_of(i) : VTile::FACTOR;
             UNROLL
-            for (uint m = 0; m < WARP_M_TILES; m++) {
-                const uint dim = (m / M_TOGETHER * DECODE_WARPS + warp) * M_DIMS;
-                UNROLL
-                for (uint half = 0; half < 2; half++) {
-                    const float x = out[m][n][j + 2 * half];
-                    const float both = (x + __shfl_xor_sync(0xffffffff, x, 2)) * factor;
-                    if (t < 2 && head < GROUP && dim < V_DIM) put(head, dim + VTile::row_dim(m % M_TOGETHER, g, half), both);
-                }
+            for (uint at = 0; at < 2 * WARP_M_TILES; at++) {
+                float &x = out[at / 2][i / 2][i % 2 + at % 2 * 2];
+                x = (x + __shfl_xor_sync(0xffffffff, x, 2)) * factor;
+            }
+        }
+    }
+
+    // Calls `put(head, dim, sum)` for what `finish` has left.
+    template <typename Put> MEMBER void put_all(const float (&out)[WARP_M_TILES][N_TILES][4], const Put &put) const {
+        UNROLL
+        for (uint i = 0; i < 2 * N_TILES * WARP_M_TILES; i++) {
+            const uint pair = i / WARP_M_TILES, m = i % WARP_M_TILES, head = head_of(pair);
+            const uint dim = (m / M_TOGETHER * DECODE_WARPS + warp) * M_DIMS;
+            UNROLL
+            for (uint half = 0; half < 2; half++) {
+                const float sum = out[m][pair / 2][pair % 2 + 2 * half];
+                if (t < 2 && head < GROUP && dim < V_DIM) put(head, dim + VTile::row_dim(m % M_TOGETHER, g, half), sum);
             }
         }
     }
@@ -298,7 +310,8 @@ FN void store_split(const D &decode, const AttentionArgs &args, const Work &work
     const Partials partials(args, scratch);
     const ulong at = ulong(work.item) * args.n_heads + head;
     float *to = is_whole ? out + (ulong(work.row) * args.n_heads + head) * D::VALUES : partials.outs + at * D::VALUES;
-    decode.store(sums, is_whole, [&](uint head, uint dim, float sum) { to[head * D::VALUES + dim] = sum; });
+    decode.finish(sums, is_whole, [&](uint i) { return decode.sum(decode.head_of(i)); });
+    decode.put_all(sums, [&](uint head, uint dim, float sum) { to[head * D::VALUES + dim] = sum; });
     if (is_whole || threadIdx.x >= D::HEADS) return;
     const float2 totals = {decode.maximum(threadIdx.x), decode.sum(threadIdx.x)};
     *(float2 *)(partials.totals + 2 * (at + threadIdx.x)) = totals;
@@ -313,7 +326,7 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
     const uint n_work = batch.n_items * args.n_kv_heads;
     uint index = blockIdx.x;
     if (index >= n_work) return wait_for_inputs();
-    const D decode(shared);
+    const D decode(shared, shared + D::TILE_BYTES);
     Ahead ahead(args, inputs, batch, index, n_work);
     Work work(args, ahead, 0);
     const bool is_old = work.is_old(inputs[args.n_rows_at]);

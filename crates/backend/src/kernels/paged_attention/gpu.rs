@@ -14,6 +14,8 @@ use crate::gpu::simd;
 use crate::gpu::source::{
     ATTENTION_ALONE, DECODE_ATTENTION, MATRIX_ATTENTION, PAGED_ATTENTION, PROMPT_ATTENTION, SPLIT_ATTENTION,
 };
+use crate::gpu::tiles::packing::TILE_ROWS;
+use crate::gpu::tiles::step::FEW_SPLITS;
 use crate::{CacheLayerConfig, KV_GROUP, KvFormat, Result, Rows};
 
 /// `ATTENTION_SIMDGROUPS` of the general kernel, 32 threads each.
@@ -61,6 +63,7 @@ impl PagedAttention {
         }
         let (_, block_tables_at) = lowering.layout.groups[layer.group];
         let splits = &lowering.layout.splits[layer.group];
+        let (sharing, chains) = sharing(lowering, layer, self.n_heads)?;
         Ok(AttentionArgs {
             n_rows_at: Layout::n_rows_at(Rows::Tokens),
             places_at: lowering.layout.places,
@@ -79,6 +82,8 @@ impl PagedAttention {
             items_at: lowering.layout.prompt_items,
             row_items_at: splits.row_items_at,
             max_items: lowering.u32(splits.batch_items)?,
+            sharing,
+            chains,
         })
     }
 
@@ -102,6 +107,7 @@ impl PagedAttention {
             ]
             .concat(),
             shared: decode.shared,
+            found: found_bytes(&args),
             in_turn: decode_in_turn(layer),
         }))
     }
@@ -235,13 +241,27 @@ fn pair(layer: &CacheLayerConfig) -> (String, String) {
     (name, definitions)
 }
 
+/// Threadgroups that share a key/value head's splits where all layers are one launch, and how many of its splits begin a
+/// chain, whose others are as far apart: each threadgroup's has one chain or several, of small elements two, for which there is
+/// room side by side. No shorter than what short contexts have, whose splits other kernels fold too.
+fn sharing(lowering: &Lowering<'_>, layer: &CacheLayerConfig, n_heads: usize) -> Result<(u32, u32)> {
+    let (kv, k_dim, v_dim) = (layer.n_kv_heads, layer.k_dim, layer.v_dim);
+    let bands = lowering
+        .u32([n_heads * k_dim, kv * k_dim, kv * v_dim].map(|n| n.div_ceil(TILE_ROWS)).iter().sum())?;
+    let sharing = (lowering.device.units.min(bands) / lowering.u32(kv)?).max(1);
+    let is_small = |format: KvFormat| format.bytes(KV_GROUP) < 2 * KV_GROUP;
+    let side_by_side = if is_small(layer.k_format) && is_small(layer.v_format) { 2 } else { 1 };
+    Ok((sharing, sharing * side_by_side.max((FEW_SPLITS as u32).div_ceil(sharing))))
+}
+
 /// How kernels for one shape of keys and values take generated rows.
 pub(crate) struct Decoding {
     pub args: AttentionArgs,
     /// What their sources are compiled with.
     pub definitions: String,
-    /// Bytes of threadgroup memory for a split.
+    /// Bytes of threadgroup memory for a split, and how many of them are not of keys and values.
     pub shared: u32,
+    pub found: u32,
     /// Whether values follow keys in the same memory.
     pub in_turn: bool,
 }
@@ -298,12 +318,16 @@ fn decode_in_turn(layer: &CacheLayerConfig) -> bool {
     k + v > 100 << 10
 }
 
+/// Bytes of shares and what else comes of scores, as it has them.
+fn found_bytes(args: &AttentionArgs) -> u32 {
+    (args.n_heads / args.n_kv_heads).div_ceil(4) * 2304
+}
+
 /// The launch's shape, as it has it.
 fn decode_shape(layer: &CacheLayerConfig, args: &AttentionArgs) -> Shape {
     let (k, v) = decode_tiles(layer);
     let tiles = if decode_in_turn(layer) { k.max(v) } else { k + v };
-    let heads = args.n_heads / args.n_kv_heads;
-    Shape { threads: DECODE_THREADS, shared: tiles + heads.div_ceil(4) * 2304 }
+    Shape { threads: DECODE_THREADS, shared: tiles + found_bytes(args) }
 }
 
 /// As `Prompt` of `prompt_attention.h` has it.

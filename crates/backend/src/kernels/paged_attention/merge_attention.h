@@ -4,28 +4,58 @@
 #define MERGE_WARPS 8
 #define MERGE_THREADS (32 * MERGE_WARPS)
 
+// What came of a head's splits: `n_splits` vectors `apart` vectors from each other, of which those that are `chains` from each
+// other are one's.
+struct HeadSplits {
+    const float *outs, *totals;
+    uint apart, n_splits, chains;
+    MEMBER uint n() const { return min(chains, n_splits); }
+    // The last of a chain.
+    MEMBER uint last(uint chain) const { return n_splits <= chains ? chain : chain + (n_splits - 1 - chain) / chains * chains; }
+};
+
 // What a warp of the merging kernel has folded of a row's head: four dimensions a lane, or twice four.
 template <uint V_DIM> struct Folded {
     static constexpr uint PER_LANE = (V_DIM + 127) / 128;
-    // Splits that are loaded together.
+    // Chains that are loaded together.
     static constexpr uint TOGETHER = 8 / PER_LANE;
     float most, sum;
     float4 values[PER_LANE];
 
     MEMBER Folded() : most(LOWEST), sum(0), values() {}
 
-    // Adds up to TOGETHER splits, `stride` vectors apart, of which `n` exist.
-    MEMBER void add(const float *outs, const float *totals, ulong stride, uint n, uint lane) {
+    // Four elements of a split, or twice four.
+    static MEMBER void load(float4 (&to)[PER_LANE], const HeadSplits &splits, uint split, uint lane) {
+        const float *from = splits.outs + ulong(split) * splits.apart * V_DIM;
+        UNROLL
+        for (uint i = 0; i < PER_LANE; i++) {
+            const uint dim = 4 * lane + 128 * i;
+            if (V_DIM % 128 == 0 || dim < V_DIM) to[i] = *(const float4 *)(from + dim);
+        }
+    }
+
+    // Adds up to TOGETHER chains, the first and those `step` from each other behind it, of which `n` exist.
+    MEMBER void add(const HeadSplits &splits, uint first, uint step, uint n, uint lane) {
         float4 loaded[TOGETHER][PER_LANE];
         UNROLL
-        for (uint i = 0; i < TOGETHER * PER_LANE; i++) {
-            // What does not exist is the last again, of weight 0.
-            const uint dim = 4 * lane + 128 * (i % PER_LANE);
-            const float *from = outs + stride * min(i / PER_LANE, n - 1) * V_DIM + dim;
-            if (V_DIM % 128 == 0 || dim < V_DIM) loaded[i / PER_LANE][i % PER_LANE] = *(const float4 *)from;
-        }
+        // What does not exist is the last again, of weight 0.
+        for (uint i = 0; i < TOGETHER; i++) load(loaded[i], splits, splits.last(first + min(i, n - 1) * step), lane);
         float2 own = {LOWEST, 0};
-        if (lane < n) own = *(const float2 *)(totals + stride * lane * 2);
+        uint split = lane < n ? splits.last(first + lane * step) : 0;
+        if (lane < n) own = *(const float2 *)(splits.totals + 2 * ulong(split) * splits.apart);
+        while (splits.n_splits > splits.chains && simd_max(lane < n && split >= splits.chains ? 1u : 0u) > 0) {
+            const bool has_more = lane < n && split >= splits.chains;
+            float2 other = {LOWEST, 0};
+            if (has_more) split -= splits.chains, other = *(const float2 *)(splits.totals + 2 * ulong(split) * splits.apart);
+            const Link link(own.x, own.y, other.x, other.y);
+            if (has_more) own.x = link.most, own.y = link.sum;
+            UNROLL
+            for (uint i = 0; i < TOGETHER; i++) {
+                const uint from = __shfl_sync(0xffffffff, has_more ? split : ~0u, i);
+                const float keep = __shfl_sync(0xffffffff, link.keep, i), weight = __shfl_sync(0xffffffff, link.weight, i);
+                if (from != ~0u) add_linked(loaded[i], splits, from, keep, weight, lane);
+            }
+        }
         const float now = larger(most, simd_max(own.x)), keep = exact_exp(most - now);
         const float own_weight = lane < n ? exact_exp(own.x - now) : 0;
         most = now;
@@ -44,13 +74,23 @@ template <uint V_DIM> struct Folded {
         }
     }
 
-    // Adds every `step`th of a head's `n_splits` from the `first`th on; splits are `apart` vectors from each other.
-    MEMBER void add_all(const float *outs, const float *totals, uint apart, uint first, uint step, uint n_splits, uint lane) {
-        for (uint i = first; i < n_splits; i += TOGETHER * step) {
-            const ulong at = ulong(i) * apart;
-            const uint n = min((n_splits - i + step - 1) / step, TOGETHER);
-            add(outs + at * V_DIM, totals + 2 * at, ulong(step) * apart, n, lane);
+    // Adds a split to what is loaded of those behind it.
+    static MEMBER void add_linked(float4 (&to)[PER_LANE], const HeadSplits &splits, uint split, float keep, float weight, uint lane) {
+        float4 other[PER_LANE];
+        load(other, splits, split, lane);
+        UNROLL
+        for (uint i = 0; i < PER_LANE; i++) {
+            float4 &v = to[i];
+            const float4 x = other[i];
+            v.x = linked(v.x, keep, x.x, weight), v.y = linked(v.y, keep, x.y, weight);
+            v.z = linked(v.z, keep, x.z, weight), v.w = linked(v.w, keep, x.w, weight);
         }
+    }
+
+    // Adds every `step`th of a head's chains from the `first`th on.
+    MEMBER void add_all(const HeadSplits &splits, uint first, uint step, uint lane) {
+        const uint n = splits.n();
+        for (uint i = first; i < n; i += TOGETHER * step) add(splits, i, step, min((n - i + step - 1) / step, TOGETHER), lane);
     }
 
     // Calls `put(dim, four elements)` for the head's result.
@@ -96,7 +136,7 @@ template <uint V_DIM> struct WarpFolds {
     }
 };
 
-// Folds the splits of a row's heads. Few splits are a warp's; else warp w of W takes every Wth from the wth
+// Folds the splits of a row's heads. Few chains are a warp's; else warp w of W takes every Wth from the wth
 // on, and the warps' sums follow in order. Calls `put(row, column, four elements)`; `alone(row, head, lane)` is for a
 // head that has no other split. Grid: query heads, rows.
 template <uint V_DIM, typename Put, typename Alone>
@@ -111,15 +151,15 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
     wait_for_inputs();
     allow_next();
     if (!exists) return;
-    const bool is_warps = n_splits <= F::TOGETHER;
+    const bool is_warps = n_chains(args, n_splits) <= F::TOGETHER;
     const uint head = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x;
     if (head >= args.n_heads) return;
     if (n_splits == 1) return alone(row, head, lane);
     const Partials partials(args, (float *)scratch);
     const ulong at = ulong(item) * args.n_heads + head;
+    const HeadSplits splits = {partials.outs + at * V_DIM, partials.totals + 2 * at, args.n_heads, n_splits, args.chains};
     F folded;
-    folded.add_all(partials.outs + at * V_DIM, partials.totals + 2 * at, args.n_heads, is_warps ? 0 : warp,
-                   is_warps ? 1 : MERGE_WARPS, n_splits, lane);
+    folded.add_all(splits, is_warps ? 0 : warp, is_warps ? 1 : MERGE_WARPS, lane);
     if (!is_warps) {
         folds.leave(folded, warp, lane);
         __syncthreads();

@@ -100,6 +100,9 @@ type Chunks = [[(u32, u32); 2]; 4];
 const SHORT: Chunks = [[(17, 17), (1, 1)], [(16, 33), (2, 3)], [(1, 34), (1, 4)], [(4, 38), (20, 24)]];
 /// More than what a kernel does at once, of rows and of positions.
 const LONG: Chunks = [[(140, 140), (1, 1)], [(1, 141), (2, 3)], [(131, 272), (1, 4)], [(1, 273), (1, 5)]];
+/// Three times as many splits as kernels fold side by side, for so few heads of so few elements.
+const CHAINED: Chunks =
+    [[(2400, 2400), (1, 1)], [(1, 2401), (2, 3)], [(1, 2402), (1, 4)], [(1, 2403), (1, 5)]];
 
 impl PagedAttention {
     /// Head ratios, odd dimensions, KV formats, windows that leave pages behind,
@@ -134,7 +137,8 @@ impl PagedAttention {
             shape(3, 1, [64, 64], [BF16, Q8_0], 16, Some(150), Some(5.0)),
         ];
         let all = short.map(|shape| (shape, SHORT)).into_iter().chain(long.map(|shape| (shape, LONG)));
-        all.map(|(shape, chunks)| Self::case(random, shape, chunks)).collect()
+        let chained = (shape(1, 1, [16, 16], [F16, F16], 128, None, None), CHAINED);
+        all.chain([chained]).map(|(shape, chunks)| Self::case(random, shape, chunks)).collect()
     }
 
     fn case(random: &mut Random, shape: Shape, chunks: Chunks) -> Case {

@@ -37,6 +37,21 @@ struct Partials {
     }
 };
 
+// Splits of a row that are as far apart as `AttentionArgs::chains` says are added up one after another, the last one first,
+// before what came of these is folded: a chain's are of one block where all layers are one launch.
+FN uint n_chains(const AttentionArgs &args, uint n_splits) { return min(args.chains, n_splits); }
+
+// The maximum and the sum of two that are added up, and what the values of either are multiplied with.
+struct Link {
+    float most, sum, keep, weight;
+    MEMBER Link(float most_, float sum_, float other_most, float other_sum) {
+        most = larger(most_, other_most);
+        keep = exact_exp(most_ - most), weight = exact_exp(other_most - most);
+        sum = multiply_add(sum_, keep, other_sum * weight);
+    }
+};
+FN float linked(float value, float keep, float other, float weight) { return multiply_add(value, keep, other * weight); }
+
 // What a row sees.
 struct Span {
     uint from, to;  // positions, `to` excluded

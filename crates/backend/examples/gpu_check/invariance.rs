@@ -37,6 +37,14 @@ const EXTRAS: Shape = Shape { name: "extras", kv_format: KvFormat::Q8_0, has_ext
 const FEWER: Shape =
     Shape { name: "fewer", n_layers: 2, n_embd: 1536, n_ff: 4096, n_heads: 12, n_kv_heads: 2, ..LARGE };
 
+/// An odd number of threadgroups shares a key/value head on 132 processors.
+const ODD: Shape = Shape { name: "odd", n_heads: 16, n_kv_heads: 4, ..LARGE };
+
+/// So few share one that each adds up several chains of its splits; and one chain's elements are small, but there is no room
+/// for two side by side.
+const MANY: Shape = Shape { name: "many", n_kv_heads: 20, ..LARGE };
+const SMALLER: Shape = Shape { name: "smaller", kv_format: KvFormat::Q8_0, ..FEWER };
+
 /// Rows go to two of six experts, of which each has more than eight rows of the larger steps.
 const EXPERTS: Shape = Shape { name: "experts", experts: Some((6, 2)), ..SMALL };
 
@@ -146,7 +154,11 @@ fn rows(cuda: &mut Cuda) -> Done {
     });
     // Behind 32,768 positions op by op again.
     let longest = Model { shape: LARGE, formats: [[Q4_0; 7]; 2], start: 32_700, window: None };
-    let large = large.chain([longest]);
+    // As many splits as threadgroups, and up to three times as many as chains.
+    let chained = [ODD, MANY, SMALLER].into_iter().flat_map(|shape| {
+        [1100, 9000].map(|start| Model { shape, formats: [[Q4_0; 7]; 2], start, window: None })
+    });
+    let large = large.chain([longest]).chain(chained);
     for model in small.chain(large) {
         same_rows(cuda, model)?;
     }

@@ -36,7 +36,7 @@ const SLOTS_BESIDE_TWO: u32 = 4;
 const SUMS_BYTES: u32 = 2 * 64;
 const TURNS_BYTES: u32 = 8 * MAX_PAIRS;
 const RUNS_BYTES: u32 = 4 * SPLIT as u32 / 16;
-/// Splits of a row that are folded as one, and those whose results are handed on together.
+/// Splits of a row that are folded as one, and the most of which a launch of all layers has room for.
 pub(crate) const FEW_SPLITS: usize = 8;
 pub(super) const MOST_SPLITS: usize = 256;
 /// SIMD-groups that fold a head's splits, as `merge_attention.h` has them.
@@ -174,7 +174,7 @@ impl<'a> WholeStep<'a> {
         definitions += &format!("#define STEP_FEEDERS {FEEDERS}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
         definitions +=
-            &format!("#define STEP_PIECES {}\n", pieces(&lowering.device, self.packings.slot_bytes()));
+            &format!("#define STEP_PIECES {}\n", pieces(&lowering.device, self.packings.slot_bytes(), slots));
         definitions += &format!("#define STEP_TEAM_PAIRS {pairs}\n");
         let AttentionArgs { sharing, chains, .. } = args.attention;
         definitions += &format!("#define STEP_SHARING {sharing}\n#define STEP_CHAINS {}\n", chains / sharing);
@@ -200,11 +200,12 @@ impl<'a> WholeStep<'a> {
     }
 }
 
-/// Pieces of a ring, of `slot` bytes, that are under way together while blocks wait for each other.
-fn pieces(device: &Device, slot: u32) -> u64 {
+/// Pieces of a ring of `slots`, of `slot` bytes each, that are under way together while blocks wait for each other; else one more
+/// is, for which there must be a slot as well.
+fn pieces(device: &Device, slot: u32, slots: u32) -> u64 {
     let Some(bandwidth) = device.bandwidth else { return 1 };
     let together = u64::from(TEAMS * kernel::PARTS * slot) * u64::from(device.units);
-    (bandwidth / 1_000_000 * COPY_NS / 1_000).div_ceil(together).clamp(1, 2)
+    (bandwidth / 1_000_000 * COPY_NS / 1_000).div_ceil(together).min(u64::from(slots) - 1).clamp(1, 2)
 }
 
 /// Splits of a block in the longest context.
@@ -407,11 +408,13 @@ mod tests {
     #[test]
     fn pieces_cover_what_a_copy_takes() {
         let device = Paper::with_tiles("cuda", 132);
-        let of = |bandwidth, slot| pieces(&Device { bandwidth, ..Device::of(&device) }, slot);
+        let of = |bandwidth, slot| pieces(&Device { bandwidth, ..Device::of(&device) }, slot, 4);
         // An H100 and an H200 by their data sheets, pieces of four bits and of bfloat16.
         for (bandwidth, expected) in [(None, 1), (Some(3_350_000_000_000), 1), (Some(4_800_000_000_000), 2)] {
             assert_eq!([2304, 2048].map(|slot| of(bandwidth, slot)), [expected; 2]);
         }
+        let fast = Device { bandwidth: Some(4_800_000_000_000), ..Device::of(&device) };
+        assert_eq!([2, 3, 4].map(|slots| pieces(&fast, 2304, slots)), [1, 2, 2]);
     }
 
     #[test]

@@ -99,8 +99,8 @@ struct KeptHead {
     }
 };
 
-// Attention of the step's row. Four SIMD-groups find the shares of a split's values and four others add these up, so that the
-// next keys are on their way while values are waited for, and the other way round.
+// Attention of the step's row, by one pair of teams of SIMD-groups or two: one team finds the shares of a split's values and
+// the other adds these up, so that the next keys are on their way while values are waited for, and the other way round.
 struct StepAttention {
     const StepArgs &args;
     const StepMemory &memory;
@@ -214,11 +214,13 @@ struct StepAttention {
         typedef Folded<FOLD_DIMS> F;
         const SplitSums sums = this->sums(mail);
         const uint n = n_chains(args.attention, known().all_splits), most = mail.most_folded();
-        float *outs = (float *)splits.tiles(0).k_tile, *totals = outs + most * FOLD_DIMS;
-        WarpFolds<FOLD_DIMS> &folds = *(WarpFolds<FOLD_DIMS> *)(totals + 2 * most);
+        WarpFolds<FOLD_DIMS> &folds = *(WarpFolds<FOLD_DIMS> *)splits.tiles(0).k_tile;
+        uchar *row = (uchar *)(&folds + 1);
+        // Totals, which any number of chains may have, come last: what lies before them is read by sixteen bytes.
+        static_assert(sizeof(folds) % 16 == 0 && Rows::SHARED_BYTES % 16 == 0, "sums lie at a multiple of sixteen bytes");
+        float *outs = (float *)(row + Rows::SHARED_BYTES), *totals = outs + most * FOLD_DIMS;
         // Chains have been added up.
         const HeadSplits own = {outs, totals, 1, n, ~0u};
-        uchar *row = (uchar *)(&folds + 1);
         const auto put = [&](uint dim, float4 v) { Rows::put(row, dim, v); };
         for (uint nth = gridDim.x - 1 - blockIdx.x; nth < attention().n_heads * FOLDS; nth += gridDim.x) {
             block_barrier();

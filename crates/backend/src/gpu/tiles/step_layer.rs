@@ -17,8 +17,8 @@ use crate::kernels::rope_store::RopeStore;
 use crate::kernels::swiglu_linear_add::{Activation, SwigluLinearAdd};
 use crate::{BufferId, Op, Result, Rows, WeightId};
 
-/// Values of a head of which 32 lanes have four each when splits are folded, eight splits at a time; of more than that the
-/// number of splits would be another, and so the sums' order.
+/// Values of a head of which 32 lanes have four each when chains of splits are folded, eight at a time; of more than that the
+/// number of chains would be another, and so the sums' order.
 pub(super) const MOST_V_DIM: u32 = 128;
 /// The longest row that is normalised: four times `LOADS` elements a thread.
 const MOST_COLS: u32 = 16 * TEAMS * TEAM_THREADS;
@@ -92,6 +92,7 @@ impl<'a> Layer<'a> {
             && args.qkv.shape.cols <= MOST_COLS
             && args.attention.v_dim <= MOST_V_DIM
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
+            // Where gate and up have fewer bands than q, k and v: attention does not know them.
             && args.attention.sharing * args.attention.n_kv_heads <= n_blocks
             // With fewer, launches op by op are faster (docs/performance.md).
             && 3 * n_blocks >= 2 * units

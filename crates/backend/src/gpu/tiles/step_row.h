@@ -23,7 +23,7 @@ struct SplitRuns {
 };
 
 // Sums of bands, two sets in turn, that the computing SIMD-groups leave for the one that writes; then what a block
-// keeps beside them: turns, runs of its splits, and a row, over whose end keys and values of a split lie.
+// keeps beside them: turns, runs of its splits, and a row, over which what comes of scores lies, and over the ends of longer ones keys and values.
 struct Handover {
     float *sums;
     uint n;

@@ -223,6 +223,9 @@ struct Mail {
     MEMBER void next() { number++; }
 };
 
+// What is under way together has slots of its own: of an older piece a slot's barrier no longer tells.
+static_assert(STEP_PIECES < STEP_SLOTS, "pieces have slots");
+
 // A SIMD-group's ring of slots, which another one fills.
 struct StepRing {
     enum {
@@ -314,7 +317,7 @@ struct Feed {
         }
     }
 
-    // Pieces that are under way together. Blocks wait for letters while the first of gate and up come, and all others; between
+    // Pieces that are under way together, no more than there are slots. Blocks wait for letters while the first of gate and up come, and all others; between
     // them is most of what a layer has.
     MEMBER uint most() const { return STEP_PIECES + uint(stage % STAGES == GATED_STAGE && nth > 0); }
 

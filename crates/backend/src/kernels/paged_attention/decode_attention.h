@@ -1,6 +1,6 @@
 // Attention of generated rows: a block takes 128 positions of one row (a split) and the query heads
 // that share a key/value head, so that keys and values are read once. Another kernel folds a row's
-// splits in their order (merge_attention.h). CUDA only.
+// splits (merge_attention.h). CUDA only.
 //
 // Tensor cores do the sums, though the time goes to reading: of an operand of eight columns four are
 // the heads' numbers and four what rounding left of them, so that q and the shares keep 22 bits

@@ -242,8 +242,8 @@ fn pair(layer: &CacheLayerConfig) -> (String, String) {
 }
 
 /// Threadgroups that share a key/value head's splits where all layers are one launch, and how many of its splits begin a
-/// chain, whose others are as far apart: each threadgroup's has one chain or several, of small elements two, for which there is
-/// room side by side. No shorter than what short contexts have, whose splits other kernels fold too.
+/// chain, whose others are as far apart: each threadgroup's has one chain or several, of small elements two, for which there
+/// may be room side by side. They are no fewer than the splits of short contexts, which other kernels fold too.
 fn sharing(lowering: &Lowering<'_>, layer: &CacheLayerConfig, n_heads: usize) -> Result<(u32, u32)> {
     let (kv, k_dim, v_dim) = (layer.n_kv_heads, layer.k_dim, layer.v_dim);
     let bands = lowering

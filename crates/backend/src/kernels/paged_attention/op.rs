@@ -100,7 +100,7 @@ type Chunks = [[(u32, u32); 2]; 4];
 const SHORT: Chunks = [[(17, 17), (1, 1)], [(16, 33), (2, 3)], [(1, 34), (1, 4)], [(4, 38), (20, 24)]];
 /// More than what a kernel does at once, of rows and of positions.
 const LONG: Chunks = [[(140, 140), (1, 1)], [(1, 141), (2, 3)], [(131, 272), (1, 4)], [(1, 273), (1, 5)]];
-/// Three times as many splits as kernels fold side by side, for so few heads of so few elements.
+/// Two and three times as many splits as kernels fold side by side, for so few heads of so few elements.
 const CHAINED: Chunks =
     [[(2400, 2400), (1, 1)], [(1, 2401), (2, 3)], [(1, 2402), (1, 4)], [(1, 2403), (1, 5)]];
 

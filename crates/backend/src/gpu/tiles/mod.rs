@@ -19,4 +19,5 @@ pub(crate) mod qkv;
 pub(crate) mod rounded;
 pub(crate) mod step;
 mod step_layer;
+mod step_memory;
 mod step_packings;

@@ -5,15 +5,16 @@ use super::convert::Form;
 use super::gated::{gated_definitions, reads_first};
 use super::kernel::{self, TEAM_THREADS};
 use super::packing::TILE_COLS;
-use super::step_layer::{LAYER_OPS, Layer, MOST_V_DIM, n_blocks};
+use super::step_layer::{LAYER_OPS, Layer, n_blocks};
+use super::step_memory::Memory;
 use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
 use crate::gpu::args::{AttentionArgs, OtherArgs, StepArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::items::SPLIT;
-use crate::gpu::lower::{Device, Grid, Lowering, When};
+use crate::gpu::lower::{Grid, Lowering, When};
 use crate::gpu::source::{BF16_ACTIVATIONS, STEP};
 use crate::kernels::paged_attention::Decoding;
-use crate::kernels::rope_store::{self, MAX_PAIRS};
+use crate::kernels::rope_store;
 use crate::{Op, Result, Rows};
 
 /// What it is for.
@@ -23,24 +24,9 @@ pub(super) const ROWS: RowsOf = RowsOf::Generated;
 pub(super) const TEAMS: u32 = 2;
 const FEEDERS: u32 = 3;
 const THREADS: u32 = TEAMS * TEAM_THREADS + 32 * (FEEDERS + 1);
-/// What the kernel declares itself, and the driver takes.
-const RESERVED: u32 = 1024 + 512;
-/// Slots of a ring beyond which more do not help.
-const MOST_SLOTS: u32 = 8;
-/// How long a copy takes on a busy memory, in nanoseconds: pieces that are under way together cover that, and no more, as what
-/// else is read waits behind them (docs/performance.md).
-const COPY_NS: u64 = 1_100;
-/// Slots of a ring beside two pairs of teams; where there is room for fewer, there is one pair.
-const SLOTS_BESIDE_TWO: u32 = 4;
-/// Bytes of one SIMD-group's sums, two sets, of turns, and of where a split's runs of 16 positions lie.
-const SUMS_BYTES: u32 = 2 * 64;
-const TURNS_BYTES: u32 = 8 * MAX_PAIRS;
-const RUNS_BYTES: u32 = 4 * SPLIT as u32 / 16;
 /// Splits of a row that are folded as one, and the most of which a launch of all layers has room for.
 pub(crate) const FEW_SPLITS: usize = 8;
 pub(super) const MOST_SPLITS: usize = 256;
-/// SIMD-groups that fold a head's splits, as `merge_attention.h` has them.
-const FOLDING: u32 = 8;
 /// The longest contexts of [`When::Short`] and [`When::Long`] steps.
 pub(crate) const SHORT: usize = FEW_SPLITS * SPLIT;
 pub(crate) const LONG: usize = MOST_SPLITS * SPLIT;
@@ -55,18 +41,6 @@ pub(crate) struct WholeStep<'a> {
     decoding: Decoding,
     /// Of launches for short contexts and for long ones.
     memory: [Memory; 2],
-}
-
-/// What depends on the longest context of a launch.
-#[derive(Clone, Copy)]
-struct Memory {
-    max_splits: u32,
-    /// Pairs of teams that take a block's chains of splits in turn.
-    pairs: u32,
-    /// Of a ring.
-    slots: u32,
-    /// Bytes of threadgroup memory.
-    shared: u32,
 }
 
 impl<'a> WholeStep<'a> {
@@ -161,7 +135,8 @@ impl<'a> WholeStep<'a> {
     fn launch(&self, lowering: &mut Lowering<'_>, layers: &[Layer<'_>], when: When) -> Result<()> {
         let [.., inv_freq, _, _] = layers[0].store.buffers(lowering);
         let residual = lowering.buffer(layers[0].maps.x);
-        let Memory { max_splits, pairs, slots, shared } = self.memory[usize::from(when == When::Long)];
+        let memory = self.memory[usize::from(when == When::Long)];
+        let max_splits = memory.max_splits;
         let kept = lowering.kept(self.kept_bytes(lowering, max_splits));
         let mut buffers = vec![kept, residual, inv_freq];
         for layer in layers {
@@ -170,15 +145,11 @@ impl<'a> WholeStep<'a> {
         let grid = Grid { x: n_blocks(lowering, &self.args), rows: ROWS, rows_each: 1, threads: THREADS };
         let args = StepArgs { max_splits, other: self.others(lowering, layers), ..self.args };
         let (n_layers, several) = (layers.len(), when == When::Long);
-        let mut definitions = format!("#define STEP_LAYERS {n_layers}\n#define STEP_SLOTS {slots}\n");
-        definitions += &format!("#define STEP_FEEDERS {FEEDERS}\n");
+        let mut definitions = memory.definitions();
+        definitions += &format!("#define STEP_LAYERS {n_layers}\n#define STEP_FEEDERS {FEEDERS}\n");
         definitions += &format!("#define STEP_SEVERAL {several}\n");
-        definitions +=
-            &format!("#define STEP_PIECES {}\n", pieces(&lowering.device, self.packings.slot_bytes(), slots));
-        definitions += &format!("#define STEP_TEAM_PAIRS {pairs}\n");
         let AttentionArgs { sharing, chains, .. } = args.attention;
         definitions += &format!("#define STEP_SHARING {sharing}\n#define STEP_CHAINS {}\n", chains / sharing);
-        definitions += &format!("#define STEP_BLOCK_SPLITS {}\n", block_splits(&args));
         definitions += &format!("#define STEP_IN_BLOCKS {}\n", self.is_in_blocks(lowering));
         let Packings { first, other } = self.packings;
         for (name, map) in [("QKV", QKV), ("OUTPUT", OUTPUT), ("GATED", GATED), ("DOWN", DOWN)] {
@@ -193,58 +164,10 @@ impl<'a> WholeStep<'a> {
             definitions += BF16_ACTIVATIONS;
         }
         let launch = lowering.launch(&STEP, "step", grid, args, &buffers);
-        (launch.definitions, launch.shared) = (definitions, shared);
+        (launch.definitions, launch.shared) = (definitions, memory.shared);
         (launch.early, launch.together, launch.packed) = (true, true, true);
         launch.when = when;
         Ok(())
-    }
-}
-
-/// Pieces of a ring of `slots`, of `slot` bytes each, that are under way together while blocks wait for each other; else one more
-/// is, for which there must be a slot as well.
-fn pieces(device: &Device, slot: u32, slots: u32) -> u64 {
-    let Some(bandwidth) = device.bandwidth else { return 1 };
-    let together = u64::from(TEAMS * kernel::PARTS * slot) * u64::from(device.units);
-    (bandwidth / 1_000_000 * COPY_NS / 1_000).div_ceil(together).min(u64::from(slots) - 1).clamp(1, 2)
-}
-
-/// Splits of a block in the longest context.
-fn block_splits(args: &StepArgs) -> u32 {
-    args.max_splits.div_ceil(args.attention.sharing)
-}
-
-impl Memory {
-    /// As `step.h` lays it out.
-    fn of(lowering: &Lowering<'_>, both: Packings, args: &StepArgs, decoding: &Decoding) -> Option<Self> {
-        let (device, packings) = (&lowering.device, both.first);
-        let slot = both.slot_bytes();
-        let tile = |packing| kernel::row_bytes(Form::of(device, packing, ROWS)).0;
-        let [qkv, output, gated, down] = [
-            args.qkv.shape.n_tiles * tile(packings[0]),
-            args.output.shape.n_tiles * tile(packings[1]),
-            args.gated.shape.n_tiles * tile(packings[2]),
-            args.down.shape.n_tiles * tile(packings[3]),
-        ];
-        let attention = &args.attention;
-        let floats = (attention.n_heads / attention.n_kv_heads + 1) * attention.k_dim + attention.v_dim;
-        // Heads lie where the row was that they come of, and behind them what comes of scores.
-        let heads = |pairs| qkv.max(4 * floats + pairs * decoding.found).next_multiple_of(128);
-        let tiles = decoding.shared - decoding.found;
-        // What is folded, what SIMD-groups make of it, and the result lie where keys and values do.
-        let folded = 4 * attention.chains.min(args.max_splits) * (TILE_COLS as u32 + 2)
-            + 4 * FOLDING * (2 + MOST_V_DIM);
-        let fold = folded + tile(packings[1]);
-        let rows = |pairs| output.max(gated).max(down).max(heads(pairs) + fold.max(pairs * tiles));
-        let simdgroups = TEAMS * kernel::PARTS;
-        let beside = TURNS_BYTES + block_splits(args) * RUNS_BYTES;
-        let shared = |pairs, slots| simdgroups * (slots * (slot + 16) + SUMS_BYTES) + beside + rows(pairs);
-        let fit = |pairs, least| {
-            let fits = |&slots: &u32| shared(pairs, slots) + RESERVED <= device.shared_limit;
-            (least..=MOST_SLOTS).rev().find(fits).map(|slots| (pairs, slots))
-        };
-        let has_two = block_splits(args) > 1 && attention.chains > attention.sharing && !decoding.in_turn;
-        let (pairs, slots) = has_two.then(|| fit(2, SLOTS_BESIDE_TWO)).flatten().or_else(|| fit(1, 2))?;
-        Some(Self { max_splits: args.max_splits, pairs, slots, shared: shared(pairs, slots) })
     }
 }
 
@@ -252,14 +175,14 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::gpu::inputs::Layout;
-    use crate::gpu::lower::Launch;
+    use crate::gpu::lower::{Device, Launch};
     use crate::gpu::paper::Paper;
     use crate::gpu::source::{
         DECODE_ATTENTION, FOLDED_LINEAR, GENERATED_QKV, PROMPT_ATTENTION, ROPE_STORE, ROUNDED_QKV, Source,
     };
     use crate::gpu::{Activations, Gpu, Multiplier};
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
-    use crate::{Backend, Bucket, GroupConfig, Plan, Role};
+    use crate::{Backend, Bucket, GroupConfig, KvFormat, Plan, Role};
 
     /// The smallest of which sixteen processors have a part each.
     const SHAPE: ModelShape = ModelShape {
@@ -406,15 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn pieces_cover_what_a_copy_takes() {
-        let device = Paper::with_tiles("cuda", 132);
-        let of = |bandwidth, slot| pieces(&Device { bandwidth, ..Device::of(&device) }, slot, 4);
-        // An H100 and an H200 by their data sheets, pieces of four bits and of bfloat16.
-        for (bandwidth, expected) in [(None, 1), (Some(3_350_000_000_000), 1), (Some(4_800_000_000_000), 2)] {
-            assert_eq!([2304, 2048].map(|slot| of(bandwidth, slot)), [expected; 2]);
+    fn small_keys_and_values_leave_room_for_two_pairs_of_teams() {
+        for (format, pairs) in [(KvFormat::F16, [1, 1]), (KvFormat::Q8_0, [1, 2]), (KvFormat::Fp8, [1, 2])] {
+            let mut case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
+            for layer in &mut case.cache.layers {
+                (layer.k_format, layer.v_format) = (format, format);
+            }
+            let launches = lowered(&case, 8, 1, Activations::Int8);
+            let steps: Vec<_> = launches.iter().filter(|launch| std::ptr::eq(launch.source, &STEP)).collect();
+            assert_eq!(steps.len(), 2);
+            for (step, (when, pairs)) in steps.iter().zip([When::Short, When::Long].into_iter().zip(pairs)) {
+                let pairs = format!("#define STEP_TEAM_PAIRS {pairs}\n");
+                assert!(step.when == when && step.definitions.contains(&pairs), "{format:?}, {when:?}");
+            }
         }
-        let fast = Device { bandwidth: Some(4_800_000_000_000), ..Device::of(&device) };
-        assert_eq!([2, 3, 4].map(|slots| pieces(&fast, 2304, slots)), [1, 2, 2]);
     }
 
     #[test]

@@ -40,9 +40,10 @@ const FEWER: Shape =
 /// An odd number of threadgroups shares a key/value head on 132 processors.
 const ODD: Shape = Shape { name: "odd", n_heads: 16, n_kv_heads: 4, ..LARGE };
 
-/// So few share one that each adds up several chains of its splits; and one chain's elements are small, but there is no room
-/// for two side by side.
+/// So few share one that each has several chains of splits.
 const MANY: Shape = Shape { name: "many", n_kv_heads: 20, ..LARGE };
+
+/// Each has two chains, as elements are small, but no room for both side by side.
 const SMALLER: Shape = Shape { name: "smaller", kv_format: KvFormat::Q8_0, ..FEWER };
 
 /// Rows go to two of six experts, of which each has more than eight rows of the larger steps.
@@ -154,7 +155,7 @@ fn rows(cuda: &mut Cuda) -> Done {
     });
     // Behind 32,768 positions op by op again.
     let longest = Model { shape: LARGE, formats: [[Q4_0; 7]; 2], start: 32_700, window: None };
-    // As many splits as threadgroups, and up to three times as many as chains.
+    // Fewer splits than chains, or few more, and several a chain.
     let chained = [ODD, MANY, SMALLER].into_iter().flat_map(|shape| {
         [1100, 9000].map(|start| Model { shape, formats: [[Q4_0; 7]; 2], start, window: None })
     });

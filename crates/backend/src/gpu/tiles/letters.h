@@ -25,16 +25,13 @@ struct TwoLetters {
     }
 };
 
-// `n` words, an even number, to shared memory, by all threads that compute; `from(i)` is the place of words i and i + 1.
-template <typename From> FN void receive_words_of(uint *to, uint n, uint number, const From &from) {
+// `n` words, an even number, to shared memory, by all threads that compute.
+FN void receive_words(uint *to, const ulong *from, uint n, uint number) {
     for (uint i = 2 * threadIdx.x; i < n; i += 2 * n_threads()) {
         TwoLetters two;
-        two.receive(from(i), number);
+        two.receive(from + i, number);
         *(uint2 *)(to + i) = make_uint2(uint(two.first), uint(two.second));
     }
-}
-FN void receive_words(uint *to, const ulong *from, uint n, uint number) {
-    receive_words_of(to, n, number, [&](uint i) { return from + i; });
 }
 
 // Four floats.

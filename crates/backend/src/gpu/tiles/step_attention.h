@@ -189,15 +189,15 @@ struct StepAttention {
     MEMBER void run(const Layer &layer, const Mail &mail) const {
         if (splits.n() == 0) return;
         wait_for_copies<0>();
-        // Queries, and if they are new a key and a value.
-        const uint q = Heads::HEADS * Heads::KEYS, kv = known().kv_head, n = q + (splits.has_newest() ? Heads::KEYS + Heads::VALUES : 0);
+        const uint q = Heads::HEADS * Heads::KEYS, kv = known().kv_head;
         block_barrier();
-        receive_words_of((uint *)heads(), n, mail.number, [&](uint i) {
-            const ulong *from = mail.qkv() + kv * q;
-            if (i >= q) from = mail.qkv() + args.qkv.cols0 + kv * Heads::KEYS - q;
-            if (i >= q + Heads::KEYS) from = mail.qkv() + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES - (q + Heads::KEYS);
-            return from + i;
-        });
+        receive_words((uint *)heads(), mail.qkv() + kv * q, q, mail.number);
+        if (splits.has_newest()) {
+            const ulong *k = mail.qkv() + args.qkv.cols0 + kv * Heads::KEYS;
+            const ulong *v = mail.qkv() + args.qkv.cols0 + args.qkv.cols1 + kv * Heads::VALUES;
+            receive_words((uint *)heads() + q, k, Heads::KEYS, mail.number);
+            receive_words((uint *)heads() + q + Heads::KEYS, v, Heads::VALUES, mail.number);
+        }
         block_barrier();
         rotate(layer);
         block_barrier();

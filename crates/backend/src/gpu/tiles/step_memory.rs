@@ -16,8 +16,9 @@ use crate::kernels::rope_store::MAX_PAIRS;
 const RESERVED: u32 = 1024 + 512;
 /// Slots of a ring beyond which more do not help.
 const MOST_SLOTS: u32 = 8;
-/// How long a copy takes on a busy memory, in nanoseconds: pieces that are under way together cover that, and no more, as what
-/// else is read waits behind them (docs/performance.md).
+/// What pieces that are under way together cover, in nanoseconds of a processor's share of the memory's bandwidth: more makes late
+/// what else is read, less keeps the memory waiting. Anything from 1,000 to 1,290 tells an H200, where two pieces are faster, from
+/// an H100, where one is (docs/performance.md); other devices were not measured.
 const COPY_NS: u64 = 1_100;
 /// Slots of a ring beside two pairs of teams; where there is room for fewer, there is one pair.
 const SLOTS_BESIDE_TWO: u32 = 4;

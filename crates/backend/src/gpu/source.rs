@@ -138,6 +138,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("row.h", include_str!("tiles/row.h")),
     ("step.h", include_str!("tiles/step.h")),
     ("step_attention.h", include_str!("tiles/step_attention.h")),
+    ("step_feed.h", include_str!("tiles/step_feed.h")),
     ("step_row.h", include_str!("tiles/step_row.h")),
     ("step_splits.h", include_str!("tiles/step_splits.h")),
     ("step_results.h", include_str!("tiles/step_results.h")),

@@ -106,12 +106,19 @@ fn sequence(n_rows: u32, n_context: u32) -> SequenceInputs {
     SequenceInputs { n_rows, n_context, role }
 }
 
-/// Pages are dealt by a stride that has no divisor in common with their number.
+/// The least stride from 37 on that has no divisor in common with so many pages.
+fn stride(n_pages: u32) -> u32 {
+    let divides = |d: u32, n: u32| n.is_multiple_of(d);
+    let is_prime_to = |stride| (2..=stride).all(|d| !divides(d, stride) || !divides(d, n_pages));
+    (37..).find(|&stride| is_prime_to(stride)).expect("there is a larger prime")
+}
+
+/// Pages are dealt by such a stride: none twice.
 fn group_inputs(group: &GroupConfig, sequences: &[(u32, u32)]) -> GroupInputs {
-    const STRIDE: u32 = 37;
     let GroupConfig { n_pages, page_size, window } = *group;
+    let stride = stride(n_pages);
     let per_sequence = n_pages / sequences.len() as u32;
-    let page = |i: usize, j: u32| (i as u32 * per_sequence + j) * STRIDE % n_pages;
+    let page = |i: usize, j: u32| (i as u32 * per_sequence + j) * stride % n_pages;
     let max_pages = sequences.iter().map(|(_, n_context)| n_context.div_ceil(page_size)).max().unwrap_or(0);
     assert!(max_pages <= per_sequence, "the case needs a larger cache");
     let (mut slots, mut block_tables) = (Vec::new(), Vec::new());
@@ -125,4 +132,23 @@ fn group_inputs(group: &GroupConfig, sequences: &[(u32, u32)]) -> GroupInputs {
         }));
     }
     GroupInputs { slots, block_tables, max_pages: max_pages as usize }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also where their number is a multiple of the usual stride.
+    #[test]
+    fn no_page_is_dealt_twice() {
+        for n_pages in 1..400 {
+            let cache = CacheConfig {
+                layers: Vec::new(),
+                groups: vec![GroupConfig { n_pages, page_size: 16, window: None }],
+            };
+            let mut pages = inputs(&cache, &[(1, 16 * n_pages)]).groups.remove(0).block_tables;
+            pages.sort_unstable();
+            assert_eq!(pages, (0..n_pages).collect::<Vec<_>>());
+        }
+    }
 }

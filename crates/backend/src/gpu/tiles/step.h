@@ -9,6 +9,7 @@
 #ifndef QUARREL_STEP_H
 #define QUARREL_STEP_H
 
+#include "step_feed.h"
 #include "step_results.h"
 
 #if __CUDA_ARCH__ >= 900

@@ -24,8 +24,11 @@ FN void fetch_hidden(const StepArgs &args, const Mail &mail) {
     typedef DownMap::Rows Rows;
     const uint first = results_of(args.gated) == QUANTISED ? 16 * StepGated::first_single(args) : args.gated.cols;
     uchar *rows = Handover::rows();
+    const uint words = first / 64 * Mail::DOWN_WORDS, floats = args.gated.cols - first;
+    // As of a row, one thread waits before all read: here for one of the last letters.
+    if (threadIdx.x == 0) TwoLetters().receive(floats > 0 ? mail.singles() + floats - 2 : mail.hidden() + words - 2, mail.number);
     block_barrier();
-    receive_words((uint *)rows, mail.hidden(), first / 64 * Mail::DOWN_WORDS, mail.number);
+    receive_words((uint *)rows, mail.hidden(), words, mail.number);
     for (uint o = first + 4 * threadIdx.x; o < args.gated.cols; o += 4 * n_threads()) {
         Rows::put(rows + o / 64 * Rows::SHARED_BYTES, o, receive_four(mail.singles() + o - first, mail.number));
     }

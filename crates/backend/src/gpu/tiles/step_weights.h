@@ -1,4 +1,4 @@
-// What the blocks of step.h are given, and how their weights come.
+// What the blocks of step.h are given, and where their weights lie.
 #ifndef QUARREL_STEP_WEIGHTS_H
 #define QUARREL_STEP_WEIGHTS_H
 
@@ -284,65 +284,6 @@ struct StepWeights {
         return maps.gated().at(nth, team);
     }
 };
-
-// Fills a SIMD-group's ring with its part of them.
-struct Feed {
-    const StepWeights &weights;
-    const StepRing ring;
-    const uint simdgroup;
-    Columns part;
-    Band band;
-    uint stage, nth, tile, asked;
-    const ulong policy;
-
-    // A SIMD-group that is not there gets nothing.
-    MEMBER Feed(const StepWeights &weights, uint simdgroup)
-        : weights(weights), ring(simdgroup), simdgroup(simdgroup), part(0, 1), band(), stage(0),
-          nth(0), tile(0), asked(0), policy(read_once()) {
-        if (simdgroup < STEP_SIMDGROUPS) find();
-    }
-
-    // Finds the band, or the first one after it, that has columns for this SIMD-group.
-    MEMBER void find() {
-        for (;;) {
-            band = weights.at(stage, nth, simdgroup / PARTS);
-            if (band.at) {
-                part = Columns(weights.n_tiles(stage), band.together, simdgroup);
-                if (part.n > 0) return;
-                nth++;
-            } else {
-                if (++stage >= STAGES * STEP_LAYERS) return;
-                nth = 0;
-            }
-        }
-    }
-
-    // Pieces that are under way together, no more than there are slots. Blocks wait for letters while the first of gate and up come, and all others; between
-    // them is most of what a layer has.
-    MEMBER uint most() const { return STEP_PIECES + uint(stage % STAGES == GATED_STAGE && nth > 0); }
-
-    // Asks for the next piece if there is room for it.
-    MEMBER bool ask() {
-        if (!band.at || !ring.is_free(asked) || !ring.is_quiet(asked, most())) return false;
-        const uint bytes = band.tile_bytes, tiles = min(band.chunk, part.n - tile);
-        ring.copy(asked++, band.at + ulong(part.first + tile) * bytes, tiles * bytes, policy);
-        tile += tiles;
-        if (tile == part.n) {
-            tile = 0, nth++;
-            find();
-        }
-        return true;
-    }
-};
-
-// Fills the rings that are the `nth` feeder's; one lane for each.
-FN void feed(const StepWeights &weights, uint nth) {
-    Feed feed(weights, min(nth + STEP_FEEDERS * (threadIdx.x % 32), uint(STEP_SIMDGROUPS)));
-    while (__any_sync(0xffffffff, feed.band.at != 0)) {
-        // The others shall not lose their turns to one that can do nothing.
-        if (!__any_sync(0xffffffff, feed.ask())) __nanosleep(20);
-    }
-}
 
 #endif
 #endif

@@ -94,7 +94,7 @@ impl<'a> Layer<'a> {
             && args.attention.v_dim.is_multiple_of(TILE_COLS as u32)
             // Where gate and up have fewer bands than q, k and v: attention does not know them.
             && args.attention.sharing * args.attention.n_kv_heads <= n_blocks
-            // With fewer, launches op by op are faster (docs/performance.md).
+            // With fewer, launches op by op are faster (docs/cuda.md, "All layers in one launch").
             && 3 * n_blocks >= 2 * units
             && [&args.qkv, &args.output, &args.down].iter().all(|map| map.n_blocks <= MOST_BANDS * n_blocks)
             && self.weights().iter().flatten().all(has_whole_bands)

@@ -18,7 +18,7 @@ const RESERVED: u32 = 1024 + 512;
 const MOST_SLOTS: u32 = 8;
 /// What pieces that are under way together cover, in nanoseconds of a processor's share of the memory's bandwidth: more makes late
 /// what else is read, less keeps the memory waiting. Anything from 1,000 to 1,290 tells an H200, where two pieces are faster, from
-/// an H100, where one is (docs/performance.md); other devices were not measured.
+/// an H100, where one is (docs/cuda.md, "Splits added up where they are"); other devices were not measured.
 const COPY_NS: u64 = 1_100;
 /// Slots of a ring beside two pairs of teams; where there is room for fewer, there is one pair.
 const SLOTS_BESIDE_TWO: u32 = 4;

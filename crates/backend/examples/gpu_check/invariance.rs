@@ -164,7 +164,11 @@ fn rows(cuda: &mut Cuda, shape: Option<&str>) -> Done {
     });
     let large = large.chain([longest]).chain(chained);
     let models = small.chain(large).filter(|model| shape.is_none_or(|shape| shape == model.shape.name));
-    let failed: Vec<_> = models.filter_map(|model| same_rows(cuda, model).err()).collect();
+    let models: Vec<_> = models.collect();
+    if let (Some(shape), []) = (shape, &models[..]) {
+        return Err(format!("there is no shape `{shape}`"));
+    }
+    let failed: Vec<_> = models.into_iter().filter_map(|model| same_rows(cuda, model).err()).collect();
     if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
 }
 

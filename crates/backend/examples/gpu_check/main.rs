@@ -109,6 +109,9 @@ fn cases(cuda: &mut Cuda, filter: Option<&str>) -> Done {
     if filter.is_some() {
         absent.iter().for_each(|line| println!("absent {line}"));
     }
+    if let (Some(filter), 0) = (filter, within + absent.len() + failures.len()) {
+        return Err(format!("there is no case with `{filter}` in its name"));
+    }
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 

@@ -46,8 +46,7 @@ struct Feed {
     }
 
     MEMBER bool has_more() const { return now.band.at; }
-    // Finds what comes behind this band: that takes as long as asking for several pieces, so it is done while there is no room
-    // for any.
+    // Finds what comes behind this band, which others of the SIMD-group wait for: best while there is no room for any piece.
     MEMBER void look_ahead() {
         if (has_next || !has_more()) return;
         next = now;

@@ -122,9 +122,11 @@ struct StepAttention {
     static MEMBER void find(const StepArgs &args, const StepMemory &memory) {
         const AttentionArgs attention = known_attention(args.attention);
         const Span span(attention, memory.inputs[attention.places_at] + 1);
-        const uint n = span.n_splits(), first = blockIdx.x / attention.n_kv_heads, step = STEP_SHARING;
+        // The last blocks have the fewest bands, and so they are the first to have splits: keys and values are as much as a band.
+        const uint block = gridDim.x - 1 - blockIdx.x;
+        const uint n = span.n_splits(), first = block / attention.n_kv_heads, step = STEP_SHARING;
         const uint own = first >= min(step, n) ? 0 : STEP_SEVERAL ? (n - 1 - first) / step + 1 : 1;
-        known().kv_head = blockIdx.x % attention.n_kv_heads;
+        known().kv_head = block % attention.n_kv_heads;
         known().from = span.from, known().to = span.to, known().all_splits = n;
         known().n_splits = own, known().last = own > 0 ? first + (own - 1) * step : 0;
         // Heads that come of the row, and behind them what comes of scores, lie where it was; keys and values lie behind.
@@ -225,7 +227,7 @@ struct StepAttention {
         // Chains have been added up.
         const HeadSplits own = {outs, totals, 1, n, ~0u};
         const auto put = [&](uint dim, float4 v) { Rows::put(row, dim, v); };
-        for (uint nth = gridDim.x - 1 - blockIdx.x; nth < attention().n_heads * FOLDS; nth += gridDim.x) {
+        for (uint nth = blockIdx.x; nth < attention().n_heads * FOLDS; nth += gridDim.x) {
             block_barrier();
             receive_words((uint *)outs, sums.sums_of(nth), n * FOLD_DIMS, mail.number);
             receive_words((uint *)totals, sums.totals_of(nth / FOLDS), 2 * n, mail.number);

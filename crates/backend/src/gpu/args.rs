@@ -102,6 +102,13 @@ kernel_args! {
         /// The soft-cap of logits, or 0.
         softcap: f32,
     }
+    /// A linear map over tiles whose results are added to rows, which are left normalised besides.
+    AddNormArgs {
+        /// The map.
+        maps: TileArgs,
+        /// Added to the mean square.
+        eps: f32,
+    }
     /// Gate and up projections with the gated activation, over tiles.
     GatedArgs {
         /// The rows.

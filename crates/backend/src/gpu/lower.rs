@@ -15,6 +15,7 @@ use super::source::{self, Source};
 use super::tiles::attended::Attended;
 use super::tiles::gated::Gated;
 use super::tiles::items::Items;
+use super::tiles::normalised::{self, Left};
 use super::tiles::qkv::TurnedHeads;
 use super::tiles::step::{self, WholeStep};
 use crate::plan::ALIGNMENT;
@@ -184,8 +185,12 @@ pub(crate) struct Lowering<'a> {
     weights: &'a [Weight],
     cache: &'a CacheConfig,
     plan: &'a Plan,
+    /// Bytes before scratch for what an op leaves to the next.
+    left_bytes: usize,
     scratch_bytes: usize,
     known_tables: Vec<(Arc<[f32]>, usize)>,
+    /// Rows that an op has left to the next.
+    pub left: Option<Left>,
     /// Whether ops are lowered one by one though there is a launch for all of them.
     pub is_op_by_op: bool,
     /// The op that is being lowered.
@@ -212,13 +217,16 @@ impl<'a> Lowering<'a> {
             weights,
             cache,
             plan,
+            left_bytes: 0,
             scratch_bytes: 0,
             known_tables: Vec::new(),
+            left: None,
             is_op_by_op: false,
             op: 0,
             tables: Vec::new(),
             launches: Vec::new(),
         };
+        lowering.left_bytes = normalised::bytes(&lowering)?;
         lowering.ops(0, step.ops())?;
         Ok(lowering)
     }
@@ -304,7 +312,7 @@ impl<'a> Lowering<'a> {
 
     /// Bytes of arena: the step's buffers, and behind them what single ops need.
     pub fn arena_bytes(&self) -> usize {
-        self.plan.bytes() + self.scratch_bytes
+        self.plan.bytes() + self.left_bytes + self.scratch_bytes
     }
 
     /// A written absence.
@@ -345,8 +353,18 @@ impl<'a> Lowering<'a> {
         let end =
             end.ok_or_else(|| Error::Step("an op's scratch takes more than can be addressed".into()))?;
         self.scratch_bytes = self.scratch_bytes.max(end);
-        let part = Part { offset: self.plan.bytes() + skip, bytes: end - skip, rows_of: None };
-        Ok((Argument::Arena(part), end))
+        let offset = self.plan.bytes() + self.left_bytes + skip;
+        Ok((Argument::Arena(Part { offset, bytes: end - skip, rows_of: None }), end))
+    }
+
+    /// Where an op leaves rows to the next, if there are ops that may.
+    pub fn left_part(&self) -> Argument {
+        Argument::Arena(Part { offset: self.plan.bytes(), bytes: self.left_bytes, rows_of: None })
+    }
+
+    /// The place of the op that is being lowered, and the step's ops.
+    pub fn place(&self) -> (usize, &'a [Op]) {
+        (self.op, self.step.ops())
     }
 
     /// A table of constants on the device; equal tables are one.

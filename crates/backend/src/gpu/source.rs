@@ -83,6 +83,7 @@ sources! {
     PROMPT_EXPERTS = "prompt_experts" in "tiles": cuda;
     PROMPT_GATED = "prompt_gated" in "tiles": cuda;
     PROMPT_LINEAR = "prompt_linear" in "tiles": cuda;
+    ROUNDED_ADD_NORM = "rounded_add_norm" in "tiles": cuda;
     ROUNDED_GATED = "rounded_gated" in "tiles": cuda;
     ROUNDED_QKV = "rounded_qkv" in "tiles": cuda;
     ROUNDED_LINEAR = "rounded_linear" in "tiles": cuda;
@@ -185,8 +186,8 @@ impl Source {
             "generated_experts" | "generated_gated" | "generated_linear" | "generated_qkv" => {
                 &["", KNOWN_ONE, KNOWN_EIGHT]
             }
-            "prompt_experts" | "prompt_gated" | "prompt_linear" | "rounded_gated" | "rounded_linear"
-            | "rounded_qkv" => &["", SOME_ROWS],
+            "prompt_experts" | "prompt_gated" | "prompt_linear" | "rounded_add_norm" => &["", SOME_ROWS],
+            "rounded_gated" | "rounded_linear" | "rounded_qkv" => &["", SOME_ROWS_ALONE],
             "prompt_attention" => &["", ATTENTION_ALONE],
             _ => &[""],
         }
@@ -245,6 +246,12 @@ macro_rules! known {
     };
 }
 
+macro_rules! some_rows {
+    () => {
+        "#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, P4K, p4k)\n#define ROWS_EACH 64\n"
+    };
+}
+
 /// For the kernels of any number of rows.
 const KNOWN: &str = known!();
 /// For those of a single row, and of eight.
@@ -252,7 +259,9 @@ const KNOWN_ONE: &str = concat!(known!(), "#define ROWS_EACH 1\n");
 const KNOWN_EIGHT: &str = concat!(known!(), "#define ROWS_EACH 8\n");
 
 /// As hosts ask for the kernels of one weight format and number of rows.
-const SOME_ROWS: &str = "#define WEIGHT_FORMATS(KERNELS, OP) KERNELS(OP, P4K, p4k)\n#define ROWS_EACH 64\n";
+const SOME_ROWS: &str = some_rows!();
+/// The same where no threadgroups share a map's columns.
+const SOME_ROWS_ALONE: &str = concat!(some_rows!(), "#define PART_GROUPS 1u\n");
 
 /// The definition by which a multiprocessor has one threadgroup of prompts' attention.
 pub(crate) const ATTENTION_ALONE: &str = "#define ATTENTION_ALONE\n";

@@ -35,10 +35,10 @@ FN uchar *place_of(uchar *out, uint row, uint col, uint n_tiles, uint tile_bytes
 
 // Four of a block of 32 columns, times `scale`, rounded to 8 bits; eight lanes share it. The block's own scale is
 // multiplied: blocks can be rounded before anybody knows the row's.
-struct Rounded {
+struct RoundedFour {
     uint word;
     float d, sum;
-    MEMBER Rounded(float4 v, float scale) {
+    MEMBER RoundedFour(float4 v, float scale) {
         const uint group = 0xffu << (threadIdx.x & 24);
         float m = larger_or_nan(larger_or_nan(fabsf(v.x), fabsf(v.y)), larger_or_nan(fabsf(v.z), fabsf(v.w)));
         for (uint i = 1; i < 8; i *= 2) m = larger_or_nan(m, __shfl_xor_sync(group, m, i));
@@ -54,7 +54,7 @@ struct Rounded {
 };
 
 // A block of 32 columns of row `g` of a tile, of which each of 16 lanes has one of the first
-// half and one of the second, as `Rounded` would round it.
+// half and one of the second, as `RoundedFour` would round it.
 template <bool SINGLE> FN void quantise_pair(uchar *tile, uint g, uint block, float first, float second) {
     const uint lane = threadIdx.x % 16, group = 0xffffu << (threadIdx.x & 16);
     float m = larger_or_nan(fabsf(first), fabsf(second));
@@ -75,7 +75,7 @@ struct Quantise {
     uchar *out;
     uint n_tiles;
     MEMBER void operator()(uint row, uint col, float4 v, float scale = 1) const {
-        const Rounded rounded(v, scale);
+        const RoundedFour rounded(v, scale);
         uchar *tile = place_of(out, row, col, n_tiles, QUANTISED_BYTES);
         const uint g = row % 8, block = col / 32 % 2, half = col / 16 % 2, t = col % 16 / 4;
         ((uint *)tile)[4 * (4 * g + t) + 2 * block + half] = rounded.word;

@@ -124,7 +124,8 @@ impl Input {
         [self.x, self.norm.map_or(Argument::Inputs, |norm| Argument::Weight(norm.weight))]
     }
 
-    /// Converts rows to scratch behind `skip` bytes; where they are, and what is taken then.
+    /// Converts rows to scratch behind `skip` bytes, unless who made them has left them so; where they are, and what is taken
+    /// then.
     pub fn convert(
         &self,
         lowering: &mut Lowering<'_>,
@@ -132,6 +133,10 @@ impl Input {
         form: Form,
         skip: usize,
     ) -> Result<(Argument, usize)> {
+        if let Some(x) = lowering.left.filter(|left| left.is(lowering, self, rows, form)).map(|left| left.at)
+        {
+            return Ok((x, skip));
+        }
         let n_tiles = self.cols.div_ceil(TILE_COLS);
         let (out, end) = lowering.scratch_bytes(skip, form.bytes(rows.most(lowering.bucket), n_tiles))?;
         let args = self.shape(lowering, rows)?;

@@ -124,7 +124,7 @@ impl<'a> Gated<'a> {
         buffers.extend([Argument::Tiles(self.gate), Argument::Tiles(self.up), out]);
         if kernel.kind == Kind::Rounded {
             let n_blocks = kernel.blocks(lowering.u32(cols)?);
-            buffers.extend(kernel.exchange(lowering, rows, n_blocks, end)?);
+            buffers.extend(kernel.exchange(lowering, rows, n_blocks, end)?.0);
         }
         self.multiply(lowering, rows, (kernel, form), &buffers)?;
         let next = Input { x: out, cols, norm: None, gather: false };

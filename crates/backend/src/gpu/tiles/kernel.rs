@@ -184,22 +184,27 @@ impl Kernel {
     }
 
     /// Where the threadgroups of so many blocks that share columns leave each other their sums, in scratch
-    /// behind `skip` bytes, and where they count who has.
+    /// behind `skip` bytes, and where they count who has; the bytes of scratch that are taken then.
     pub fn exchange(
         &self,
         lowering: &mut Lowering<'_>,
         rows: RowsOf,
         n_blocks: u32,
         skip: usize,
-    ) -> Result<[Argument; 2]> {
+    ) -> Result<([Argument; 2], usize)> {
         if self.part_groups == 1 {
-            return Ok([Argument::Inputs; 2]);
+            return Ok(([Argument::Inputs; 2], skip));
         }
-        let blocks = rows.most(lowering.bucket).div_ceil(self.rows_each as usize) * n_blocks as usize;
+        let blocks = self.blocks_of_rows(lowering, rows) * n_blocks as usize;
         let sums = 4 * self.rows_each as usize / 2 * self.threads as usize;
         let bytes = (self.part_groups as usize * sums).checked_mul(blocks);
-        let (sums, _) = lowering.scratch_bytes(skip, bytes)?;
-        Ok([sums, lowering.kept(4 * blocks)])
+        let (sums, end) = lowering.scratch_bytes(skip, bytes)?;
+        Ok(([sums, lowering.kept(4 * blocks)], end))
+    }
+
+    /// Blocks for the most rows there are.
+    pub fn blocks_of_rows(&self, lowering: &Lowering<'_>, rows: RowsOf) -> usize {
+        rows.most(lowering.bucket).div_ceil(self.rows_each as usize)
     }
 
     /// Blocks for so many outputs.
@@ -225,11 +230,14 @@ impl Kernel {
         args: impl Pod,
         buffers: &[Argument],
     ) -> &'a mut Launch {
-        let Self { rows_each, threads, shared, .. } = *self;
+        let Self { kind, rows_each, threads, shared, part_groups, .. } = *self;
         let grid = Grid { x: self.groups(&lowering.device, n_blocks), rows, rows_each, threads };
         let definitions = self.form(lowering, packing).definitions();
         let launch = lowering.launch_for(source, (packing.name(), suffix), grid, args, buffers);
         launch.definitions += &(definitions.to_owned() + &source::rows_each(rows_each));
+        if kind == Kind::Rounded {
+            launch.definitions += &rounded::groups_definition(part_groups);
+        }
         (launch.early, launch.shared) = (true, shared);
         launch
     }

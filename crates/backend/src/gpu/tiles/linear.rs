@@ -2,6 +2,7 @@
 
 use super::convert::{Converted, Form, Input};
 use super::kernel::{Kernel, Kind, MapShape};
+use super::normalised::NextNorm;
 use super::packing::{Packing, TILE_COLS};
 use super::prompts;
 use crate::gpu::args::{TileArgs, TileShape};
@@ -156,12 +157,15 @@ impl Maps<'_> {
     }
 
     fn multiply(&self, lowering: &mut Lowering<'_>, launch: MapLaunch<'_>) -> Result<()> {
+        if let Some(next) = NextNorm::find(lowering, self, &launch) {
+            return next.launch(lowering, self, launch);
+        }
         let MapLaunch { maps, shape, rows, kernel, x: mut buffers, skip } = launch;
         let is_converted = buffers.len() == 1;
         let (args, of_maps) = self.arguments(lowering, maps, shape, |outs| kernel.blocks(outs))?;
         buffers.extend(of_maps);
         if kernel.kind == Kind::Rounded {
-            buffers.extend(kernel.exchange(lowering, rows, args.n_blocks, skip)?);
+            buffers.extend(kernel.exchange(lowering, rows, args.n_blocks, skip)?.0);
         }
         // A single row is converted by the kernel or before it.
         let converted = if kernel.converts() && is_converted { "c" } else { "" };

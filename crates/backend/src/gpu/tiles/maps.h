@@ -36,16 +36,12 @@ struct Output {
         write<ADD>(args, row, o, sum, ADD ? at(row, o) : 0);
     }
 
-    // The same where what is there is `old`.
-    template <bool ADD> MEMBER void write(const TileArgs &args, uint row, uint o, float sum, float old) const {
+    // The same where what is there is `old`; what is there then.
+    template <bool ADD> MEMBER float write(const TileArgs &args, uint row, uint o, float sum, float old) const {
         if (bias) sum += bias[o];
-        float &to = at(row, o);
-        if (ADD) {
-            to = fmaf(args.scale, sum, old);
-            return;
-        }
-        const float value = args.scale * sum;
-        to = args.softcap > 0 ? args.softcap * exact_tanh(value / args.softcap) : value;
+        float value = ADD ? fmaf(args.scale, sum, old) : args.scale * sum;
+        if (!ADD && args.softcap > 0) value = args.softcap * exact_tanh(value / args.softcap);
+        return at(row, o) = value;
     }
 
     MEMBER float &at(uint row, uint o) const { return out[ulong(row) * cols + o]; }

@@ -12,6 +12,7 @@ pub(crate) mod gated;
 pub(crate) mod items;
 pub(crate) mod kernel;
 pub(crate) mod linear;
+pub(crate) mod normalised;
 pub(crate) mod pack;
 pub(crate) mod packing;
 pub(crate) mod prompts;

@@ -76,7 +76,7 @@ impl<'a> TurnedHeads<'a> {
         let mut buffers = [&x, &of_maps, of_store].concat();
         let source = if kernel.kind == Kind::Rounded { &ROUNDED_QKV } else { &GENERATED_QKV };
         if kernel.kind == Kind::Rounded {
-            buffers.extend(kernel.exchange(lowering, rows, args.maps.n_blocks, skip)?);
+            buffers.extend(kernel.exchange(lowering, rows, args.maps.n_blocks, skip)?.0);
         }
         let suffix = format!("_{}", kernel.rows_each);
         let of_kernel = (source, packing(lowering, &maps[0]), &*suffix);

@@ -44,26 +44,24 @@ FN float load_of_block(const float *from) {
 
 // Shows a block's sums to all that share its columns, in `partial`; where those of all are then.
 template <typename R, typename Meanwhile>
-FN const float *show_sums(float *partial, uint *arrived, uint n_blocks, const float (&sums)[R::SUMS], const Meanwhile &meanwhile) {
+FN const float *show_sums(float *partial, uint *arrived, const float (&sums)[R::SUMS], const Meanwhile &meanwhile) {
     constexpr uint size = R::SUMS * R::THREADS;
-    const uint block = blockIdx.y * gridDim.x + blockIdx.x, first = block - block % n_blocks;
+    const uint block = blockIdx.y * gridDim.x + blockIdx.x, first = block - block % PART_GROUPS;
     UNROLL
     for (uint i = 0; i < R::SUMS; i++) partial[ulong(block) * size + i * R::THREADS + threadIdx.x] = sums[i];
-    wait_for_blocks(arrived + block / n_blocks, n_blocks, meanwhile);
+    wait_for_blocks(arrived + block / PART_GROUPS, PART_GROUPS, meanwhile);
     return partial + ulong(first) * size;
 }
 
 // The `i`th of the sums of all blocks that share columns, from `total` on.
 template <typename R>
-FN float sum_of_blocks(const float *total, uint i, uint n_blocks) {
-    float sums[PARTS];
+FN float sum_of_blocks(const float *total, uint i) {
+    float sums[PART_GROUPS];
     UNROLL
-    for (uint rank = 0; rank < PARTS; rank++) {
-        sums[rank] = rank < n_blocks ? load_of_block(total + rank * (R::SUMS * R::THREADS) + i) : 0;
-    }
+    for (uint rank = 0; rank < PART_GROUPS; rank++) sums[rank] = load_of_block(total + rank * (R::SUMS * R::THREADS) + i);
     float sum = 0;
     UNROLL
-    for (uint rank = 0; rank < PARTS; rank++) sum += sums[rank];
+    for (uint rank = 0; rank < PART_GROUPS; rank++) sum += sums[rank];
     return sum;
 }
 
@@ -72,6 +70,11 @@ FN uchar *ring_memory() { return shared_memory + (0u - shared_address(shared_mem
 // One of the sums of the block: of which output and row, and where in `total`.
 struct Place {
     uint output, row, at;
+    // That of an output and a row.
+    template <typename R> static MEMBER Place of_result(uint output, uint row) {
+        const uint nth = row / 8 * 4 + output / 8 % 2 * 2 + row % 2;
+        return {output, row, nth * R::THREADS + output / 16 * 32 + output % 8 * 4 + row % 8 / 2};
+    }
     // That of a thread's `nth` sum.
     template <typename R> static MEMBER Place of(uint nth, uint thread) {
         return {thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8, nth / 4 * 8 + thread % 4 * 2 + nth % 2, nth * R::THREADS + thread};
@@ -80,25 +83,25 @@ struct Place {
 
 // This block's share of the sums of the first N_BANDS bands of all rows.
 template <typename R, uint N_BANDS> struct Share {
-    static constexpr uint THREADS = 32 * N_BANDS;
-    uint n, first;
-    MEMBER Share(uint n_blocks) : n(R::SUMS * THREADS / n_blocks), first(blockIdx.x % n_blocks * n) {}
-    MEMBER Place at(uint i) const { return Place::of<R>((first + i) / THREADS, (first + i) % THREADS); }
+    static constexpr uint THREADS = 32 * N_BANDS, N = R::SUMS * THREADS / PART_GROUPS;
+    static MEMBER Place at(uint i) {
+        const uint nth = blockIdx.x % PART_GROUPS * N + i;
+        return Place::of<R>(nth / THREADS, nth % THREADS);
+    }
 };
 
 // Calls `write(place, read(place))` for this block's share; four are read before the first is written.
-template <typename R, uint N_BANDS, typename Value, typename Read, typename Write>
-FN void for_share(uint n_blocks, uint n_rows, const Read &read, const Write &write) {
-    const Share<R, N_BANDS> share(n_blocks);
+template <typename R, typename Share, typename Value, typename Read, typename Write>
+FN void for_share(uint n_rows, const Read &read, const Write &write) {
     constexpr uint batch = 4;
-    for (uint first = threadIdx.x; first < share.n; first += batch * R::THREADS) {
+    for (uint first = threadIdx.x; first < Share::N; first += batch * R::THREADS) {
         Place places[batch];
         Value values[batch];
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            places[i] = share.at(first + i * R::THREADS);
+            places[i] = Share::at(first + i * R::THREADS);
             // A row that is not there stands for what is beyond the share.
-            if (first + i * R::THREADS >= share.n) places[i].row = n_rows;
+            if (first + i * R::THREADS >= Share::N) places[i].row = n_rows;
             if (places[i].row < n_rows) values[i] = read(places[i]);
         }
         UNROLL
@@ -140,11 +143,10 @@ template <typename Packing, uint TOKENS, bool ADD>
 FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs,
                        float *partial, uint *arrived) {
     typedef Rounded<Packing, TOKENS> R;
-    const uint n_blocks = args.shape.groups;
     const BlockRows rows(inputs, args.shape, TOKENS);
     if (rows.n == 0) return wait_for_inputs();
     allow_next();
-    const Output output(args, outputs, blockIdx.x / n_blocks, BANDS);
+    const Output output(args, outputs, blockIdx.x / PART_GROUPS, BANDS);
     float sums[R::SUMS];
     multiply_parts<R, TOKENS>(args.shape, own_band<Packing>(output, args.shape), x, rows.n, shared_address(ring_memory()), sums);
     auto old = [&](Place place) {
@@ -155,10 +157,10 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
         const uint o = 16 * output.band + place.output;
         if (o < output.cols) output.template write<ADD>(args, rows.first + place.row, o, value.x, value.y);
     };
-    if (n_blocks == 1) return for_own<R>(rows.n, sums, old, write);
-    const float *total = show_sums<R>(partial, arrived, n_blocks, sums, [] {});
-    auto read = [&](Place place) { return make_float2(sum_of_blocks<R>(total, place.at, n_blocks), old(place)); };
-    for_share<R, BANDS, float2>(n_blocks, rows.n, read, write);
+    if (PART_GROUPS == 1) return for_own<R>(rows.n, sums, old, write);
+    const float *total = show_sums<R>(partial, arrived, sums, [] {});
+    auto read = [&](Place place) { return make_float2(sum_of_blocks<R>(total, place.at), old(place)); };
+    for_share<R, Share<R, BANDS>, float2>(rows.n, read, write);
 }
 
 // Of a block that has all parts: up's warps give gate's their first rows, and get the others.
@@ -198,30 +200,29 @@ template <typename Packing, uint TOKENS>
 FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x, const uchar *gate, const uchar *up,
                       ushort *out, float *partial, uint *arrived) {
     typedef Rounded<Packing, TOKENS> R;
-    const uint half = BANDS / 2, n_blocks = args.shape.groups;
+    const uint half = BANDS / 2;
     const BlockRows rows(inputs, args.shape, TOKENS);
     if (rows.n == 0) return wait_for_inputs();
     allow_next();
-    const uint band = blockIdx.x / n_blocks * half, n_bands = (args.cols + 15) / 16;
+    const uint band = blockIdx.x / PART_GROUPS * half, n_bands = (args.cols + 15) / 16;
     // Bands beyond the last are read as the last; their results are not kept.
     const uint warp = own_warp(), own = min(band + warp % half, n_bands - 1);
     float sums[R::SUMS];
     uchar *memory = ring_memory();
     const uchar *weight = (warp < half ? gate : up) + ulong(own) * args.shape.n_tiles * Packing::BYTES;
     multiply_parts<R, TOKENS>(args.shape, weight, x, rows.n, shared_address(memory), sums);
-    if (n_blocks == 1) return activate_own<R, TOKENS>(args, rows.n, 16 * band, (float *)memory, sums, out);
-    const float *total = show_sums<R>(partial, arrived, n_blocks, sums, [] {});
+    if (PART_GROUPS == 1) return activate_own<R, TOKENS>(args, rows.n, 16 * band, (float *)memory, sums, out);
+    const float *total = show_sums<R>(partial, arrived, sums, [] {});
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
     auto read = [&](Place place) {
-        return make_float2(sum_of_blocks<R>(total, place.at, n_blocks),
-                           sum_of_blocks<R>(total + R::THREADS / 2, place.at, n_blocks));
+        return make_float2(sum_of_blocks<R>(total, place.at), sum_of_blocks<R>(total + R::THREADS / 2, place.at));
     };
     auto write = [&](Place place, float2 sums) {
         const uint o = 16 * band + place.output;
         const float value = o < args.cols ? activate(sums.x, args.gelu_tanh) * sums.y : 0;
         if (o < padded) out[prompt_x_at(blockIdx.y * TOKENS + place.row, o, args.shape.x_rows)] = float_to_bfloat(value);
     };
-    for_share<R, half, float2>(n_blocks, rows.n, read, write);
+    for_share<R, Share<R, half>, float2>(rows.n, read, write);
 }
 
 #define ROUNDED_BODY(CALL) CALL

@@ -11,6 +11,8 @@ use crate::gpu::runtime::Activations;
 const BANDS: u32 = 16;
 /// Rows that blocks can do.
 const ROWS_EACH: [u32; 4] = [8, 16, 32, 64];
+/// Bytes of a band's weights that are copied together.
+const COPIED: u32 = 2560;
 /// Bytes that a ring may have, and stages.
 const BUDGET: u32 = 225 << 10;
 const MOST_STAGES: u32 = 8;
@@ -24,6 +26,11 @@ impl Kernel {
         let bands = BANDS / shape.maps;
         Self { kind: Kind::Rounded, rows_each, bands, threads: 32 * BANDS, shared, part_groups }
     }
+}
+
+/// What a kernel is compiled with whose blocks add up parts in so many groups.
+pub(super) fn groups_definition(part_groups: u32) -> String {
+    format!("#define PART_GROUPS {part_groups}u\n")
 }
 
 /// Bytes of a tile, and how many are copied together at least.
@@ -41,8 +48,7 @@ impl TileSize {
 
 /// Bytes of threadgroup memory, as `rounded_ring.h` lays it out from a multiple of 1024 on.
 fn shared_bytes(tile: TileSize, rows: u32) -> u32 {
-    let copied = if rows > 16 { 1280 } else { 2560 };
-    let steps = (copied / tile.bytes).max(tile.together);
+    let steps = (COPIED / tile.bytes).max(tile.together);
     let stage = steps * (rows * 128 + BANDS * tile.bytes) + 8 * (2 + BANDS);
     1024 + (BUDGET / stage).min(MOST_STAGES) * stage
 }

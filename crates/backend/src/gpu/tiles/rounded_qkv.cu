@@ -12,7 +12,7 @@ struct BlockHeads {
     const Output &output;
     const BlockRows rows;
     MEMBER uint output_of(Place place) const { return 16 * output.band + place.output; }
-    MEMBER HeadPlace head(Place place) const { return heads.place(blockIdx.x / heads.args.maps.shape.groups, output_of(place)); }
+    MEMBER HeadPlace head(Place place) const { return heads.place(blockIdx.x / PART_GROUPS, output_of(place)); }
     MEMBER Turn turn(Place place) const {
         const HeadPlace head = this->head(place);
         Turn turn = {};
@@ -24,33 +24,36 @@ struct BlockHeads {
 // Turns and writes this block's share of results, of which each is `sum(i, place)` and turned by `turn(i, place)`.
 template <typename R, typename Sum, typename FindTurn>
 FN void write_heads(const BlockHeads &block, const Sum &sum, const FindTurn &turn) {
-    const Share<R, BANDS> share(block.heads.args.maps.shape.groups);
+    typedef Share<R, BANDS> Own;
     const Output &output = block.output;
-    constexpr uint batch = 4;
+    // As many of a thread's, at most, are waited for together.
+    constexpr uint own = (Own::N + R::THREADS - 1) / R::THREADS, batch = own < 8 ? own : 8;
     UNROLL_BY(1)
-    for (uint first = threadIdx.x; first < share.n; first += batch * R::THREADS) {
+    for (uint first = threadIdx.x; first < Own::N; first += batch * R::THREADS) {
         float sums[batch];
+        uint slots[batch];
         UNROLL
         for (uint i = 0; i < batch; i++) {
             const uint e = first + i * R::THREADS;
-            const Place place = share.at(e);
-            const bool exists = e < share.n && place.row < block.rows.n;
+            const Place place = Own::at(e);
+            const bool exists = e < Own::N && place.row < block.rows.n;
             sums[i] = exists ? sum(e, place) : 0;
+            slots[i] = exists && block.head(place).kind != IS_QUERY ? block.heads.slot(block.rows.first + place.row) : 0;
         }
         UNROLL
         for (uint i = 0; i < batch; i++) {
             const uint e = first + i * R::THREADS;
-            const Place place = share.at(e);
+            const Place place = Own::at(e);
             const uint o = block.output_of(place), row = block.rows.first + place.row;
             float x = sums[i];
             if (output.bias && o < output.cols) x += output.bias[o];
             // A lane's neighbour has the next four outputs.
             const float other = __shfl_xor_sync(0xffffffffu, x, 4);
-            if (e >= share.n || place.row >= block.rows.n || o >= output.cols) continue;
+            if (e >= Own::N || place.row >= block.rows.n || o >= output.cols) continue;
             const HeadPlace head = block.head(place);
             x = block.heads.turned(head, x, other, turn(e, place));
             if (head.kind == IS_QUERY) output.at(row, o) = x;
-            else block.heads.store(head, block.heads.slot(row), x);
+            else block.heads.store(head, slots[i], x);
         }
     }
 }
@@ -61,17 +64,16 @@ FN void rounded_qkv(const QkvTileArgs &args, const uint *inputs, const ushort *x
                     uint *arrived, const float *inv_freq, uchar *k_cache, uchar *v_cache) {
     typedef Rounded<Packing, TOKENS> R;
     const TileShape &shape = args.maps.shape;
-    const uint n_blocks = shape.groups;
     const BlockRows rows(inputs, shape, TOKENS);
     if (rows.n == 0) return wait_for_inputs();
     allow_next();
-    const Output output(args.maps, outputs, blockIdx.x / n_blocks, BANDS);
+    const Output output(args.maps, outputs, blockIdx.x / PART_GROUPS, BANDS);
     float sums[R::SUMS];
     uchar *memory = ring_memory();
     multiply_parts<R, TOKENS>(shape, own_band<Packing>(output, shape), x, rows.n, shared_address(memory), sums);
     const Heads heads(args, inputs, inv_freq, k_cache, v_cache);
     const BlockHeads block = {heads, output, rows};
-    if (n_blocks == 1) {
+    if (PART_GROUPS == 1) {
         // Nobody reads the ring any longer; it keeps a thread's sums, so that the loop over them need not be unrolled.
         float *own = (float *)memory + threadIdx.x;
         __syncthreads();
@@ -81,13 +83,13 @@ FN void rounded_qkv(const QkvTileArgs &args, const uint *inputs, const ushort *x
     }
     // Turns of a block's share, found while others multiply.
     Turn *turns = (Turn *)memory;
-    static_assert(R::SUMS * R::THREADS / 2 * sizeof(Turn) <= R::BARRIERS, "turns have room where the ring was");
-    const float *total = show_sums<R>(partial, arrived, n_blocks, sums, [&] {
-        const Share<R, BANDS> share(n_blocks);
+    static_assert(PART_GROUPS == 1 || Share<R, BANDS>::N * sizeof(Turn) <= R::BARRIERS, "turns have room where the ring was");
+    const float *total = show_sums<R>(partial, arrived, sums, [&] {
+        typedef Share<R, BANDS> Own;
         UNROLL_BY(1)
-        for (uint i = threadIdx.x; i < share.n; i += R::THREADS) turns[i] = block.turn(share.at(i));
+        for (uint i = threadIdx.x; i < Own::N; i += R::THREADS) turns[i] = block.turn(Own::at(i));
     });
-    write_heads<R>(block, [&](uint, Place place) { return sum_of_blocks<R>(total, place.at, n_blocks); },
+    write_heads<R>(block, [&](uint, Place place) { return sum_of_blocks<R>(total, place.at); },
                    [&](uint i, Place) { return turns[i]; });
 }
 

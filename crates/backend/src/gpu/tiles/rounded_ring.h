@@ -10,6 +10,10 @@
 
 // Bands of 16 outputs that a block does, one a warp.
 #define BANDS 16u
+// Groups in which parts are added up, each by a block: the host says.
+#ifndef PART_GROUPS
+#define PART_GROUPS 8
+#endif
 
 #if MATRIX_UNIT == 90
 
@@ -23,8 +27,9 @@ struct Rounded {
     static constexpr uint THREADS = 32 * BANDS;
     // A thread's sums.
     static constexpr uint SUMS = TOKENS / 2;
-    // One or two KiB of a band are copied together: the copy engine does not keep up with smaller pieces.
-    static constexpr uint COPIED = TOKENS > 16 ? 1280 : 2560;
+    // Two KiB of a band are copied together: the copy engine does not keep up with smaller pieces, and SIMD-groups wait and
+    // ask once for all.
+    static constexpr uint COPIED = 2560;
     static constexpr uint TOGETHER = Packing::TOGETHER;
     static constexpr uint STEPS = COPIED / Packing::BYTES > TOGETHER ? COPIED / Packing::BYTES : TOGETHER;
     static_assert(STEPS % TOGETHER == 0, "neighbours are copied together");
@@ -218,7 +223,7 @@ FN void add_up(WarpRing<R> &ring, PartSums<R> &sums) {
 template <typename R, uint TOKENS>
 FN void multiply_parts(const TileShape &shape, const uchar *weight, const ushort *x, uint n_rows, uint memory,
                        float (&total)[R::SUMS]) {
-    const uint rank = blockIdx.x % shape.groups, parts = PARTS / shape.groups;
+    const uint rank = blockIdx.x % PART_GROUPS, parts = PARTS / PART_GROUPS;
     const uint first = part_begin(shape.n_tiles, R::TOGETHER, rank * parts);
     const uint n = part_begin(shape.n_tiles, R::TOGETHER, (rank + 1) * parts) - first;
     x += (ulong(first) * shape.x_rows + blockIdx.y * TOKENS) * STEP_COLS;

@@ -172,7 +172,7 @@ impl<'a> WholeStep<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::gpu::inputs::Layout;
     use crate::gpu::lower::{Device, Launch};
@@ -185,7 +185,7 @@ mod tests {
     use crate::{Backend, Bucket, GroupConfig, KvFormat, Plan, Role};
 
     /// The smallest of which sixteen processors have a part each.
-    const SHAPE: ModelShape = ModelShape {
+    pub const SHAPE: ModelShape = ModelShape {
         n_layers: 2,
         n_embd: 704,
         n_ff: 256,
@@ -196,7 +196,7 @@ mod tests {
     };
 
     const SHAPE_3: ModelShape = ModelShape { n_layers: 3, ..SHAPE };
-    const GROUP: GroupConfig = GroupConfig { n_pages: 256, page_size: 16, window: None };
+    pub const GROUP: GroupConfig = GroupConfig { n_pages: 256, page_size: 16, window: None };
 
     /// The launches of a model for so many rows, on a device of so many processors.
     fn launches(shape: ModelShape, units: u32, tokens: usize) -> Vec<Launch> {
@@ -204,7 +204,7 @@ mod tests {
         lowered(&case, units, tokens, Activations::Int8)
     }
 
-    fn lowered(case: &Case, units: u32, tokens: usize, activations: Activations) -> Vec<Launch> {
+    pub fn lowered(case: &Case, units: u32, tokens: usize, activations: Activations) -> Vec<Launch> {
         let device = Device {
             name: "cuda",
             has_tiles: true,
@@ -222,7 +222,7 @@ mod tests {
         Lowering::new(device, &case.step, bucket, memory, (&layout, &plan)).unwrap().launches
     }
 
-    fn count(launches: &[Launch], source: &'static Source) -> usize {
+    pub fn count(launches: &[Launch], source: &'static Source) -> usize {
         launches.iter().filter(|launch| std::ptr::eq(launch.source, source)).count()
     }
 

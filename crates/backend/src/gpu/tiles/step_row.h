@@ -87,7 +87,7 @@ struct BlockLetters {
     ulong *words, *scales, *squares;
     MEMBER BlockLetters(ulong *mail, uint cols) : words(mail), scales(mail + cols / 4), squares(scales + cols / 16) {}
 
-    // Sends a block, of which each lane has a column: its `value`, and `weighted`, which is to be rounded, as `Rounded` does.
+    // Sends a block, of which each lane has a column: its `value`, and `weighted`, which is to be rounded, as `RoundedFour` does.
     MEMBER void send_block(uint block, float value, float weighted, uint number) const {
         const uint lane = threadIdx.x % 32, quad = lane & 28;
         const float4 four = {__shfl_sync(0xffffffff, value, quad), __shfl_sync(0xffffffff, value, quad + 1),

@@ -22,7 +22,7 @@ template <bool SINGLE> struct QuantisedRows {
 
     // A single row's four columns from `col` on, times `scale`, to its tile in shared memory.
     static MEMBER void put(uchar *tile, uint col, float4 v, float scale = 1) {
-        const Rounded rounded(v, scale);
+        const RoundedFour rounded(v, scale);
         const uint block = col / 32 % 2, half = col / 16 % 2, t = col % 16 / 4;
         ((uint *)tile)[4 * t + 2 * block + half] = rounded.word;
         if (col % 32 == 0) ((float *)tile)[16 + 2 * block] = rounded.d, ((float *)tile)[20 + 2 * block] = rounded.sum;

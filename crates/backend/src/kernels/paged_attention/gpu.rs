@@ -29,9 +29,10 @@ const SPLIT_GROUPS: u32 = 2048;
 const MATRIX_THREADS: u32 = 256;
 const MATRIX_PIECES: usize = 2;
 const MATRIX_DIM: u32 = 32;
-/// Threads of `decode_attention` and `merge_attention`.
+/// Threads of `decode_attention` and `merge_attention`, and SIMD-groups of the latter.
 const DECODE_THREADS: u32 = 128;
 const MERGE_THREADS: u32 = 256;
+const MERGE_SIMDGROUPS: u32 = 8;
 /// Positions that are copied together, and query heads that may share a key/value head.
 const RUN: u32 = 16;
 const MAX_GROUP: u32 = 16;
@@ -207,8 +208,13 @@ impl PagedAttention {
         buffers: &[Argument],
     ) {
         let group = lowering.cache(self.cache).0.group;
-        let x = self.n_heads as u32;
-        let grid = Grid { x, rows: RowsOf::Generated, rows_each: 1, threads: MERGE_THREADS };
+        // Few splits of a head are a SIMD-group's. Of many rows there are enough threadgroups then if a head's many splits have
+        // no threadgroup of their own; more would take a launch its time that have nothing to do.
+        let (rows, n_heads) = (RowsOf::Generated, self.n_heads as u32);
+        let together = n_heads.div_ceil(MERGE_SIMDGROUPS);
+        let has_enough = rows.most(lowering.bucket) * together as usize >= lowering.device.units as usize;
+        let x = if has_enough { together } else { n_heads };
+        let grid = Grid { x, rows, rows_each: 1, threads: MERGE_THREADS };
         let buffers = [&[Argument::Batch(group)], buffers].concat();
         let launch = lowering.launch(&DECODE_ATTENTION, entry, grid, args, &buffers);
         (launch.batches, launch.early, launch.definitions) = (Some(group), true, definitions);

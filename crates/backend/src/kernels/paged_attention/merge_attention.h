@@ -138,7 +138,7 @@ template <uint V_DIM> struct WarpFolds {
 
 // Folds the splits of a row's heads. Few chains are a warp's; else warp w of W takes every Wth from the wth
 // on, and the warps' sums follow in order. Calls `put(row, column, four elements)`; `alone(row, head, lane)` is for a
-// head that has no other split. Grid: query heads, rows.
+// head that has no other split. Grid: query heads or as many warps, rows.
 template <uint V_DIM, typename Put, typename Alone>
 FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Batch &batch, const float *scratch,
                         const Put &put, const Alone &alone) {
@@ -152,19 +152,24 @@ FN void merge_attention(const AttentionArgs &args, const uint *inputs, const Bat
     allow_next();
     if (!exists) return;
     const bool is_warps = n_chains(args, n_splits) <= F::TOGETHER;
-    const uint head = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x;
-    if (head >= args.n_heads) return;
-    if (n_splits == 1) return alone(row, head, lane);
+    const uint first = is_warps ? blockIdx.x * MERGE_WARPS + warp : blockIdx.x, step = is_warps ? gridDim.x * MERGE_WARPS : gridDim.x;
     const Partials partials(args, (float *)scratch);
-    const ulong at = ulong(item) * args.n_heads + head;
-    const HeadSplits splits = {partials.outs + at * V_DIM, partials.totals + 2 * at, args.n_heads, n_splits, args.chains};
-    F folded;
-    folded.add_all(splits, is_warps ? 0 : warp, is_warps ? 1 : MERGE_WARPS, lane);
-    if (!is_warps) {
-        folds.leave(folded, warp, lane);
-        __syncthreads();
-        if (warp > 0) return;
-        folded = folds.fold(lane);
+    for (uint head = first; head < args.n_heads; head += step) {
+        if (n_splits == 1) {
+            alone(row, head, lane);
+            continue;
+        }
+        const ulong at = ulong(item) * args.n_heads + head;
+        const HeadSplits splits = {partials.outs + at * V_DIM, partials.totals + 2 * at, args.n_heads, n_splits, args.chains};
+        F folded;
+        folded.add_all(splits, is_warps ? 0 : warp, is_warps ? 1 : MERGE_WARPS, lane);
+        if (!is_warps) {
+            __syncthreads();
+            folds.leave(folded, warp, lane);
+            __syncthreads();
+            if (warp > 0) continue;
+            folded = folds.fold(lane);
+        }
+        folded.finish(lane, [&](uint dim, float4 values) { put(row, head * V_DIM + dim, values); });
     }
-    folded.finish(lane, [&](uint dim, float4 values) { put(row, head * V_DIM + dim, values); });
 }

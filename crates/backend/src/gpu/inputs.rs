@@ -169,7 +169,8 @@ impl Layout {
             words[N_PROMPT_ITEMS_AT as usize] = i as u32 + 1;
             put(words, self.prompt_items + 2 * i as u32, &item);
         }
-        self.splits.iter().map(|splits| splits.pack(order.n_generated, self.places, words)).collect()
+        let of_rows = (self.places, self.sequences);
+        self.splits.iter().map(|splits| splits.pack(order.n_generated, of_rows, words)).collect()
     }
 }
 
@@ -329,7 +330,12 @@ mod tests {
         assert_eq!(at(tables, 6), [5, 7, 0, 0, 8, 0], "rows are as long as the bucket's");
         assert_eq!(at(layout.prompt_items, 2), [2, 1]);
         let [items_at, n_items, ..] = at(layout.splits[0].batch_at(0) as u32, 4) else { unreachable!() };
-        assert_eq!((at(*items_at, 4), n_items), (&[0, 0, 1, 0][..], &2), "a row and a split each");
+        let items = [0, 0, 0, 1, 1, 0, 1, 1];
+        assert_eq!(
+            (at(*items_at, 8), n_items),
+            (&items[..], &2),
+            "a row, a split, the row's place and sequence"
+        );
     }
 
     #[test]

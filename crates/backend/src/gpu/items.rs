@@ -14,8 +14,11 @@ pub(crate) const PROMPT_ROWS: u32 = 128;
 const BATCH_ITEMS: usize = 4096;
 /// Words that describe a batch: where its items are, their number, its first row, the row behind its last.
 const BATCH_WORDS: usize = 4;
-/// Words of an item.
-const ITEM_WORDS: usize = 2;
+/// Words of a split's item: its row, which of the context's it is, and the row's place in its context and its sequence, which
+/// kernels would have to look up one after the other.
+const SPLIT_WORDS: usize = 4;
+/// Words of a prompt's item.
+const PROMPT_WORDS: usize = 2;
 
 /// The splits of one cache group.
 #[derive(Debug, Clone)]
@@ -56,7 +59,7 @@ impl Splits {
 
     /// Words that items take at most.
     pub fn item_words(&self) -> Option<usize> {
-        self.all_items.checked_mul(ITEM_WORDS)
+        self.all_items.checked_mul(SPLIT_WORDS)
     }
 
     /// Where batch `i` is described.
@@ -70,21 +73,22 @@ impl Splits {
         from / SPLIT as u32..=place / SPLIT as u32
     }
 
-    /// Appends the items of rows `0..n_rows`, whose places are at `places_at`, and describes
-    /// their batches; how many there are.
-    pub fn pack(&self, n_rows: usize, places_at: u32, words: &mut Vec<u32>) -> usize {
+    /// Appends the items of rows `0..n_rows`, whose places and sequences are at `places_at` and `sequences_at`, and
+    /// describes their batches; how many there are.
+    pub fn pack(&self, n_rows: usize, (places_at, sequences_at): (u32, u32), words: &mut Vec<u32>) -> usize {
         let mut n_batches = 0;
         let mut first_row = 0;
         while first_row < n_rows {
             let (items_at, mut n_items, mut row) = (words.len(), 0, first_row);
             while row < n_rows {
-                let splits = self.of(words[places_at as usize + row]);
+                let [place, sequence] = [places_at, sequences_at].map(|at| words[at as usize + row]);
+                let splits = self.of(place);
                 let n_splits = (splits.end() - splits.start() + 1) as usize;
                 if n_items + n_splits > self.batch_items {
                     break;
                 }
                 words[self.row_items_at as usize + row] = n_items as u32;
-                words.extend(splits.flat_map(|split| [row as u32, split]));
+                words.extend(splits.flat_map(|split| [row as u32, split, place, sequence]));
                 n_items += n_splits;
                 row += 1;
             }
@@ -105,14 +109,14 @@ pub(crate) fn most_prompt_items(bucket: Bucket) -> usize {
 
 /// Words that they take.
 pub(crate) fn prompt_words(bucket: Bucket) -> Option<usize> {
-    most_prompt_items(bucket).checked_mul(ITEM_WORDS)
+    most_prompt_items(bucket).checked_mul(PROMPT_WORDS)
 }
 
 /// The items of prompts, whose rows start with `first_row`: a first row and a number of rows each.
 pub(crate) fn prompt_items(
     sequences: &[SequenceInputs],
     first_row: usize,
-) -> impl Iterator<Item = [u32; ITEM_WORDS]> {
+) -> impl Iterator<Item = [u32; PROMPT_WORDS]> {
     let prompts = sequences.iter().filter(|sequence| sequence.role == Role::Prompt);
     let mut next = first_row as u32;
     let runs = prompts.map(move |prompt| {
@@ -141,15 +145,23 @@ mod tests {
         (splits, words)
     }
 
-    /// The described batches and their items.
+    /// The described batches and their items' rows and splits, of rows of sequences of their own.
     fn packed(splits: &Splits, fixed: usize, places: &[u32]) -> (Vec<[u32; 3]>, Vec<Vec<[u32; 2]>>) {
         let mut words = vec![0; fixed];
         words.extend(places);
-        let n = splits.pack(places.len(), fixed as u32, &mut words);
-        assert!(words.len() - fixed - places.len() <= splits.item_words().unwrap());
+        words.extend((0..places.len() as u32).map(|row| row + 7));
+        let sequences_at = (fixed + places.len()) as u32;
+        let n = splits.pack(places.len(), (fixed as u32, sequences_at), &mut words);
+        assert!(words.len() - fixed - 2 * places.len() <= splits.item_words().unwrap());
         let batches = (0..n).map(|i| <[u32; 4]>::try_from(&words[splits.batch_at(i)..][..4]).unwrap());
-        let items =
-            batches.clone().map(|[at, n, ..]| words[at as usize..][..2 * n as usize].as_chunks().0.to_vec());
+        let items = batches.clone().map(|[at, n, ..]| {
+            let items = words[at as usize..][..SPLIT_WORDS * n as usize].as_chunks().0.iter();
+            let item = |&[row, split, place, sequence]: &[u32; SPLIT_WORDS]| {
+                assert_eq!((place, sequence), (places[row as usize], row + 7));
+                [row, split]
+            };
+            items.map(item).collect()
+        });
         (batches.clone().map(|[_, n, first, end]| [n, first, end]).collect(), items.collect())
     }
 

@@ -131,6 +131,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("prompt_linear.h", include_str!("tiles/prompt_linear.h")),
     ("prompt_product.h", include_str!("tiles/prompt_product.h")),
     ("rounded.h", include_str!("tiles/rounded.h")),
+    ("rounded_exchange.h", include_str!("tiles/rounded_exchange.h")),
     ("rounded_ring.h", include_str!("tiles/rounded_ring.h")),
     ("prompt_x.h", include_str!("tiles/prompt_x.h")),
     ("split_tiles.h", include_str!("tiles/split_tiles.h")),

@@ -24,7 +24,7 @@ template <typename F> struct WriteHeads {
     MEMBER void find_turn(uint nth, BlockRows rows) {
         const uint block = MapWeights<F>::block(nth, team());
         const HeadPlace place = heads.place(block, 16 * Output(heads.args.maps, outputs, block, 1).band + index % 16);
-        if (place.is_turned(heads.rope)) turn = heads.turn(place, rows.first + index / 16);
+        if (place.is_turned(heads.rope)) turn = heads.turn(place.dim / 2, rows.first + index / 16);
     }
 
     MEMBER void begin(uint nth, BlockRows rows) {

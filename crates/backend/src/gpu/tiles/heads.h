@@ -36,7 +36,7 @@ struct Heads {
         const uint kind = block >= args.maps.block2 ? args.kind2 : block >= args.maps.block1 ? args.kind1 : args.kind0;
         return HeadPlace(rope, kind, o);
     }
-    MEMBER Turn turn(const HeadPlace &place, uint row) const { return turns_of(rope, inputs, inv_freq, row).at(place.dim / 2); }
+    MEMBER Turn turn(uint pair, uint row) const { return turns_of(rope, inputs, inv_freq, row).at(pair); }
     // Where the cache has a row.
     MEMBER uint slot(uint row) const { return inputs[rope.slots_at + row]; }
 

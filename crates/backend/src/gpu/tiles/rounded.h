@@ -11,122 +11,28 @@
 
 #include "activate.h"
 #include "maps.h"
-#include "rounded_ring.h"
+#include "rounded_exchange.h"
 
 #define ROUNDED_BOUNDS __launch_bounds__(32 * BANDS, 1)
 
 #if MATRIX_UNIT == 90
 
-// Counts this block, and waits for all `n` that share its columns: what they wrote before is seen after. All threads
-// do `meanwhile` what needs nobody else. The blocks of a launch are few enough to run side by side, or begin in order,
-// so that nobody waits for one that cannot begin. The count goes on from launch to launch.
-template <typename Meanwhile> FN void wait_for_blocks(uint *arrived, uint n, const Meanwhile &meanwhile) {
-    __syncthreads();
-    uint before;
-    if (threadIdx.x == 0) {
-        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived) : "memory");
-    }
-    meanwhile();
-    if (threadIdx.x == 0) {
-        uint now;
-        const uint all = (before / n + 1) * n;
-        do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
-        while (int(now - all) < 0);
-    }
-    __syncthreads();
-}
-// What another block wrote; many are under way at once.
-FN float load_of_block(const float *from) {
-    float value;
-    asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(value) : "l"(from));
-    return value;
-}
-
-// Shows a block's sums to all that share its columns, in `partial`; where those of all are then.
-template <typename R, typename Meanwhile>
-FN const float *show_sums(float *partial, uint *arrived, const float (&sums)[R::SUMS], const Meanwhile &meanwhile) {
-    constexpr uint size = R::SUMS * R::THREADS;
-    const uint block = blockIdx.y * gridDim.x + blockIdx.x, first = block - block % PART_GROUPS;
-    UNROLL
-    for (uint i = 0; i < R::SUMS; i++) partial[ulong(block) * size + i * R::THREADS + threadIdx.x] = sums[i];
-    wait_for_blocks(arrived + block / PART_GROUPS, PART_GROUPS, meanwhile);
-    return partial + ulong(first) * size;
-}
-
-// The `i`th of the sums of all blocks that share columns, from `total` on.
-template <typename R>
-FN float sum_of_blocks(const float *total, uint i) {
-    float sums[PART_GROUPS];
-    UNROLL
-    for (uint rank = 0; rank < PART_GROUPS; rank++) sums[rank] = load_of_block(total + rank * (R::SUMS * R::THREADS) + i);
-    float sum = 0;
-    UNROLL
-    for (uint rank = 0; rank < PART_GROUPS; rank++) sum += sums[rank];
-    return sum;
-}
-
-FN uchar *ring_memory() { return shared_memory + (0u - shared_address(shared_memory)) % 1024; }
-
-// One of the sums of the block: of which output and row, and where in `total`.
-struct Place {
-    uint output, row, at;
-    // That of an output and a row.
-    template <typename R> static MEMBER Place of_result(uint output, uint row) {
-        const uint nth = row / 8 * 4 + output / 8 % 2 * 2 + row % 2;
-        return {output, row, nth * R::THREADS + output / 16 * 32 + output % 8 * 4 + row % 8 / 2};
-    }
-    // That of a thread's `nth` sum.
-    template <typename R> static MEMBER Place of(uint nth, uint thread) {
-        return {thread / 32 * 16 + thread % 32 / 4 + nth / 2 % 2 * 8, nth / 4 * 8 + thread % 4 * 2 + nth % 2, nth * R::THREADS + thread};
-    }
-};
-
-// This block's share of the sums of the first N_BANDS bands of all rows.
-template <typename R, uint N_BANDS> struct Share {
-    static constexpr uint THREADS = 32 * N_BANDS, N = R::SUMS * THREADS / PART_GROUPS;
-    static MEMBER Place at(uint i) {
-        const uint nth = blockIdx.x % PART_GROUPS * N + i;
-        return Place::of<R>(nth / THREADS, nth % THREADS);
-    }
-};
-
-// Calls `write(place, read(place))` for this block's share; four are read before the first is written.
-template <typename R, typename Share, typename Value, typename Read, typename Write>
-FN void for_share(uint n_rows, const Read &read, const Write &write) {
-    constexpr uint batch = 4;
-    for (uint first = threadIdx.x; first < Share::N; first += batch * R::THREADS) {
-        Place places[batch];
-        Value values[batch];
-        UNROLL
-        for (uint i = 0; i < batch; i++) {
-            places[i] = Share::at(first + i * R::THREADS);
-            // A row that is not there stands for what is beyond the share.
-            if (first + i * R::THREADS >= Share::N) places[i].row = n_rows;
-            if (places[i].row < n_rows) values[i] = read(places[i]);
-        }
-        UNROLL
-        for (uint i = 0; i < batch; i++) {
-            if (places[i].row < n_rows) write(places[i], values[i]);
-        }
-    }
-}
-
-// The same for a thread's own sums where no other block has a part of them.
+// Calls `write(place, sum, old(place))` for a thread's own sums, where no other block has a part of them.
 template <typename R, typename Old, typename Write>
 FN void for_own(uint n_rows, const float (&sums)[R::SUMS], const Old &old, const Write &write) {
     constexpr uint batch = 4;
     UNROLL
     for (uint first = 0; first < R::SUMS; first += batch) {
         Place places[batch];
-        float2 values[batch];
+        float values[batch];
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            places[i] = Place::of<R>(first + i, threadIdx.x);
-            values[i] = make_float2(sums[first + i], places[i].row < n_rows ? old(places[i]) : 0);
+            places[i] = Place::of(first + i, threadIdx.x);
+            values[i] = places[i].row < n_rows ? old(places[i]) : 0;
         }
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            if (places[i].row < n_rows) write(places[i], values[i]);
+            if (places[i].row < n_rows) write(places[i], sums[first + i], values[i]);
         }
     }
 }
@@ -153,14 +59,13 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
         const uint o = 16 * output.band + place.output;
         return ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
     };
-    auto write = [&](Place place, float2 value) {
+    auto write = [&](Place place, float sum, float old) {
         const uint o = 16 * output.band + place.output;
-        if (o < output.cols) output.template write<ADD>(args, rows.first + place.row, o, value.x, value.y);
+        if (o < output.cols) output.template write<ADD>(args, rows.first + place.row, o, sum, old);
     };
     if (PART_GROUPS == 1) return for_own<R>(rows.n, sums, old, write);
     const float *total = show_sums<R>(partial, arrived, sums, [] {});
-    auto read = [&](Place place) { return make_float2(sum_of_blocks<R>(total, place.at), old(place)); };
-    for_share<R, Share<R, BANDS>, float2>(rows.n, read, write);
+    for_share<R, BANDS>(rows.n, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) { chunk.add(sums, total); }, old, write);
 }
 
 // Of a block that has all parts: up's warps give gate's their first rows, and get the others.
@@ -214,15 +119,20 @@ FN void rounded_gated(const GatedArgs &args, const uint *inputs, const ushort *x
     if (PART_GROUPS == 1) return activate_own<R, TOKENS>(args, rows.n, 16 * band, (float *)memory, sums, out);
     const float *total = show_sums<R>(partial, arrived, sums, [] {});
     const uint padded = (args.cols + STEP_COLS - 1) / STEP_COLS * STEP_COLS;
-    auto read = [&](Place place) {
-        return make_float2(sum_of_blocks<R>(total, place.at), sum_of_blocks<R>(total + R::THREADS / 2, place.at));
+    // Of gate; up's are read with them.
+    auto add = [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) {
+        chunk.add(sums, total);
+        float up[Chunk<R>::N];
+        Chunk<R>{chunk.first, chunk.thread + R::THREADS / 2}.add(up, total);
+        UNROLL
+        for (uint i = 0; i < Chunk<R>::N; i++) sums[i] = activate(sums[i], args.gelu_tanh) * up[i];
     };
-    auto write = [&](Place place, float2 sums) {
+    auto write = [&](Place place, float value, float) {
         const uint o = 16 * band + place.output;
-        const float value = o < args.cols ? activate(sums.x, args.gelu_tanh) * sums.y : 0;
+        if (o >= args.cols) value = 0;
         if (o < padded) out[prompt_x_at(blockIdx.y * TOKENS + place.row, o, args.shape.x_rows)] = float_to_bfloat(value);
     };
-    for_share<R, Share<R, half>, float2>(rows.n, read, write);
+    for_share<R, half>(rows.n, add, [](Place) { return 0.0f; }, write);
 }
 
 #define ROUNDED_BODY(CALL) CALL

@@ -9,20 +9,32 @@
 
 #if MATRIX_UNIT == 90
 
-// This block's share of the sums, whole rows.
+// This block's share of the rows.
 template <typename R, uint TOKENS> struct RowShare {
-    // Rows, and how many of them neighbours have: the same outputs of four rows lie side by side.
-    static constexpr uint ROWS = TOKENS / PART_GROUPS, SIDE_BY_SIDE = ROWS < 4 ? ROWS : 4;
-    static constexpr uint OUTPUTS = 16 * BANDS, N = ROWS * OUTPUTS;
-    // The `i`th of the rows.
+    static constexpr uint ROWS = TOKENS / PART_GROUPS, OUTPUTS = 16 * BANDS;
+    // The `i`th of them: four that are two apart lie side by side among sums.
     static MEMBER uint row(uint i) {
         i += blockIdx.x % PART_GROUPS * ROWS;
         return i / 8 * 8 + i % 4 * 2 + i / 4 % 2;
     }
-    static MEMBER Place at(uint i) {
-        const uint lane = i / SIDE_BY_SIDE, row = lane / OUTPUTS * SIDE_BY_SIDE + i % SIDE_BY_SIDE;
-        const uint output = lane / 8 % BANDS * 16 + lane / (8 * BANDS) % 2 * 8 + lane % 8;
-        return Place::of_result<R>(output, RowShare::row(row));
+    // Calls `write(place, sum, read(place))` for all of their first `n`, where other blocks' sums lie from `total` on.
+    template <typename Read, typename Write> static MEMBER void each(uint n, const float *total, const Read &read, const Write &write) {
+        if (ROWS >= 8) {
+            // A block's share is whole rows.
+            return for_share<R, BANDS>(n, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) { chunk.add(sums, total); }, read, write);
+        }
+        constexpr uint side_by_side = ROWS < 4 ? ROWS : 4;
+        for (uint i = threadIdx.x; i < ROWS * OUTPUTS; i += R::THREADS) {
+            const uint at = i / side_by_side, row = RowShare::row(at / OUTPUTS * side_by_side + i % side_by_side);
+            const uint output = at / 8 % BANDS * 16 + at / (8 * BANDS) % 2 * 8 + at % 8;
+            if (row >= n) continue;
+            const uint nth = row / 8 * 4 + output / 8 % 2 * 2 + row % 2, thread = output / 16 * 32 + output % 8 * 4 + row % 8 / 2;
+            const float *from = total + Chunk<R>::at(nth, thread);
+            float sum = 0;
+            UNROLL
+            for (uint rank = 0; rank < PART_GROUPS; rank++) sum += load_of_block(from + rank * (R::SUMS * R::THREADS));
+            write({output, row}, sum, read({output, row}));
+        }
     }
 };
 
@@ -77,15 +89,15 @@ FN void rounded_add_norm(const AddNormArgs &args, const uint *inputs, const usho
     const uint first = 16 * output.band;
     auto read = [&](Place place) {
         const uint o = first + place.output;
-        return make_float2(sum_of_blocks<R>(total, place.at), o < output.cols ? output.at(rows.first + place.row, o) : 0);
+        return o < output.cols ? output.at(rows.first + place.row, o) : 0;
     };
-    auto write = [&](Place place, float2 value) {
+    auto write = [&](Place place, float sum, float old) {
         const uint o = first + place.output;
         float result = 0;
-        if (o < output.cols) result = output.template write<true>(args.maps, rows.first + place.row, o, value.x, value.y);
+        if (o < output.cols) result = output.template write<true>(args.maps, rows.first + place.row, o, sum, old);
         results.at(place.row, place.output) = result;
     };
-    for_share<R, Own, float2>(rows.n, read, write);
+    Own::each(rows.n, total, read, write);
     __syncthreads();
 
     const uint n_halves = gridDim.x / PART_GROUPS * Kept::HALVES;

@@ -13,47 +13,62 @@ struct BlockHeads {
     const BlockRows rows;
     MEMBER uint output_of(Place place) const { return 16 * output.band + place.output; }
     MEMBER HeadPlace head(Place place) const { return heads.place(blockIdx.x / PART_GROUPS, output_of(place)); }
-    MEMBER Turn turn(Place place) const {
-        const HeadPlace head = this->head(place);
-        Turn turn = {};
-        if (place.row < rows.n && head.is_turned(heads.rope)) turn = heads.turn(head, rows.first + place.row);
-        return turn;
+    MEMBER uint kind() const { return heads.place(blockIdx.x / PART_GROUPS, 16 * output.band).kind; }
+};
+
+// The turns of the rows of which a block has a share, found while others multiply.
+template <typename R> struct BlockTurns {
+    static constexpr uint OWN = R::SUMS / PART_GROUPS, ROWS = OWN > 4 ? 2 * OWN : 8, BYTES = ROWS * MAX_PAIRS * sizeof(Turn);
+    Turn *turns;
+    uint n_pairs;
+    static MEMBER uint first_row() { return blockIdx.x % PART_GROUPS * R::SUMS / PART_GROUPS / 4 * 8; }
+    MEMBER Turn at(uint row, uint pair) const { return turns[(row - first_row()) * n_pairs + pair]; }
+    MEMBER void find(const BlockHeads &block) const {
+        if (block.kind() == IS_VALUE) return;
+        UNROLL_BY(1)
+        for (uint i = threadIdx.x; i < ROWS * n_pairs; i += R::THREADS) {
+            const uint row = first_row() + i / n_pairs;
+            if (row < block.rows.n) turns[i] = block.heads.turn(i % n_pairs, block.rows.first + row);
+        }
     }
 };
 
-// Turns and writes this block's share of results, of which each is `sum(i, place)` and turned by `turn(i, place)`.
-template <typename R, typename Sum, typename FindTurn>
-FN void write_heads(const BlockHeads &block, const Sum &sum, const FindTurn &turn) {
+// Turns and writes this block's share of results; `add(sums, chunk)` gives the sums of a chunk.
+template <typename R, typename Add> FN void write_heads(const BlockHeads &block, const BlockTurns<R> &turns, const Add &add) {
     typedef Share<R, BANDS> Own;
     const Output &output = block.output;
     // As many of a thread's, at most, are waited for together.
-    constexpr uint own = (Own::N + R::THREADS - 1) / R::THREADS, batch = own < 8 ? own : 8;
+    constexpr uint side_by_side = Chunk<R>::N, own = (Own::N + R::THREADS - 1) / R::THREADS, batch = own < 2 ? own : 2;
+    const bool is_stored = block.kind() != IS_QUERY;
     UNROLL_BY(1)
     for (uint first = threadIdx.x; first < Own::N; first += batch * R::THREADS) {
-        float sums[batch];
-        uint slots[batch];
+        float sums[batch][side_by_side];
+        uint slots[batch][side_by_side];
         UNROLL
         for (uint i = 0; i < batch; i++) {
-            const uint e = first + i * R::THREADS;
-            const Place place = Own::at(e);
-            const bool exists = e < Own::N && place.row < block.rows.n;
-            sums[i] = exists ? sum(e, place) : 0;
-            slots[i] = exists && block.head(place).kind != IS_QUERY ? block.heads.slot(block.rows.first + place.row) : 0;
+            const Chunk<R> chunk = Own::at(first + i * R::THREADS);
+            UNROLL
+            for (uint k = 0; k < side_by_side; k++) {
+                const uint row = chunk.place(k).row;
+                slots[i][k] = is_stored && row < block.rows.n ? block.heads.slot(block.rows.first + row) : 0;
+                sums[i][k] = 0;
+            }
+            if (first + i * R::THREADS < Own::N && chunk.place(0).row < block.rows.n) add(sums[i], chunk);
         }
         UNROLL
-        for (uint i = 0; i < batch; i++) {
-            const uint e = first + i * R::THREADS;
-            const Place place = Own::at(e);
+        for (uint i = 0; i < batch * side_by_side; i++) {
+            const uint nth = i / side_by_side, k = i % side_by_side;
+            const Place place = Own::at(first + nth * R::THREADS).place(k);
             const uint o = block.output_of(place), row = block.rows.first + place.row;
-            float x = sums[i];
+            float x = sums[nth][k];
             if (output.bias && o < output.cols) x += output.bias[o];
             // A lane's neighbour has the next four outputs.
             const float other = __shfl_xor_sync(0xffffffffu, x, 4);
-            if (e >= Own::N || place.row >= block.rows.n || o >= output.cols) continue;
+            if (first + nth * R::THREADS >= Own::N || place.row >= block.rows.n || o >= output.cols) continue;
             const HeadPlace head = block.head(place);
-            x = block.heads.turned(head, x, other, turn(e, place));
+            if (head.is_turned(block.heads.rope)) x = block.heads.turned(head, x, other, turns.at(place.row, head.dim / 2));
             if (head.kind == IS_QUERY) output.at(row, o) = x;
-            else block.heads.store(head, slots[i], x);
+            else block.heads.store(head, slots[nth][k], x);
         }
     }
 }
@@ -73,24 +88,24 @@ FN void rounded_qkv(const QkvTileArgs &args, const uint *inputs, const ushort *x
     multiply_parts<R, TOKENS>(shape, own_band<Packing>(output, shape), x, rows.n, shared_address(memory), sums);
     const Heads heads(args, inputs, inv_freq, k_cache, v_cache);
     const BlockHeads block = {heads, output, rows};
+    const BlockTurns<R> turns = {(Turn *)memory, heads.rope.n_pairs};
+    // Where the ring was.
+    static_assert(BlockTurns<R>::BYTES + (PART_GROUPS == 1 ? R::SUMS * R::THREADS * 4 : 0) <= R::BARRIERS, "turns have room");
     if (PART_GROUPS == 1) {
         // Nobody reads the ring any longer; it keeps a thread's sums, so that the loop over them need not be unrolled.
-        float *own = (float *)memory + threadIdx.x;
+        float *own = (float *)(memory + BlockTurns<R>::BYTES);
         __syncthreads();
         UNROLL
-        for (uint i = 0; i < R::SUMS; i++) own[i * R::THREADS] = sums[i];
-        return write_heads<R>(block, [&](uint i, Place) { return own[i - threadIdx.x]; }, [&](uint, Place place) { return block.turn(place); });
+        for (uint i = 0; i < R::SUMS; i++) own[Chunk<R>::at(i, threadIdx.x)] = sums[i];
+        turns.find(block);
+        __syncthreads();
+        return write_heads(block, turns, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) {
+            UNROLL
+            for (uint i = 0; i < Chunk<R>::N; i++) sums[i] = own[chunk.at() + i];
+        });
     }
-    // Turns of a block's share, found while others multiply.
-    Turn *turns = (Turn *)memory;
-    static_assert(PART_GROUPS == 1 || Share<R, BANDS>::N * sizeof(Turn) <= R::BARRIERS, "turns have room where the ring was");
-    const float *total = show_sums<R>(partial, arrived, sums, [&] {
-        typedef Share<R, BANDS> Own;
-        UNROLL_BY(1)
-        for (uint i = threadIdx.x; i < Own::N; i += R::THREADS) turns[i] = block.turn(Own::at(i));
-    });
-    write_heads<R>(block, [&](uint, Place place) { return sum_of_blocks<R>(total, place.at); },
-                   [&](uint i, Place) { return turns[i]; });
+    const float *total = show_sums<R>(partial, arrived, sums, [&] { turns.find(block); });
+    write_heads(block, turns, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) { chunk.add(sums, total); });
 }
 
 #endif

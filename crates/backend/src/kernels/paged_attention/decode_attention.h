@@ -33,9 +33,9 @@ struct Ahead {
     MEMBER Ahead(const AttentionArgs &args, const uint *inputs, const Batch &batch, uint index, uint n_work) {
         index = min(index + threadIdx.x % 32 * gridDim.x, n_work - 1);
         item = index / args.n_kv_heads, kv_head = index % args.n_kv_heads;
-        row = inputs[batch.items_at + 2 * item], split = inputs[batch.items_at + 2 * item + 1];
-        to = inputs[args.places_at + row] + 1;
-        const uint *table = inputs + args.block_tables_at + inputs[args.sequences_at + row] * args.max_pages;
+        const uint *of_item = inputs + batch.items_at + 4 * item;
+        row = of_item[0], split = of_item[1], to = of_item[2] + 1;
+        const uint *table = inputs + args.block_tables_at + of_item[3] * args.max_pages;
         const Part part(Span(args, to), split);
         const uint first = threadIdx.x / 32 % DECODE_WARPS * WARP_RUNS;
         UNROLL

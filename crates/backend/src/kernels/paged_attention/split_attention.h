@@ -23,8 +23,8 @@
 // Below any score, and finite: nothing must become exp(inf - inf).
 #define LOWEST -3.0e38f
 
-// Generated rows whose partial results fit into scratch together, and their items: pairs of a row and a
-// split, a row's splits one after another.
+// Generated rows whose partial results fit into scratch together, and their items: a row, a split, the row's place in its
+// context and its sequence; a row's splits one after another.
 struct Batch {
     uint items_at, n_items, first_row, end_row;
 };
@@ -61,11 +61,11 @@ FN Work find_work(constant AttentionArgs &args, device const uint *inputs, devic
                   Threads t) {
     Work work;
     work.item = index / args.n_kv_heads, work.kv_head = index % args.n_kv_heads;
-    device const uint *item = inputs + batch->items_at + 2 * work.item;
+    device const uint *item = inputs + batch->items_at + 4 * work.item;
     work.row = item[0];
-    const uint split = item[1], end = inputs[args.places_at + work.row] + 1;
+    const uint split = item[1], end = item[2] + 1;
     const uint start = args.window && end > args.window ? end - args.window : 0;
-    work.table = inputs + args.block_tables_at + inputs[args.sequences_at + work.row] * args.max_pages;
+    work.table = inputs + args.block_tables_at + item[3] * args.max_pages;
     work.from = max(start, split * SPLIT), work.to = min(end, split * SPLIT + SPLIT);
     work.first = split * SPLIT + 32 * t.simdgroup;
     work.n_splits = (end - 1) / SPLIT + 1 - start / SPLIT;

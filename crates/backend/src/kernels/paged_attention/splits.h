@@ -21,8 +21,8 @@ FN AttentionArgs known_attention(AttentionArgs args) {
     return args;
 }
 
-// Generated rows whose partial results fit into scratch together, and their items: pairs of a row and a
-// split, a row's splits one after another.
+// Generated rows whose partial results fit into scratch together, and their items: a row, a split, the row's place in its
+// context and its sequence; a row's splits one after another.
 struct Batch {
     uint items_at, n_items, first_row, end_row;
 };

@@ -48,11 +48,11 @@ pub(crate) fn launch(lowering: &mut Lowering<'_>, logits: BufferId) -> Result<()
     let logits = lowering.buffer(logits);
     let x = lowering.u32(n_chunks.div_ceil(CHUNKS_EACH))?;
     let grid = Grid { x, rows: RowsOf::All(Rows::Outputs), rows_each: 1, threads: MAXIMA_THREADS };
-    lowering.launch(&CHOOSE, "maxima", grid, args, &[logits, maxima]).writing(&[maxima]);
+    lowering.launch(&CHOOSE, "maxima", grid, args, &[logits, maxima]).writing(&[maxima]).early = true;
     let grid = Grid { x: 1, threads: CHOOSE_THREADS, ..grid };
     let launch = lowering.launch(&CHOOSE, "choose", grid, args, &[logits, maxima, Argument::Chosen]);
     // The next of its chunk takes the place of a token that is taken.
-    launch.writing(&[maxima, Argument::Chosen]);
+    launch.writing(&[maxima, Argument::Chosen]).early = true;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Bits that must not depend on what a step holds beside a row.
 
-use gguf::Format::{self, BF16, F16, Q4_0, Q4_K, Q6_K, Q8_0};
+use gguf::Format::{self, BF16, F16, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q6_K, Q8_0};
 use quarrel_backend::cuda::Cuda;
 use quarrel_backend::harness::{Case, CaseBuilder, Random, inputs};
 use quarrel_backend::{Backend, Bucket, Error, KvFormat, Role, TokenInputs};
@@ -10,10 +10,13 @@ use crate::layers::{MISTRAL, PAGE_SIZE, SMOLLM2, Shape};
 use crate::{Done, SEED, roles, text};
 
 /// Generated rows of a step, each number with kernels or launches of its own.
-const ROWS: [u32; 6] = [1, 8, 9, 16, 64, 65];
+const ROWS: [u32; 7] = [1, 8, 9, 16, 32, 64, 65];
 
 /// Maps of many columns, of which eight rows fill most of shared memory, to an odd number of outputs.
 const WIDE: Shape = Shape { name: "wide", n_ff: 8704, ..SMALL };
+
+/// Rows whose squares come to the same lanes several times.
+const TALL: Shape = Shape { name: "tall", n_embd: 5120, ..SMALL };
 
 /// Maps of fewer tiles than the eight parts that columns are cut into.
 const NARROW: Shape = Shape { name: "narrow", n_embd: 192, n_ff: 224, n_heads: 3, n_kv_heads: 1, ..SMALL };
@@ -139,9 +142,12 @@ struct Model {
 
 /// A row's logits are the same bits however many generated rows its step has, in models of all shapes or of one.
 fn rows(cuda: &mut Cuda, shape: Option<&str>) -> Done {
-    let small = [(WIDE, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
+    // Weights in all ways that they are packed in, of so many columns that the rings' slots are filled several times.
+    let wide = [Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q6_K, Q8_0, BF16].map(|format| (WIDE, [format; 7]));
+    let small = [(TALL, [Q4_0; 7]), (NARROW, [Q8_0; 7]), (NARROW, [BF16; 7]), (SMALL, MIXED)];
+    let small = wide.into_iter().chain(small);
     let experts = [[Q4_0; 7], MIXED, [BF16; 7], [F16; 7]].map(|formats| (EXPERTS, formats));
-    let small = small.into_iter().chain(experts);
+    let small = small.chain(experts);
     let small = small.map(|(shape, formats)| Model { shape, formats: [formats; 2], start: 0, window: None });
     // Several splits, and more than those that the map behind attention folds.
     let split = [(MIXED, 450), ([Q4_0; 7], 1000)];

@@ -1,5 +1,7 @@
 //! Rows that the map before a norm leaves as the maps behind it take them (`rounded_add_norm.cu`): nothing else converts them.
 
+use std::ops::RangeInclusive;
+
 use super::convert::{Form, Input};
 use super::kernel::Kind;
 use super::linear::{self, MapLaunch, Maps, packing};
@@ -15,9 +17,9 @@ use crate::kernels::rms_norm::Norm;
 use crate::plan::ALIGNMENT;
 use crate::{BufferId, Error, Op, Result, Rows, WeightId};
 
-/// Rows of a step, at most. With more a prompt may run beside: threadgroups that wait for each other would hold processors that
-/// it could have.
-const MOST_ROWS: usize = 64;
+/// Rows of a step. With fewer, kernels of other kinds may take them; with more, a prompt mostly runs beside, whose processors
+/// threadgroups that wait for each other would hold.
+const ROWS: RangeInclusive<usize> = 9..=64;
 /// Columns whose squares are added up together.
 const SQUARED_COLS: u32 = 128;
 
@@ -48,7 +50,7 @@ impl Left {
 pub(crate) fn bytes(lowering: &Lowering<'_>) -> Result<usize> {
     let device = &lowering.device;
     let may_leave = device.activations == Activations::Bf16 && device.has_warpgroups;
-    if !may_leave || lowering.rows(Rows::Tokens) > MOST_ROWS {
+    if !may_leave || !ROWS.contains(&lowering.rows(Rows::Tokens)) {
         return Ok(0);
     }
     let (_, ops) = lowering.place();
@@ -76,7 +78,7 @@ impl NextNorm {
         let outs = u32::try_from(lowering.weight(map.weight).rows()).ok()?;
         let can = all.add
             && *rows == RowsOf::Generated
-            && rows.most(lowering.bucket) <= MOST_ROWS
+            && ROWS.contains(&rows.most(lowering.bucket))
             && kernel.kind == Kind::Rounded
             && kernel.part_groups > 1
             // The blocks of all columns wait for each other.
@@ -143,7 +145,7 @@ mod tests {
             ("too few processors for all columns side by side", 8, 20, Bf16, 0),
             ("rows are integers", 24, 20, Int8, 0),
             ("no warpgroups' kernels", 24, 8, Bf16, 0),
-            ("as many rows as may have prompts beside them", 24, 65, Bf16, 0),
+            ("more rows, beside which prompts mostly run", 24, 65, Bf16, 0),
         ] {
             let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
             let launches = lowered(&case, units, tokens, activations);

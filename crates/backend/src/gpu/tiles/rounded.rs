@@ -49,6 +49,7 @@ impl TileSize {
 /// Bytes of threadgroup memory, as `rounded_ring.h` lays it out from a multiple of 1024 on.
 fn shared_bytes(tile: TileSize, rows: u32) -> u32 {
     let steps = (COPIED / tile.bytes).max(tile.together);
+    let steps = if steps > 1 { steps / 2 * 2 } else { 1 };
     let stage = steps * (rows * 128 + BANDS * tile.bytes) + 8 * (2 + BANDS);
     1024 + (BUDGET / stage).min(MOST_STAGES) * stage
 }

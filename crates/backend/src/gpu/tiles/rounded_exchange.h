@@ -8,19 +8,20 @@
 
 // Counts this block, and waits for all `n` that share its columns: what they wrote before is seen after. All threads
 // do `meanwhile` what needs nobody else. The blocks of a launch are few enough to run side by side, or begin in order,
-// so that nobody waits for one that cannot begin. The count goes on from launch to launch.
+// so that nobody waits for one that cannot begin. The count goes on from launch to launch, and begins again at a multiple of `n`.
 template <typename Meanwhile> FN void wait_for_blocks(uint *arrived, uint n, const Meanwhile &meanwhile) {
     __syncthreads();
     uint before;
     if (threadIdx.x == 0) {
-        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived) : "memory");
+        const uint last = 0xffffffffu / n * n - 1;
+        asm volatile("atom.inc.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(arrived), "r"(last) : "memory");
     }
     meanwhile();
     if (threadIdx.x == 0) {
         uint now;
-        const uint all = (before / n + 1) * n;
+        const uint first = before / n * n;
         do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
-        while (int(now - all) < 0);
+        while (now - first < n);
     }
     __syncthreads();
 }

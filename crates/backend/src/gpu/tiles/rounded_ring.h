@@ -31,7 +31,9 @@ struct Rounded {
     // ask once for all.
     static constexpr uint COPIED = 2560;
     static constexpr uint TOGETHER = Packing::TOGETHER;
-    static constexpr uint STEPS = COPIED / Packing::BYTES > TOGETHER ? COPIED / Packing::BYTES : TOGETHER;
+    static constexpr uint WANTED = COPIED / Packing::BYTES > TOGETHER ? COPIED / Packing::BYTES : TOGETHER;
+    // Two fragments take turns from step to step: after a stage it must be the first one's again, but where a stage is one step.
+    static constexpr uint STEPS = WANTED > 1 ? WANTED / 2 * 2 : 1;
     static_assert(STEPS % TOGETHER == 0, "neighbours are copied together");
     static constexpr uint X_BYTES = TOKENS * STEP_COLS * 2, SLOT_BYTES = STEPS * Packing::BYTES;
     // With the barriers: x has come, x was read, and the weights of each band have come.
@@ -204,6 +206,7 @@ FN void multiply_next(WarpRing<R> &ring, Stage &at, uint within, uint i, TileFra
 template <typename R>
 FN void add_up(WarpRing<R> &ring, PartSums<R> &sums) {
     constexpr uint at_once = R::STEPS < 2 ? 2 : R::STEPS;
+    static_assert(at_once % 2 == 0 && at_once % R::STEPS == 0, "fragments take turns, and stages begin with the first");
     Stage at = {0, 0, 0};
     TileFragment fragments[2];
     if (ring.n > 0) ring.unpack(at, 0, fragments[0]);

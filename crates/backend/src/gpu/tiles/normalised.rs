@@ -133,21 +133,23 @@ mod tests {
     use super::super::step::tests::{GROUP, SHAPE, count, lowered};
     use super::*;
     use crate::gpu::source::{ACTIVATIONS, ROUNDED_LINEAR};
-    use crate::harness::Random;
+    use crate::harness::{ModelShape, Random};
 
     /// Of two layers: maps of one that add to rows which the same layer or the next normalises; what still converts rows,
     /// for the first layer and the head.
     #[test]
     fn rows_are_normalised_by_who_adds_to_them() {
         use Activations::{Bf16, Int8};
-        for (why, units, tokens, activations, left) in [
-            ("all", 24, 20, Bf16, 3),
-            ("too few processors for all columns side by side", 8, 20, Bf16, 0),
-            ("rows are integers", 24, 20, Int8, 0),
-            ("no warpgroups' kernels", 24, 8, Bf16, 0),
-            ("more rows, beside which prompts mostly run", 24, 65, Bf16, 0),
+        // So many columns that warpgroups take even eight rows of them, but not of the maps behind the norm.
+        let wide = ModelShape { n_ff: 12_288, ..SHAPE };
+        for (why, shape, units, tokens, activations, left) in [
+            ("all", SHAPE, 24, 20, Bf16, 3),
+            ("too few processors for all columns side by side", SHAPE, 8, 20, Bf16, 0),
+            ("rows are integers", SHAPE, 24, 20, Int8, 0),
+            ("rows that other kernels take", wide, 24, 8, Bf16, 0),
+            ("more rows, beside which prompts mostly run", SHAPE, 24, 65, Bf16, 0),
         ] {
-            let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
+            let case = shape.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
             let launches = lowered(&case, units, tokens, activations);
             assert_eq!(count(&launches, &ROUNDED_ADD_NORM), left, "{why}");
             if activations == Int8 || tokens <= 8 {

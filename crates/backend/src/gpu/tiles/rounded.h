@@ -44,17 +44,28 @@ template <typename Packing> FN const uchar *own_band(const Output &output, const
     return output.weight + ulong(band) * shape.n_tiles * Packing::BYTES;
 }
 
+// Adds up this block's part of the products of a map's outputs and its rows, if there are any; whether there are.
+template <typename R, uint TOKENS>
+FN bool multiply_map(const TileShape &shape, const ushort *x, const BlockRows &rows, const Output &output, float (&sums)[R::SUMS]) {
+    if (rows.n == 0) {
+        wait_for_inputs();
+        return false;
+    }
+    allow_next();
+    const uchar *band = own_band<typename R::Packing>(output, shape);
+    multiply_parts<R, TOKENS>(shape, band, x, rows.n, shared_address(ring_memory()), sums);
+    return true;
+}
+
 // 256 outputs of one of the maps.
 template <typename Packing, uint TOKENS, bool ADD>
 FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs,
                        float *partial, uint *arrived) {
     typedef Rounded<Packing, TOKENS> R;
     const BlockRows rows(inputs, args.shape, TOKENS);
-    if (rows.n == 0) return wait_for_inputs();
-    allow_next();
     const Output output(args, outputs, blockIdx.x / PART_GROUPS, BANDS);
     float sums[R::SUMS];
-    multiply_parts<R, TOKENS>(args.shape, own_band<Packing>(output, args.shape), x, rows.n, shared_address(ring_memory()), sums);
+    if (!multiply_map<R, TOKENS>(args.shape, x, rows, output, sums)) return;
     auto old = [&](Place place) {
         const uint o = 16 * output.band + place.output;
         return ADD && o < output.cols ? output.at(rows.first + place.row, o) : 0;
@@ -65,7 +76,7 @@ FN void rounded_linear(const TileArgs &args, const uint *inputs, const ushort *x
     };
     if (PART_GROUPS == 1) return for_own<R>(rows.n, sums, old, write);
     const float *total = show_sums<R>(partial, arrived, sums, [] {});
-    for_share<R, BANDS>(rows.n, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) { chunk.add(sums, total); }, old, write);
+    for_share<R, BANDS>(rows.n, OfBlocks<R>{total}, old, write);
 }
 
 // Of a block that has all parts: up's warps give gate's their first rows, and get the others.

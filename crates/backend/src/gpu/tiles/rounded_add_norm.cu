@@ -21,7 +21,7 @@ template <typename R, uint TOKENS> struct RowShare {
     template <typename Read, typename Write> static MEMBER void each(uint n, const float *total, const Read &read, const Write &write) {
         if (ROWS >= 8) {
             // A block's share is whole rows.
-            return for_share<R, BANDS>(n, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) { chunk.add(sums, total); }, read, write);
+            return for_share<R, BANDS>(n, OfBlocks<R>{total}, read, write);
         }
         constexpr uint side_by_side = ROWS < 4 ? ROWS : 4;
         for (uint i = threadIdx.x; i < ROWS * OUTPUTS; i += R::THREADS) {
@@ -75,17 +75,14 @@ FN void rounded_add_norm(const AddNormArgs &args, const uint *inputs, const usho
     typedef RowShare<R, TOKENS> Own;
     const TileShape &shape = args.maps.shape;
     const BlockRows rows(inputs, shape, TOKENS);
-    if (rows.n == 0) return wait_for_inputs();
-    allow_next();
     const Output output(args.maps, outputs, blockIdx.x / PART_GROUPS, BANDS);
     float sums[R::SUMS];
-    uchar *memory = ring_memory();
-    multiply_parts<R, TOKENS>(shape, own_band<Packing>(output, shape), x, rows.n, shared_address(memory), sums);
+    if (!multiply_map<R, TOKENS>(shape, x, rows, output, sums)) return;
     const float *total = show_sums<R>(partial, arrived, sums, [] {});
 
     typedef Results<Own> Kept;
     static_assert(TOKENS * Kept::STRIDE * 4 <= R::BARRIERS, "results have room");
-    const Kept results = {(float *)memory};
+    const Kept results = {(float *)ring_memory()};
     const uint first = 16 * output.band;
     auto read = [&](Place place) {
         const uint o = first + place.output;

@@ -6,7 +6,7 @@
 
 #if MATRIX_UNIT == 90
 
-// Counts this block, and waits for all `n` that share its columns: what they wrote before is seen after. All threads
+// Counts this block, and waits for all `n` that share its columns, or its rows: what they wrote before is seen after. All threads
 // do `meanwhile` what needs nobody else. The blocks of a launch are few enough to run side by side, or begin in order,
 // so that nobody waits for one that cannot begin. The count goes on from launch to launch, and begins again at a multiple of `n`.
 template <typename Meanwhile> FN void wait_for_blocks(uint *arrived, uint n, const Meanwhile &meanwhile) {
@@ -44,8 +44,6 @@ template <uint N> FN void load_of_block(float (&values)[N], const float *from) {
     }
 }
 
-FN uchar *ring_memory() { return shared_memory + (0u - shared_address(shared_memory)) % 1024; }
-
 // One of the sums of the block: of which output and row.
 struct Place {
     uint output, row;
@@ -75,6 +73,12 @@ template <typename R> struct Chunk {
             for (uint rank = 0; rank < PART_GROUPS; rank++) sums[i] += all[rank][i];
         }
     }
+};
+
+// What `for_share` is given where sums of all blocks are in memory.
+template <typename R> struct OfBlocks {
+    const float *total;
+    MEMBER void operator()(float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) const { chunk.add(sums, total); }
 };
 
 // Shows a block's sums to all that share its columns, in `partial`; where those of all are then.

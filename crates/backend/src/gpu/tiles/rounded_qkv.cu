@@ -78,18 +78,15 @@ template <typename Packing, uint TOKENS>
 FN void rounded_qkv(const QkvTileArgs &args, const uint *inputs, const ushort *x, const Outputs &outputs, float *partial,
                     uint *arrived, const float *inv_freq, uchar *k_cache, uchar *v_cache) {
     typedef Rounded<Packing, TOKENS> R;
-    const TileShape &shape = args.maps.shape;
-    const BlockRows rows(inputs, shape, TOKENS);
-    if (rows.n == 0) return wait_for_inputs();
-    allow_next();
+    const BlockRows rows(inputs, args.maps.shape, TOKENS);
     const Output output(args.maps, outputs, blockIdx.x / PART_GROUPS, BANDS);
     float sums[R::SUMS];
-    uchar *memory = ring_memory();
-    multiply_parts<R, TOKENS>(shape, own_band<Packing>(output, shape), x, rows.n, shared_address(memory), sums);
+    if (!multiply_map<R, TOKENS>(args.maps.shape, x, rows, output, sums)) return;
     const Heads heads(args, inputs, inv_freq, k_cache, v_cache);
     const BlockHeads block = {heads, output, rows};
-    const BlockTurns<R> turns = {(Turn *)memory, heads.rope.n_pairs};
     // Where the ring was.
+    uchar *memory = ring_memory();
+    const BlockTurns<R> turns = {(Turn *)memory, heads.rope.n_pairs};
     static_assert(BlockTurns<R>::BYTES + (PART_GROUPS == 1 ? R::SUMS * R::THREADS * 4 : 0) <= R::BARRIERS, "turns have room");
     if (PART_GROUPS == 1) {
         // Nobody reads the ring any longer; it keeps a thread's sums, so that the loop over them need not be unrolled.
@@ -105,7 +102,7 @@ FN void rounded_qkv(const QkvTileArgs &args, const uint *inputs, const ushort *x
         });
     }
     const float *total = show_sums<R>(partial, arrived, sums, [&] { turns.find(block); });
-    write_heads(block, turns, [&](float (&sums)[Chunk<R>::N], const Chunk<R> &chunk) { chunk.add(sums, total); });
+    write_heads(block, turns, OfBlocks<R>{total});
 }
 
 #endif

@@ -47,6 +47,9 @@ struct Rounded {
     static_assert(SUMS * THREADS * 4 <= BARRIERS, "sums have room");
 };
 
+// Where the ring is.
+FN uchar *ring_memory() { return shared_memory + (0u - shared_address(shared_memory)) % 1024; }
+
 // The compiler shall see that all lanes go the same way.
 FN uint own_warp() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
 

@@ -31,8 +31,8 @@ const MATRIX_PIECES: usize = 2;
 const MATRIX_DIM: u32 = 32;
 /// Threads of `decode_attention` and `merge_attention`, and SIMD-groups of the latter.
 const DECODE_THREADS: u32 = 128;
-const MERGE_THREADS: u32 = 256;
 const MERGE_SIMDGROUPS: u32 = 8;
+const MERGE_THREADS: u32 = 32 * MERGE_SIMDGROUPS;
 /// Positions that are copied together, and query heads that may share a key/value head.
 const RUN: u32 = 16;
 const MAX_GROUP: u32 = 16;

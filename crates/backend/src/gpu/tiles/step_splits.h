@@ -114,15 +114,27 @@ struct Chain {
 FN void find_shares(const uchar *k_cache, float scale, float softcap) {
     const BlockSplits splits;
     Place at = splits.first();
+    const auto load = [&](Heads::Operand &b, uint n) {
+        const Heads decode = splits.tiles(splits.pair());
+        decode.load_queries(b, scale, [&](uint i) { return decode.query((const float *)Handover::rows(), n, i); });
+    };
+    // The queries are the same for all splits: they are kept where a lane has registers for them.
+    constexpr bool keeps = Heads::ASKS_AHEAD && STEP_SEVERAL;
+    Heads::Operand kept[keeps ? Heads::N_TILES : 1];
+    for (uint n = 0; keeps && n < Heads::N_TILES; n++) load(kept[n], n);
+    const auto operand = [&](Heads::Operand &b, uint n) {
+        if (!keeps) return load(b, n);
+        UNROLL
+        for (uint i = 0; i < 2 * Heads::K_STEPS; i++) b[i / 2][i % 2] = kept[n][i / 2][i % 2];
+    };
     for (bool is_first = true;; is_first = false) {
         // Found anew: addresses would be kept from one to the next, for which there are no registers.
         const Heads decode = splits.tiles(splits.pair());
-        const auto query = [&](uint n, uint i) { return decode.query((const float *)Handover::rows(), n, i); };
         const Place next = splits.next(at);
         const bool is_last = !STEP_SEVERAL || !splits.exists(next);
         if (!is_first) wait_for_copies<0>();
         float scores[Heads::N_TILES][2][4];
-        decode.score(scores, query, scale, softcap, splits.part(at.split));
+        decode.score(scores, operand, softcap, splits.part(at.split));
         __syncwarp();
         if (!is_last) splits.copy<Heads::KTile>(decode.k_tile, k_cache, next);
         if (!is_first) splits.meet<true>(SHARES_ARE_READ);

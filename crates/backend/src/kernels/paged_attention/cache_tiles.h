@@ -79,10 +79,15 @@ template <typename Numbers> FN uint pack_rest(uint pair, float low, float high) 
 
 // A run of positions from row `row` on, copied by `N` threads, of which this is the `index`th.
 template <typename Tile, uint N> FN void copy_run(uchar *tile, uint row, const uchar *from, uint index) {
+    // Where a thread's pieces are whole rows apart, their addresses differ by what the compiler knows.
+    constexpr bool is_dense = Tile::STRIDE == Tile::BYTES, is_even = is_dense || (Tile::STRIDE > 0 && N % (Tile::BYTES / 16) == 0);
+    uchar *own = tile + Tile::piece(row, index);
+    from += 16 * index;
     UNROLL
     for (uint first = 0; first < Tile::BYTES; first += N) {
-        const uint i = first + index;
-        if (first + N <= Tile::BYTES || i < Tile::BYTES) copy_ahead(tile + Tile::piece(row, i), from + 16 * i);
+        const uint apart = is_dense ? 16 * first : first / (Tile::BYTES / 16) * Tile::STRIDE;
+        uchar *to = is_even ? own + apart : tile + Tile::piece(row, first + index);
+        if (first + N <= Tile::BYTES || first + index < Tile::BYTES) copy_ahead(to, from + 16 * first);
     }
 }
 
@@ -101,11 +106,11 @@ template <typename Numbers_, uint DIM> struct WideTile {
     static constexpr uint K_TOGETHER = 1, M_TOGETHER = 1;
     // Operand A of 16 positions by 16 dimensions.
     static MEMBER void positions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
-        load_matrices(*a, tile + at(position + lane % 16, dim / 8 + lane / 16));
+        load_matrices(*a, tile + at(position, dim / 8) + at(lane % 16, lane / 16));
     }
     // Operand A of 16 dimensions by 16 positions.
     static MEMBER void dimensions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
-        load_matrices_transposed(*a, tile + at(position + lane / 16 * 8 + lane % 8, dim / 8 + lane / 8 % 2));
+        load_matrices_transposed(*a, tile + at(position, dim / 8) + at(lane / 16 * 8 + lane % 8, lane / 8 % 2));
     }
     // The first of the two dimensions in register `r` of the operand B that meets the `k`th of `positions`.
     static MEMBER uint first_dim(uint k, uint t, uint r) { return 2 * t + 8 * r; }
@@ -193,7 +198,7 @@ template <typename Codec, uint DIM> struct ByteTile {
     static MEMBER void positions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
         UNROLL
         for (uint half = 0; half < 2; half++) {
-            const uchar *row = tile + (position + 8 * half + lane / 4) * STRIDE;
+            const uchar *row = tile + (position + 8 * half) * STRIDE + lane / 4 * STRIDE;
             const uint scales = Codec::scale(row, dim) * 0x10001;
             const uchar *at = row + dim + 4 * K_TOGETHER * (lane % 4);
             uint2 words = {0, 0};
@@ -209,7 +214,7 @@ template <typename Codec, uint DIM> struct ByteTile {
     static MEMBER void dimensions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
         UNROLL
         for (uint i = 0; i < 2; i++) {
-            const uchar *row = tile + (position + 8 * i + 2 * (lane % 4)) * STRIDE, *next = row + STRIDE;
+            const uchar *row = tile + (position + 8 * i) * STRIDE + 2 * (lane % 4) * STRIDE, *next = row + STRIDE;
             const uint at = dim + 2 * M_TOGETHER * (lane / 4);
             const uint scales = Codec::scale(row, dim) | Codec::scale(next, dim) << 16;
             uint x, y;

@@ -133,7 +133,8 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     }
 
     // Operand B of the pairs that `query` has: this lane's column is a head, or what is left of it.
-    template <typename Pair> MEMBER void load_queries(uint (&b)[K_STEPS][2], float scale, const Pair &query) const {
+    typedef uint Operand[K_STEPS][2];
+    template <typename Pair> MEMBER void load_queries(Operand &b, float scale, const Pair &query) const {
         UNROLL
         for (uint i = 0; i < 2 * K_STEPS; i++) {
             float2 x = query(i);
@@ -144,29 +145,36 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     }
 
     // Scores of this warp's positions. Of element c of an m-tile the position is g + c / 2 * 8,
-    // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same. `pair(n, i)` is the queries' `i`th pair of n-tile n.
-    template <typename Pair>
-    MEMBER void score(float (&scores)[N_TILES][2][4], const Pair &pair, float scale, float softcap, Part part) const {
+    // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same. `load(b, n)` gives operand B of n-tile n.
+    template <typename Load>
+    MEMBER void score(float (&scores)[N_TILES][2][4], const Load &load, float softcap, Part part) const {
         UNROLL
         for (uint n = 0; n < N_TILES; n++) {
-            uint b[K_STEPS][2];
-            load_queries(b, scale, [&](uint i) { return pair(n, i); });
+            Operand b;
+            load(b, n);
             if (n == 0) {
                 if (IN_TURN) wait_for_copies<0>();
                 else wait_for_copies<1>();
                 __syncwarp();
             }
+            const uchar *keys = k_tile + warp * WARP_SPLIT * KTile::STRIDE;
+            UNROLL
+            for (uint i = 0; i < 8; i++) scores[n][i / 4][i % 4] = 0;
+            // Operands of both halves are loaded before either is multiplied: a product takes as long as a load.
+            UNROLL
+            for (uint k = 0; k < K_STEPS; k += K_TOGETHER) {
+                uint a[2][K_TOGETHER][4];
+                UNROLL
+                for (uint m = 0; m < 2; m++) KTile::positions(a[m], keys, m * 16, k * 16, lane);
+                UNROLL
+                for (uint i = 0; i < 2 * K_TOGETHER; i++) {
+                    const uint m = i % 2, at = i / 2;
+                    KTile::Numbers::mma(scores[n][m], a[m][at], b[k + at][0], b[k + at][1]);
+                }
+            }
             UNROLL
             for (uint m = 0; m < 2; m++) {
                 float (&c)[4] = scores[n][m];
-                c[0] = c[1] = c[2] = c[3] = 0;
-                UNROLL
-                for (uint k = 0; k < K_STEPS; k += K_TOGETHER) {
-                    uint a[K_TOGETHER][4];
-                    KTile::positions(a, k_tile, warp * WARP_SPLIT + m * 16, k * 16, lane);
-                    UNROLL
-                    for (uint i = 0; i < K_TOGETHER; i++) KTile::Numbers::mma(c, a[i], b[k + i][0], b[k + i][1]);
-                }
                 UNROLL
                 for (uint i = 0; i < 4; i++) c[i] = (c[i] + __shfl_xor_sync(0xffffffff, c[i], 2)) * KTile::FACTOR;
                 if (softcap > 0) {
@@ -242,28 +250,36 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         }
     }
 
+    // The first of this warp's `m`th dimensions, and whether there are any.
+    MEMBER uint dim_of(uint m) const { return (m * DECODE_WARPS + warp) * M_DIMS; }
+    MEMBER bool has_dims(uint m) const { return V_DIM % (M_DIMS * DECODE_WARPS) == 0 || dim_of(m) < V_DIM; }
     // The values' sums, weighted by the shares, of this warp's dimensions.
     MEMBER void weigh(float (&out)[WARP_M_TILES][N_TILES][4], Part part) const {
         UNROLL
         for (uint i = 0; i < WARP_M_TILES * N_TILES * 4; i++) out[i / 4 / N_TILES][i / 4 % N_TILES][i % 4] = 0;
+        const uint begin = part.from / RUN * RUN;
+        const uchar *values = v_tile + begin * VTile::STRIDE, *column = shares + g * SHARE_STRIDE + 2 * (begin + 2 * t);
         UNROLL_BY(2)
-        for (uint run = part.from / RUN * RUN; run < part.to; run += RUN) {
+        for (uint run = begin; run < part.to; run += RUN, values += RUN * VTile::STRIDE, column += 2 * RUN) {
             uint b[N_TILES][2];
             UNROLL
-            for (uint i = 0; i < 2 * N_TILES; i++) {
-                const uchar *column = shares + (i / 2 * 8 + g) * SHARE_STRIDE;
-                b[i / 2][i % 2] = *(const uint *)(column + 2 * (run + 2 * t + i % 2 * 8));
-            }
+            for (uint i = 0; i < 2 * N_TILES; i++) b[i / 2][i % 2] = *(const uint *)(column + i / 2 * 8 * SHARE_STRIDE + i % 2 * 16);
+            // Operands of two are loaded before either is multiplied.
             UNROLL
-            for (uint m = 0; m < WARP_M; m++) {
-                const uint dim = (m * DECODE_WARPS + warp) * M_DIMS;
-                if (V_DIM % (M_DIMS * DECODE_WARPS) && dim >= V_DIM) continue;
-                uint a[M_TOGETHER][4];
-                VTile::dimensions(a, v_tile, run, dim, lane);
+            for (uint first = 0; first < WARP_M; first += 2) {
+                uint a[2][M_TOGETHER][4];
                 UNROLL
-                for (uint i = 0; i < M_TOGETHER * N_TILES; i++) {
-                    const uint n = i % N_TILES, j = i / N_TILES;
-                    VTile::Numbers::mma(out[m * M_TOGETHER + j][n], a[j], b[n][0], b[n][1]);
+                for (uint m = first; m < first + 2 && m < WARP_M; m++) {
+                    if (has_dims(m)) VTile::dimensions(a[m - first], values, 0, dim_of(m), lane);
+                }
+                UNROLL
+                for (uint m = first; m < first + 2 && m < WARP_M; m++) {
+                    if (!has_dims(m)) continue;
+                    UNROLL
+                    for (uint i = 0; i < M_TOGETHER * N_TILES; i++) {
+                        const uint n = i % N_TILES, j = i / N_TILES;
+                        VTile::Numbers::mma(out[m * M_TOGETHER + j][n], a[m - first][j], b[n][0], b[n][1]);
+                    }
                 }
             }
         }
@@ -350,8 +366,12 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         const Work next(args, ahead, n_begun % 32);
         float scores[D::N_TILES][2][4];
         const float *const own = queries_of(work);
-        const auto pair = [&](uint n, uint i) { return D::ASKS_AHEAD ? queries.pairs[2 * D::K_STEPS * n + i] : decode.query(own, n, i); };
-        decode.score(scores, pair, args.scale, args.softcap, work.part);
+        const auto load = [&](typename D::Operand &b, uint n) {
+            decode.load_queries(b, args.scale, [&](uint i) {
+                return D::ASKS_AHEAD ? queries.pairs[2 * D::K_STEPS * n + i] : decode.query(own, n, i);
+            });
+        };
+        decode.score(scores, load, args.softcap, work.part);
         if (!is_last) decode.ask(queries, queries_of(next));
         // This warp has done with its keys, and makes place for the next.
         __syncwarp();

@@ -15,7 +15,8 @@
 // 16-byte pieces change places with the row.
 template <typename Numbers_, uint DIM, uint ROWS> struct SwizzledTile {
     typedef Numbers_ Numbers;
-    static constexpr uint BYTES = 2 * DIM, SIZE = ROWS * BYTES;
+    // Rows are not apart by the same bytes in all of their pieces.
+    static constexpr uint BYTES = 2 * DIM, STRIDE = 0, SIZE = ROWS * BYTES;
     static MEMBER uint at(uint row, uint eight) {
         return eight / 8 * ROWS * 128 + row * 128 + ((eight ^ row) % 8) * 16;
     }

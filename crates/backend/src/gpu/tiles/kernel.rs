@@ -62,8 +62,12 @@ pub(super) fn row_definition(cols: usize, threads: u32) -> String {
 
 /// Bytes of a slot of a ring.
 pub(super) fn slot_bytes(packing: Packing) -> u32 {
-    let tile = packing.tile_bytes() as u32;
-    (SLOT_BYTES / tile).max(1) * tile
+    piece_tiles(packing) * packing.tile_bytes() as u32
+}
+
+/// Tiles that kernels of few rows take together.
+pub(super) fn piece_tiles(packing: Packing) -> u32 {
+    (SLOT_BYTES / packing.tile_bytes() as u32).max(1)
 }
 
 /// Bytes of 64 columns of a single row and of eight.

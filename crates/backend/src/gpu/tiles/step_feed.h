@@ -57,7 +57,7 @@ struct Feed {
 
     // Pieces that are under way together, no more than there are slots. Blocks wait for letters while the first of gate and up
     // come, and all others; between them is most of what a layer has.
-    MEMBER uint most() const { return STEP_PIECES + uint(now.stage % STAGES == GATED_STAGE && now.nth > 0); }
+    MEMBER uint most() const { return now.stage % STAGES == GATED_STAGE && now.nth > 0 ? STEP_MOST_PIECES : STEP_PIECES; }
 
     // Asks for the next piece if there is room for it.
     MEMBER bool ask() {

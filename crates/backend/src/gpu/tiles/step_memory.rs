@@ -5,7 +5,7 @@ use super::kernel;
 use super::packing::TILE_COLS;
 use super::step::{ROWS, TEAMS};
 use super::step_layer::MOST_V_DIM;
-use super::step_packings::Packings;
+use super::step_packings::{GATED, Packings};
 use crate::gpu::args::StepArgs;
 use crate::gpu::items::SPLIT;
 use crate::gpu::lower::{Device, Lowering};
@@ -17,8 +17,8 @@ const RESERVED: u32 = 1024 + 512;
 /// Slots of a ring beyond which more do not help.
 const MOST_SLOTS: u32 = 8;
 /// What pieces that are under way together cover, in nanoseconds of a processor's share of the memory's bandwidth: more makes late
-/// what else is read, less keeps the memory waiting. Anything from 1,000 to 1,290 tells an H200, where two pieces are faster, from
-/// an H100, where one is (docs/cuda.md, "Splits added up where they are"); other devices were not measured.
+/// what else is read, less keeps the memory waiting. Anything from 1,000 to 1,290 tells an H200, where one more piece is faster, from
+/// an H100, where it is not (docs/cuda.md, "Splits added up where they are"); other devices were not measured.
 const COPY_NS: u64 = 1_100;
 /// Slots of a ring beside two pairs of teams; where there is room for fewer, there is one pair.
 const SLOTS_BESIDE_TWO: u32 = 4;
@@ -37,9 +37,9 @@ pub(super) struct Memory {
     block_splits: u32,
     /// Pairs of teams that take a threadgroup's chains of splits in turn.
     pairs: u32,
-    /// Of a ring, and how many of its pieces are under way together while threadgroups wait for each other.
+    /// Of a ring.
     slots: u32,
-    pieces: u32,
+    pieces: Pieces,
     /// Bytes of threadgroup memory.
     pub shared: u32,
 }
@@ -76,26 +76,47 @@ impl Memory {
         };
         let has_two = block_splits > 1 && attention.chains > attention.sharing && !decoding.in_turn;
         let (pairs, slots) = has_two.then(|| fit(2, SLOTS_BESIDE_TWO)).flatten().or_else(|| fit(1, 2))?;
-        let (pieces, shared) = (pieces(device, slot, slots), shared(pairs, slots));
+        let columns = (args.gated.shape.n_tiles, kernel::piece_tiles(packings[GATED]));
+        let (pieces, shared) = (Pieces::of(device, columns, slot, slots), shared(pairs, slots));
         Some(Self { max_splits: args.max_splits, block_splits, pairs, slots, pieces, shared })
     }
 
     /// What the kernel is compiled with.
     pub fn definitions(&self) -> String {
         let Self { block_splits, pairs, slots, pieces, .. } = self;
-        [("BLOCK_SPLITS", block_splits), ("TEAM_PAIRS", pairs), ("SLOTS", slots), ("PIECES", pieces)]
+        let Pieces { waiting, most } = pieces;
+        let pieces = [("PIECES", waiting), ("MOST_PIECES", most)];
+        [("BLOCK_SPLITS", block_splits), ("TEAM_PAIRS", pairs), ("SLOTS", slots)]
+            .into_iter()
+            .chain(pieces)
             .map(|(name, value)| format!("#define STEP_{name} {value}\n"))
-            .concat()
+            .collect()
     }
 }
 
-/// Pieces of a ring of `slots`, of `slot` bytes each, that are under way together while threadgroups wait for each other; else
-/// one more is, for which there must be a slot as well.
-fn pieces(device: &Device, slot: u32, slots: u32) -> u32 {
-    let Some(bandwidth) = device.bandwidth else { return 1 };
-    let together = u64::from(TEAMS * kernel::PARTS * slot) * u64::from(device.units);
-    let is_fast = bandwidth / 1_000_000 * COPY_NS / 1_000 > together;
-    if is_fast && slots > 2 { 2 } else { 1 }
+/// Pieces of a ring that are under way together, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pieces {
+    /// While threadgroups wait for each other.
+    waiting: u32,
+    /// Else.
+    most: u32,
+}
+
+impl Pieces {
+    /// Of a ring of `slots`, of `slot` bytes each. `n_tiles` of columns are cut into parts, and these into pieces of `most_tiles`.
+    fn of(device: &Device, (n_tiles, most_tiles): (u32, u32), slot: u32, slots: u32) -> Self {
+        let together = u64::from(TEAMS * kernel::PARTS * slot) * u64::from(device.units);
+        let is_fast = device.bandwidth.is_some_and(|bytes| bytes / 1_000_000 * COPY_NS / 1_000 > together);
+        // Where many pieces do not fill a slot, one is not enough: under four fifths of it on the average. Of what was
+        // measured, some are whole and others have three quarters (docs/cuda.md, "One piece under way").
+        let round = kernel::PARTS * most_tiles;
+        let is_short = 5 * n_tiles < 4 * n_tiles.next_multiple_of(round);
+        match is_fast && slots > 2 {
+            true => Self { waiting: if is_short { 2 } else { 1 }, most: 3 },
+            false => Self { waiting: 1, most: 2 },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,12 +127,18 @@ mod tests {
     #[test]
     fn pieces_cover_what_a_copy_takes() {
         let device = Paper::with_tiles("cuda", 132);
-        let of = |bandwidth, slot| pieces(&Device { bandwidth, ..Device::of(&device) }, slot, 4);
+        let of = |bandwidth, n_tiles, slot, slots| {
+            let device = Device { bandwidth, ..Device::of(&device) };
+            let Pieces { waiting, most } = Pieces::of(&device, (n_tiles, 4), slot, slots);
+            (waiting, most)
+        };
         // An H100 and an H200 by their data sheets, pieces of four bits and of bfloat16.
-        for (bandwidth, expected) in [(None, 1), (Some(3_350_000_000_000), 1), (Some(4_800_000_000_000), 2)] {
-            assert_eq!([2304, 2048].map(|slot| of(bandwidth, slot)), [expected; 2]);
+        for (bandwidth, most) in [(None, 2), (Some(3_350_000_000_000), 2), (Some(4_800_000_000_000), 3)] {
+            assert_eq!([2304, 2048].map(|slot| of(bandwidth, 64, slot, 4)), [(1, most); 2]);
         }
-        let fast = Device { bandwidth: Some(4_800_000_000_000), ..Device::of(&device) };
-        assert_eq!([2, 3, 4].map(|slots| pieces(&fast, 2304, slots)), [1, 2, 2]);
+        let fast = Some(4_800_000_000_000);
+        assert_eq!([2, 3, 4].map(|slots| of(fast, 64, 2304, slots)), [(1, 2), (1, 3), (1, 3)]);
+        // Parts of three tiles, of six and of ten.
+        assert_eq!([24, 48, 80].map(|n_tiles| of(fast, n_tiles, 2304, 4)), [(2, 3), (2, 3), (1, 3)]);
     }
 }

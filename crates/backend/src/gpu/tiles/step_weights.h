@@ -17,6 +17,7 @@
 #define STEP_FEEDERS 3
 #define STEP_SEVERAL true
 #define STEP_PIECES 1
+#define STEP_MOST_PIECES 3
 #define STEP_TEAM_PAIRS 1
 #define STEP_SHARING 16
 #define STEP_CHAINS 1
@@ -224,7 +225,7 @@ struct Mail {
 };
 
 // What is under way together has slots of its own: of an older piece a slot's barrier no longer tells.
-static_assert(STEP_PIECES < STEP_SLOTS, "pieces have slots");
+static_assert(STEP_PIECES <= STEP_MOST_PIECES && STEP_MOST_PIECES <= STEP_SLOTS, "pieces have slots");
 
 // A SIMD-group's ring of slots, which another one fills.
 struct StepRing {

@@ -10,6 +10,7 @@ use super::compiler::Chip;
 use super::memory::{self, DeviceBuffer, Fetch, PinnedMemory};
 use super::modules::{Module, Modules};
 use super::nvrtc;
+use super::users::User;
 use crate::gpu::source::{Program, Source};
 use crate::gpu::{Activations, Runtime, Shape};
 use crate::host::best_fit;
@@ -27,6 +28,7 @@ pub struct CudaRuntime {
     bandwidth: Option<u64>,
     activations: Activations,
     shared_limit: u32,
+    user: User,
     /// Memory of fetches that have ended, to be used again.
     pinned: Vec<PinnedMemory>,
     modules: Modules,
@@ -62,6 +64,9 @@ impl CudaRuntime {
         }
         let no_device = |e: DriverError| unavailable(format!("device {}: {e}", options.device));
         let context = CudaContext::new(options.device).map_err(no_device)?;
+        // Others know of this one from now on, and have nothing under way of before.
+        let user = User::of(options.device);
+        context.synchronize().map_err(no_device)?;
         let stream = context.new_stream().map_err(no_device)?;
         let second = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
@@ -87,6 +92,7 @@ impl CudaRuntime {
             bandwidth,
             shared_limit,
             activations: options.activations(nvrtc::has_warpgroups(arch)),
+            user,
             pinned: Vec::new(),
             modules: Modules::new(context.clone(), chip, options.nvrtc.clone(), options.kernel_cache.clone()),
             context,
@@ -148,6 +154,10 @@ impl Runtime for CudaRuntime {
 
     fn shared_limit(&self) -> u32 {
         self.shared_limit
+    }
+
+    fn has_other_users(&self) -> bool {
+        self.user.is_one_of_several()
     }
 
     fn memory(&self) -> Option<Memory> {

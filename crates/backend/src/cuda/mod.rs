@@ -7,6 +7,7 @@ mod driver;
 mod memory;
 mod modules;
 pub mod nvrtc;
+mod users;
 
 use std::path::PathBuf;
 

@@ -43,8 +43,8 @@ pub(super) struct Lowered<R: Runtime> {
     pub bucket: Bucket,
     /// Where generated rows run beside prompts, if they can.
     pub beside: Option<Beside>,
-    /// The launches of steps of generated rows alone, once one has run.
-    pub graphs: HashMap<When, R::Graph>,
+    /// The launches of steps of generated rows alone, once one has run: while nobody else uses the device, and while others do.
+    pub graphs: HashMap<(When, bool), R::Graph>,
     /// Tokens and outputs of the last run, or of the bucket before it.
     pub rows: (usize, usize),
     pub order: RowOrder,
@@ -168,6 +168,7 @@ impl<R: Runtime> Lowered<R> {
         // Who takes buffers as one structure does not ask.
         let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
         let waits = order.hazards().must_wait(launch);
+        let together = together.applies(runtime.has_other_users());
         let threads = grid.threads;
         let shape = Shape { groups, threads, shared, early, second, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)?;

@@ -257,7 +257,8 @@ impl<R: Runtime> Gpu<R> {
         let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, chosen, .. } = self;
         let lowered = &mut lowered[id.0 as usize];
         let when = lowered.when(inputs);
-        if let (Some(graph), true) = (lowered.graphs.get(&when), lowered.has_one_role(inputs)) {
+        let graph = (when, runtime.has_other_users());
+        if let (Some(graph), true) = (lowered.graphs.get(&graph), lowered.has_one_role(inputs)) {
             return runtime.replay(graph);
         }
         let memory = StepMemory {
@@ -273,8 +274,8 @@ impl<R: Runtime> Gpu<R> {
             let Bucket { tokens, outputs, .. } = lowered.bucket;
             let mut launches =
                 |runtime: &mut R| lowered.launch(runtime, &memory, (tokens, outputs, tokens), None);
-            let graph = runtime.record(&mut launches)?;
-            lowered.graphs.extend(graph.map(|graph| (when, graph)));
+            let recorded = runtime.record(&mut launches)?;
+            lowered.graphs.extend(recorded.map(|recorded| (graph, recorded)));
             return Ok(());
         }
         let rows = (inputs.tokens.len(), inputs.outputs.len(), lowered.order.n_generated);

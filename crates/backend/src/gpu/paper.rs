@@ -2,12 +2,11 @@
 //! needs, and what its launches take.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use gguf::Bytes;
 
-use super::runtime::{Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
+use super::runtime::{Activations, Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use super::source::{Program, Source};
 use crate::{Memory, Result};
 
@@ -17,6 +16,7 @@ pub struct Paper {
     name: &'static str,
     /// Processors, where there are tiles and warpgroups.
     tile_units: Option<u32>,
+    activations: Activations,
     prompt_maps: PromptMaps,
     notes: Notes,
 }
@@ -30,6 +30,7 @@ struct Written {
     programs: BTreeSet<(&'static str, String)>,
     preparations: usize,
     launches: Vec<PaperLaunch>,
+    has_other_users: bool,
 }
 
 /// A launch that would have been.
@@ -44,7 +45,13 @@ pub struct PaperLaunch {
 impl Paper {
     /// What lowers as for the backend `name`, one without tiles.
     pub fn new(name: &'static str) -> Self {
-        Self { name, tile_units: None, prompt_maps: PromptMaps::default(), notes: Notes::default() }
+        Self {
+            name,
+            tile_units: None,
+            activations: Activations::default(),
+            prompt_maps: PromptMaps::default(),
+            notes: Notes::default(),
+        }
     }
 
     /// The same where the rows of prompts are multiplied so.
@@ -56,6 +63,12 @@ impl Paper {
     #[cfg(test)]
     pub(crate) fn with_tiles(name: &'static str, units: u32) -> Self {
         Self { tile_units: Some(units), ..Self::new(name) }
+    }
+
+    /// The same where generated rows are multiplied so.
+    #[cfg(test)]
+    pub(crate) fn multiplying(self, activations: Activations) -> Self {
+        Self { activations, ..self }
     }
 
     /// What it writes down.
@@ -81,6 +94,12 @@ impl Notes {
         std::mem::take(&mut self.written().launches)
     }
 
+    /// Says whether others use the device from now on.
+    #[cfg(test)]
+    pub(crate) fn set_other_users(&self, has: bool) {
+        self.written().has_other_users = has;
+    }
+
     fn written(&self) -> MutexGuard<'_, Written> {
         self.0.lock().expect("nobody panics while writing")
     }
@@ -89,7 +108,7 @@ impl Notes {
 impl Runtime for Paper {
     type Buffer = ();
     type Kernel = String;
-    type Graph = Infallible;
+    type Graph = Vec<PaperLaunch>;
     type Fetch = usize;
 
     fn name(&self) -> &'static str {
@@ -122,6 +141,14 @@ impl Runtime for Paper {
 
     fn join(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    fn has_other_users(&self) -> bool {
+        self.notes.written().has_other_users
     }
 
     fn units(&self) -> u32 {
@@ -195,12 +222,17 @@ impl Runtime for Paper {
         Ok(())
     }
 
-    fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Infallible>> {
+    fn record(
+        &mut self,
+        launches: &mut dyn FnMut(&mut Self) -> Result<()>,
+    ) -> Result<Option<Vec<PaperLaunch>>> {
+        let n = self.notes.written().launches.len();
         launches(self)?;
-        Ok(None)
+        Ok(Some(self.notes.written().launches[n..].to_vec()))
     }
 
-    fn replay(&mut self, graph: &Infallible) -> Result<()> {
-        match *graph {}
+    fn replay(&mut self, graph: &Vec<PaperLaunch>) -> Result<()> {
+        self.notes.written().launches.extend_from_slice(graph);
+        Ok(())
     }
 }

@@ -29,7 +29,7 @@ pub struct Shape {
     pub waits: bool,
     /// The buffers that it may write, a bit each; the others are only read. None of those that are `packed`.
     pub writes: u32,
-    /// Whether they wait for each other, so that all must run side by side; only where there are warpgroups.
+    /// Whether none may begin before there is room for all, as they wait for each other; only where there are warpgroups.
     pub together: bool,
     /// Whether the kernel takes its buffers' addresses as one structure; only where there are warpgroups.
     pub packed: bool,
@@ -150,6 +150,12 @@ pub trait Runtime: Send {
     /// Bytes a second that its memory gives at most, where the device says.
     fn bandwidth(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether others of this process launch kernels on the device: whose threadgroups wait for each other must then begin
+    /// together, or those of two launches could each have processors that the other's wait for.
+    fn has_other_users(&self) -> bool {
+        false
     }
 
     /// Bytes of threadgroup memory that one threadgroup may have.

@@ -23,11 +23,12 @@ const OPS: &[&str] = &["--package=quarrel-backend", "--example=gpu_check"];
 
 /// What it checks: every op against its reference, and bits that must not depend on other rows,
 /// replies multiplied as integers and in bfloat16; then with the kernels and memory that other devices have.
-const PARTS: [&[&str]; 9] = [
+const PARTS: [&[&str]; 10] = [
     &["cases"],
     &["invariance"],
     &["cases", "--bf16"],
     &["invariance", "--bf16"],
+    &["engines", "--bf16"],
     &["cases", "--as", "75"],
     &["cases", "--as", "80"],
     &["cases", "--as", "89"],

@@ -1,79 +1,144 @@
 //! Two engines that use a device at once: neither may wait for processors that the other has, and both have the bits that one
-//! has alone.
+//! has alone, while the other comes, runs and goes.
 
+use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use quarrel_backend::cuda::{Cuda, CudaOptions};
 use quarrel_backend::harness::{Case, inputs};
-use quarrel_backend::{Backend, Bucket, Error, Role, TokenInputs};
+use quarrel_backend::{Backend, Bucket, Error, LoweredId, Role, StepInputs, TokenInputs};
 
-use crate::{Done, text};
+use crate::{Done, invariance, text};
 
 /// Rows of a step: all layers in one launch, and maps whose threadgroups wait for each other.
 const ROWS: [u32; 3] = [1, 20, 64];
-/// How often a step runs: launches meet by chance.
-const TIMES: usize = 2000;
+/// The first engine's and the second's.
+const PAIRS: [[usize; 2]; 4] = [[0, 1], [1, 1], [1, 2], [2, 2]];
+/// How often the second engine runs a step, and after how many logits are looked at.
+const TIMES: usize = 4000;
+const LOOKS: usize = 100;
 /// Steps of either take milliseconds.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Both at once by a model of `case`, whose cache has room for the longest step.
-pub fn check(cuda: &mut Cuda, options: &CudaOptions, case: Case) -> Done {
-    let mut expected = Vec::new();
-    for n_rows in ROWS {
-        expected.push(logits(cuda, &case, n_rows, 1).map_err(text)?);
-    }
-    let (case, expected) = (Arc::new(case), Arc::new(expected));
-    for pair in [[0, 1], [1, 1], [1, 2], [2, 2]] {
-        let (done, results) = mpsc::channel();
-        for i in pair {
-            let engine = Cuda::open(options).map_err(text)?;
-            let (case, expected, done) = (case.clone(), expected.clone(), done.clone());
-            thread::spawn(move || run(engine, &case, (ROWS[i], &expected[i]), &done));
+/// Both by a model whose maps have a threadgroup for almost every processor.
+pub fn check(options: &CudaOptions) -> Done {
+    let case = Arc::new(invariance::model_of_engines());
+    for pair in PAIRS {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (said, heard) = mpsc::channel();
+        let first = Engine::open(options, &case, ROWS[pair[0]]).map_err(text)?;
+        let expected = first.expected.clone();
+        let n_runs = first.n_runs.clone();
+        let (told, until) = (said.clone(), stop.clone());
+        thread::spawn(move || first.run(&told, |_| until.load(Ordering::Relaxed)));
+        wait_for_runs(&n_runs, &heard)?;
+        // Opened, compiled and loaded while the first runs.
+        let second = Engine::open(options, &case, ROWS[pair[1]]).map_err(text)?;
+        if pair[0] == pair[1] && second.expected != expected {
+            return Err("an engine's bits differ with another beside it".to_owned());
         }
-        drop(done);
-        let names = pair.map(|i| ROWS[i]);
-        for _ in pair {
-            match results.recv_timeout(MOST) {
-                Ok(done) => done?,
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("engines with {names:?} rows wait for ever"));
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err("an engine's thread ended".to_owned()),
-            }
-        }
-        println!("invariance: two engines at once with {names:?} rows have the bits of one");
+        thread::spawn(move || second.run(&said, |n| n >= TIMES));
+        hear(&heard)?;
+        wait_for_runs(&n_runs, &heard)?;
+        stop.store(true, Ordering::Relaxed);
+        hear(&heard)?;
+        println!("engines: {:?} rows at once have the bits of one engine", pair.map(|i| ROWS[i]));
     }
     Ok(())
 }
 
-fn run(mut engine: Cuda, case: &Case, (n_rows, expected): (u32, &[f32]), done: &Sender<Done>) {
-    let found = logits(&mut engine, case, n_rows, TIMES).map_err(text);
-    let same = |found: Vec<f32>| match found == expected {
-        true => Ok(()),
-        false => Err(format!("{n_rows} rows differ with another engine's beside them")),
-    };
-    // Nobody waits for what comes after another has failed.
-    let _ = done.send(found.and_then(same));
+/// Waits for an engine to end. Where it does not, nothing can be given back to the device: so the process ends.
+fn hear(heard: &mpsc::Receiver<Done>) -> Done {
+    match heard.recv_timeout(MOST) {
+        Ok(done) => done,
+        Err(RecvTimeoutError::Disconnected) => Err("an engine's thread ended".to_owned()),
+        Err(RecvTimeoutError::Timeout) => {
+            println!("FAILED engines: two engines wait for ever");
+            process::exit(1);
+        }
+    }
 }
 
-/// Logits of the last of `times` runs of a step of so many generated rows from position 0 on.
-fn logits(cuda: &mut Cuda, case: &Case, n_rows: u32, times: usize) -> Result<Vec<f32>, Error> {
-    cuda.load(case.weights.clone())?;
-    cuda.create_cache(&case.cache)?;
-    let rows = n_rows as usize;
-    let max_pages = case.cache.groups[0].n_pages as usize;
-    let lowered = cuda.lower(&case.step, Bucket { tokens: rows, sequences: 1, outputs: rows, max_pages })?;
-    let mut run = inputs(&case.cache, &[(n_rows, n_rows)]);
-    run.tokens = TokenInputs::Ids(run.positions.iter().map(|position| position * 7 % 13).collect());
-    run.sequences[0].role = Role::Generated;
-    run.outputs = (0..n_rows).collect();
-    for _ in 0..times {
-        cuda.run(lowered, &run)?;
+/// Waits until an engine has looked at its logits once more.
+fn wait_for_runs(n_runs: &AtomicUsize, heard: &mpsc::Receiver<Done>) -> Done {
+    let begin = n_runs.load(Ordering::Relaxed);
+    let step = Duration::from_millis(10);
+    for _ in 0..MOST.as_millis() / step.as_millis() {
+        if n_runs.load(Ordering::Relaxed) >= begin + 2 * LOOKS {
+            return Ok(());
+        }
+        match heard.recv_timeout(step) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(done) => return done.and(Err("an engine ended too early".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => return Err("an engine's thread ended".to_owned()),
+        }
     }
-    let mut logits = Vec::new();
-    cuda.read(lowered, case.compare[0], &mut logits)?;
-    Ok(logits)
+    println!("FAILED engines: an engine makes no steps");
+    process::exit(1);
+}
+
+/// An engine with a step to run again and again, and what it gave at first.
+struct Engine {
+    cuda: Cuda,
+    lowered: LoweredId,
+    inputs: StepInputs,
+    case: Arc<Case>,
+    expected: Vec<f32>,
+    n_runs: Arc<AtomicUsize>,
+}
+
+impl Engine {
+    /// Of a step of so many generated rows from position 0 on.
+    fn open(options: &CudaOptions, case: &Arc<Case>, n_rows: u32) -> Result<Self, Error> {
+        let mut cuda = Cuda::open(options)?;
+        cuda.load(case.weights.clone())?;
+        cuda.create_cache(&case.cache)?;
+        let rows = n_rows as usize;
+        let max_pages = case.cache.groups[0].n_pages as usize;
+        let bucket = Bucket { tokens: rows, sequences: 1, outputs: rows, max_pages };
+        let lowered = cuda.lower(&case.step, bucket)?;
+        let mut inputs = inputs(&case.cache, &[(n_rows, n_rows)]);
+        inputs.tokens = TokenInputs::Ids(inputs.positions.iter().map(|position| position * 7 % 13).collect());
+        inputs.sequences[0].role = Role::Generated;
+        inputs.outputs = (0..n_rows).collect();
+        let n_runs = Arc::new(AtomicUsize::new(0));
+        let mut engine = Self { cuda, lowered, inputs, case: case.clone(), expected: Vec::new(), n_runs };
+        engine.cuda.run(engine.lowered, &engine.inputs)?;
+        engine.expected = engine.logits()?;
+        Ok(engine)
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>, Error> {
+        let mut logits = Vec::new();
+        self.cuda.read(self.lowered, self.case.compare[0], &mut logits)?;
+        Ok(logits)
+    }
+
+    /// Runs until it `is_enough`, and says how it went once the engine is gone.
+    fn run(mut self, said: &Sender<Done>, is_enough: impl Fn(usize) -> bool) {
+        let done = self.run_until(is_enough);
+        drop(self);
+        // Nobody listens any more where another has failed.
+        let _ = said.send(done);
+    }
+
+    fn run_until(&mut self, is_enough: impl Fn(usize) -> bool) -> Done {
+        while !is_enough(self.n_runs.load(Ordering::Relaxed)) {
+            for _ in 0..LOOKS {
+                self.cuda.run(self.lowered, &self.inputs).map_err(text)?;
+            }
+            self.n_runs.fetch_add(LOOKS, Ordering::Relaxed);
+            if self.logits().map_err(text)? != self.expected {
+                return Err(format!(
+                    "{} rows differ with another engine beside them",
+                    self.inputs.positions.len()
+                ));
+            }
+        }
+        Ok(())
+    }
 }

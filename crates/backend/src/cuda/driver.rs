@@ -10,7 +10,7 @@ use super::compiler::Chip;
 use super::memory::{self, DeviceBuffer, Fetch, PinnedMemory};
 use super::modules::{Module, Modules};
 use super::nvrtc;
-use super::users::User;
+use super::users::{self, User};
 use crate::gpu::source::{Program, Source};
 use crate::gpu::{Activations, Runtime, Shape};
 use crate::host::best_fit;
@@ -64,10 +64,12 @@ impl CudaRuntime {
         }
         let no_device = |e: DriverError| unavailable(format!("device {}: {e}", options.device));
         let context = CudaContext::new(options.device).map_err(no_device)?;
-        // Others know of this one from now on, and have nothing under way of before.
+        // Others know of this one from now on, and have nothing under way of before. The first stream waits for the device too.
+        let alone = users::alone();
         let user = User::of(options.device);
         context.synchronize().map_err(no_device)?;
         let stream = context.new_stream().map_err(no_device)?;
+        drop(alone);
         let second = context.new_stream().map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
         let real = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
@@ -286,10 +288,12 @@ impl Runtime for CudaRuntime {
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Graph>> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let alone = users::alone();
         self.stream.begin_capture(mode).map_err(failed("recording a graph"))?;
         let launched = launches(self);
         // Ended even where a launch failed, or the stream could not be used again.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        drop(alone);
         launched?;
         let graph = graph.map_err(failed("recording a graph"))?.map(Graph);
         graph.iter().try_for_each(|graph| self.replay(graph))?;

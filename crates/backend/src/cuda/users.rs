@@ -1,7 +1,7 @@
-//! Who of this process uses a device.
+//! Who of this process uses a device, and what they must not do at once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// One of a device's users, as long as it lives.
 #[derive(Debug)]
@@ -9,6 +9,15 @@ pub(super) struct User(Arc<()>);
 
 /// Those of each device, by its number.
 static USERS: Mutex<BTreeMap<usize, Weak<()>>> = Mutex::new(BTreeMap::new());
+
+/// Held by [`alone`].
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Nobody else of this process who asks for it has it: who records launches, and who waits for all that a device does. The
+/// driver gives up a recording while which somebody waits so, whichever thread or stream it is of.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl User {
     /// One more user of `device`.

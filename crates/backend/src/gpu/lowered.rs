@@ -58,6 +58,8 @@ pub(super) struct StepMemory<'a, R: Runtime> {
     pub seen: Seen,
     /// Which of the bucket's steps it is.
     pub when: When,
+    /// Whether others use the device.
+    pub has_other_users: bool,
     pub weights: &'a HashMap<Argument, R::Buffer>,
     pub layers: &'a [(R::Buffer, R::Buffer)],
     pub arena: &'a R::Buffer,
@@ -168,7 +170,7 @@ impl<R: Runtime> Lowered<R> {
         // Who takes buffers as one structure does not ask.
         let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
         let waits = order.hazards().must_wait(launch);
-        let together = together.applies(runtime.has_other_users());
+        let together = together.applies(memory.has_other_users);
         let threads = grid.threads;
         let shape = Shape { groups, threads, shared, early, second, together, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)?;

@@ -257,13 +257,16 @@ impl<R: Runtime> Gpu<R> {
         let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, chosen, .. } = self;
         let lowered = &mut lowered[id.0 as usize];
         let when = lowered.when(inputs);
-        let graph = (when, runtime.has_other_users());
+        // Found once: what is recorded must be what it is kept as.
+        let has_other_users = runtime.has_other_users();
+        let graph = (when, has_other_users);
         if let (Some(graph), true) = (lowered.graphs.get(&graph), lowered.has_one_role(inputs)) {
             return runtime.replay(graph);
         }
         let memory = StepMemory {
             seen: Seen::of(inputs),
             when,
+            has_other_users,
             weights: device_weights,
             layers,
             arena: &arena.as_ref().expect("lowering reserved it").0,

@@ -161,8 +161,8 @@ fn buffers(launch: &Launch) -> impl Iterator<Item = (BufferId, Part)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::Paper;
     use crate::gpu::hazards::tests::launch;
-    use crate::gpu::{Gpu, Paper};
     use crate::harness::{ModelShape, Random, inputs};
     use crate::kernels::norm_linear::{NormLinear, Projection};
     use crate::{Backend, GroupConfig, Rows, WeightId};
@@ -243,11 +243,7 @@ mod tests {
         let shape = ModelShape { n_layers: 2, ..ModelShape::TINY };
         let group = GroupConfig { n_pages: 1024, page_size: 16, window: None };
         let case = shape.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
-        let paper = Paper::with_tiles("cuda", 8);
-        let notes = paper.notes();
-        let mut gpu = Gpu::new(paper);
-        gpu.load(case.weights.clone()).unwrap();
-        gpu.create_cache(&case.cache).unwrap();
+        let (mut gpu, notes) = Paper::with_tiles("cuda", 8).loaded(&case);
         let most = MOST as u32;
         let bucket = Bucket { tokens: 512, sequences: MOST + 2, outputs: MOST + 2, max_pages: 1024 };
         let id = gpu.lower(&case.step, bucket).unwrap();

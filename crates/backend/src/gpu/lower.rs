@@ -88,7 +88,7 @@ pub(crate) enum Together {
     /// They need not.
     No,
     /// They wait for each other, but begin one by one where nobody else uses the device, so that those that are missing come: to
-    /// begin together takes longer (docs/cuda.md, "Addresses that the compiler knows").
+    /// begin together takes longer (docs/cuda.md, "Two models on one device").
     WithOthers,
     /// In any case.
     Always,

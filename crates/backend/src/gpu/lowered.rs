@@ -201,7 +201,7 @@ impl Grid {
 
 #[cfg(test)]
 mod tests {
-    use crate::gpu::{Gpu, Paper};
+    use crate::gpu::Paper;
     use crate::harness::{ModelShape, Random};
     use crate::{Backend, Bucket, GroupConfig};
 
@@ -211,11 +211,7 @@ mod tests {
         let case = ModelShape::TINY.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
         let buckets = [1, 4, 16, 64].map(|n| Bucket { tokens: n, sequences: n, outputs: n, max_pages: 64 });
         let lowered = |together: bool| {
-            let paper = Paper::with_tiles("cuda", 8);
-            let notes = paper.notes();
-            let mut gpu = Gpu::new(paper);
-            gpu.load(case.weights.clone()).unwrap();
-            gpu.create_cache(&case.cache).unwrap();
+            let (mut gpu, notes) = Paper::with_tiles("cuda", 8).loaded(&case);
             let ids = match together {
                 true => gpu.lower_all(&case.step, &buckets).unwrap(),
                 false => buckets.map(|bucket| gpu.lower(&case.step, bucket).unwrap()).to_vec(),

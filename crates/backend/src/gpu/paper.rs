@@ -71,6 +71,17 @@ impl Paper {
         Self { activations, ..self }
     }
 
+    /// A backend that has a case's weights and cache, and what is written down.
+    #[cfg(test)]
+    pub(crate) fn loaded(self, case: &crate::harness::Case) -> (super::Gpu<Self>, Notes) {
+        use crate::Backend;
+        let notes = self.notes();
+        let mut gpu = super::Gpu::new(self);
+        gpu.load(case.weights.clone()).expect("paper takes any weights");
+        gpu.create_cache(&case.cache).expect("paper takes any cache");
+        (gpu, notes)
+    }
+
     /// What it writes down.
     pub fn notes(&self) -> Notes {
         self.notes.clone()

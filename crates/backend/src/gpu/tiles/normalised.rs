@@ -132,7 +132,6 @@ fn following<'a>(lowering: &Lowering<'a>, residual: BufferId) -> Option<(usize, 
 mod tests {
     use super::super::step::tests::{GROUP, SHAPE, count, lowered};
     use super::*;
-    use crate::gpu::Gpu;
     use crate::gpu::paper::Paper;
     use crate::gpu::source::{ACTIVATIONS, ROUNDED_LINEAR};
     use crate::harness::{ModelShape, Random, inputs};
@@ -173,11 +172,7 @@ mod tests {
     #[test]
     fn threadgroups_begin_together_while_others_use_the_device() {
         let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
-        let paper = Paper::with_tiles("cuda", 24).multiplying(Activations::Bf16);
-        let notes = paper.notes();
-        let mut gpu = Gpu::new(paper);
-        gpu.load(case.weights.clone()).unwrap();
-        gpu.create_cache(&case.cache).unwrap();
+        let (mut gpu, notes) = Paper::with_tiles("cuda", 24).multiplying(Activations::Bf16).loaded(&case);
         let bucket = Bucket { tokens: 20, sequences: 20, outputs: 20, max_pages: 128 };
         let id = gpu.lower(&case.step, bucket).unwrap();
         let mut inputs = inputs(&case.cache, &[(1, 4); 20]);

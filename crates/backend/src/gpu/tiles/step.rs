@@ -180,7 +180,7 @@ pub(super) mod tests {
     use crate::gpu::source::{
         DECODE_ATTENTION, FOLDED_LINEAR, GENERATED_QKV, PROMPT_ATTENTION, ROPE_STORE, ROUNDED_QKV, Source,
     };
-    use crate::gpu::{Activations, Gpu, Multiplier};
+    use crate::gpu::{Activations, Multiplier};
     use crate::harness::{Case, ModelShape, Random, inputs, matrix};
     use crate::{Backend, Bucket, GroupConfig, KvFormat, Plan, Role};
 
@@ -362,11 +362,7 @@ pub(super) mod tests {
     fn the_context_says_which_launches_run() {
         let group = GroupConfig { n_pages: 4096, ..GROUP };
         let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![group]);
-        let paper = Paper::with_tiles("cuda", 8);
-        let notes = paper.notes();
-        let mut gpu = Gpu::new(paper);
-        gpu.load(case.weights.clone()).unwrap();
-        gpu.create_cache(&case.cache).unwrap();
+        let (mut gpu, notes) = Paper::with_tiles("cuda", 8).loaded(&case);
         let bucket = Bucket { tokens: 1, sequences: 1, outputs: 1, max_pages: 4096 };
         let id = gpu.lower(&case.step, bucket).unwrap();
         let mut entries = |n_context, role| -> Vec<String> {

@@ -18,7 +18,7 @@ const RESERVED: u32 = 1024 + 512;
 const MOST_SLOTS: u32 = 8;
 /// What pieces that are under way together cover, in nanoseconds of a processor's share of the memory's bandwidth: more makes late
 /// what else is read, less keeps the memory waiting. Anything from 1,000 to 1,290 tells an H200, where one more piece is faster, from
-/// an H100, where it is not (docs/cuda.md, "Splits added up where they are"); other devices were not measured.
+/// an H100, where it is not (docs/cuda.md, "One piece under way", "The row between layers"); other devices were not measured.
 const COPY_NS: u64 = 1_100;
 /// Slots of a ring beside two pairs of teams; where there is room for fewer, there is one pair.
 const SLOTS_BESIDE_TWO: u32 = 4;
@@ -83,14 +83,11 @@ impl Memory {
 
     /// What the kernel is compiled with.
     pub fn definitions(&self) -> String {
-        let Self { block_splits, pairs, slots, pieces, .. } = self;
-        let Pieces { waiting, most } = pieces;
-        let pieces = [("PIECES", waiting), ("MOST_PIECES", most)];
-        [("BLOCK_SPLITS", block_splits), ("TEAM_PAIRS", pairs), ("SLOTS", slots)]
-            .into_iter()
-            .chain(pieces)
-            .map(|(name, value)| format!("#define STEP_{name} {value}\n"))
-            .collect()
+        let Self { block_splits, pairs, slots, pieces: Pieces { waiting, most }, .. } = self;
+        let rings = [("SLOTS", slots), ("PIECES", waiting), ("MOST_PIECES", most)];
+        let attention = [("BLOCK_SPLITS", block_splits), ("TEAM_PAIRS", pairs)];
+        let all = rings.iter().chain(&attention);
+        all.map(|(name, value)| format!("#define STEP_{name} {value}\n")).collect()
     }
 }
 

@@ -49,15 +49,36 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
     allow_next();
 }
 
+// Registers of a thread: of the 96 that all begin with, who fills rings and writes leaves some to who multiplies. With 96 sums of
+// splits would lie in local memory, which is read behind weights that are under way. Who takes waits until others have left as
+// many, so that the counts must agree with `__launch_bounds__`. Only one architecture's compiler gives them out.
+constexpr uint REGISTERS = 96, COMPUTING_REGISTERS = 104, OTHER_REGISTERS = 64, OTHER_SIMDGROUPS = STEP_FEEDERS + 1;
+static_assert((STEP_SIMDGROUPS + OTHER_SIMDGROUPS) * REGISTERS ==
+                  STEP_SIMDGROUPS * COMPUTING_REGISTERS + OTHER_SIMDGROUPS * OTHER_REGISTERS,
+              "what is taken has been left");
+static_assert(STEP_SIMDGROUPS % 4 == 0 && OTHER_SIMDGROUPS % 4 == 0, "four SIMD-groups take or leave together");
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+template <uint N> FN void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <uint N> FN void leave_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+#else
+template <uint N> FN void take_registers() {}
+template <uint N> FN void leave_registers() {}
+#endif
+
 FN void run_step(const StepArgs &args, const StepMemory &memory) {
     const StepWeights weights = {args, memory};
     const uint role = threadIdx.x / 32;
     if (role == STEP_SIMDGROUPS && threadIdx.x % 32 < STEP_SIMDGROUPS) StepRing(threadIdx.x % 32).begin();
     find_bands(args, memory);
     group_barrier();
-    if (role < STEP_SIMDGROUPS) compute_step(args, memory);
-    else if (role < STEP_SIMDGROUPS + STEP_FEEDERS) feed(weights, role - STEP_SIMDGROUPS);
-    else write_step(args, memory);
+    if (role < STEP_SIMDGROUPS) {
+        if (STEP_SEVERAL) take_registers<COMPUTING_REGISTERS>();
+        compute_step(args, memory);
+    } else {
+        if (STEP_SEVERAL) leave_registers<OTHER_REGISTERS>();
+        if (role < STEP_SIMDGROUPS + STEP_FEEDERS) feed(weights, role - STEP_SIMDGROUPS);
+        else write_step(args, memory);
+    }
 }
 
 #endif

@@ -150,7 +150,7 @@ struct StepAttention {
     // Over the row of the maps of q, k and v.
     static MEMBER float *heads() { return (float *)Handover::rows(); }
     // Of a pair of teams: the other one adds up values.
-    MEMBER bool scores() const { return warp / DECODE_WARPS % 2 == 0; }
+    MEMBER bool scores() const { return warp / Heads::WARPS % 2 == 0; }
 
     // Begins to copy keys and values that were stored before.
     MEMBER void begin(const Layer &layer) const {

@@ -1,4 +1,4 @@
-// Attention of a step's row over the splits that are a block's: four SIMD-groups find shares, four others add up values by
+// Attention of a step's row over the splits that are a block's: a team of SIMD-groups finds shares, another adds up values by
 // them, and each team asks for what it takes next as soon as it has done with what it had. Where there is room for keys and
 // values of two splits, two pairs of teams take chains of splits in turn: one waits while the other computes.
 #ifndef QUARREL_STEP_SPLITS_H
@@ -9,7 +9,7 @@
 #if __CUDA_ARCH__ >= 900
 
 // One team of a pair has left shares, or the other has no more use for them: barriers of the first pair.
-enum { SHARES_ARE_THERE = 10, SHARES_ARE_READ = 12, BOTH_TEAMS = 2 * DECODE_THREADS };
+enum { SHARES_ARE_THERE = 10, SHARES_ARE_READ = 12, BOTH_TEAMS = 2 * Heads::THREADS };
 
 // A split, counted from the first that the row sees, and which of a block's chains it is of, the last split's counted first.
 struct Place {
@@ -47,7 +47,7 @@ struct BlockSplits {
     // Begins to copy keys or values.
     template <typename Tile> MEMBER void copy(uchar *tile, const uchar *cache, Place at) const {
         const uint *runs = Handover::runs()[(known().last - at.split) / STEP_SHARING].vectors;
-        tiles(pair()).copy<Tile>(tile, cache, runs + threadIdx.x / 32 % DECODE_WARPS * WARP_RUNS);
+        tiles(pair()).copy<Tile>(tile, cache, runs + threadIdx.x / 32 % Heads::WARPS * Heads::RUNS);
     }
     template <bool WAIT> static MEMBER void meet(uint barrier) { ::meet<WAIT, BOTH_TEAMS>(barrier + pair()); }
 };
@@ -133,7 +133,7 @@ FN void find_shares(const uchar *k_cache, float scale, float softcap) {
         const Place next = splits.next(at);
         const bool is_last = !STEP_SEVERAL || !splits.exists(next);
         if (!is_first) wait_for_copies<0>();
-        float scores[Heads::N_TILES][2][4];
+        Heads::Scores scores;
         decode.score(scores, operand, softcap, splits.part(at.split));
         __syncwarp();
         if (!is_last) splits.copy<Heads::KTile>(decode.k_tile, k_cache, next);

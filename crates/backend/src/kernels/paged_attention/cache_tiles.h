@@ -102,20 +102,20 @@ template <typename Numbers_, uint DIM> struct WideTile {
     static MEMBER uint at(uint row, uint eight) { return row * STRIDE + 16 * eight; }
     // Where the `i`th 16 bytes of rows from `row` on go.
     static MEMBER uint piece(uint row, uint i) { return at(row + i / (DIM / 8), i % (DIM / 8)); }
-    // Operands A that are loaded at once, of positions by dimensions and of dimensions by positions.
-    static constexpr uint K_TOGETHER = 1, M_TOGETHER = 1;
+    // Operands A that are loaded at once, of positions by dimensions, and of dimensions by positions at most.
+    static constexpr uint K_TOGETHER = 1, MOST_M_TOGETHER = 1;
     // Operand A of 16 positions by 16 dimensions.
     static MEMBER void positions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
         load_matrices(*a, tile + at(position, dim / 8) + at(lane % 16, lane / 16));
     }
     // Operand A of 16 dimensions by 16 positions.
-    static MEMBER void dimensions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
+    template <uint TOGETHER> static MEMBER void dimensions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
         load_matrices_transposed(*a, tile + at(position, dim / 8) + at(lane / 16 * 8 + lane % 8, lane / 8 % 2));
     }
     // The first of the two dimensions in register `r` of the operand B that meets the `k`th of `positions`.
     static MEMBER uint first_dim(uint k, uint t, uint r) { return 2 * t + 8 * r; }
-    // The dimension of the row g (half 0) or g + 8 (half 1) of the `m`th of `dimensions`.
-    static MEMBER uint row_dim(uint m, uint g, uint half) { return g + 8 * half; }
+    // The dimension of the row g (half 0) or g + 8 (half 1) of the `m`th of TOGETHER of `dimensions`.
+    template <uint TOGETHER> static MEMBER uint row_dim(uint, uint g, uint half) { return g + 8 * half; }
 };
 
 // E4M3 as halves 2^-8 of it.
@@ -161,9 +161,7 @@ template <typename Codec, uint DIM> struct ByteTile {
     static constexpr bool IS_WIDE = false;
     static constexpr uint BYTES = Codec::BYTES, STRIDE = Codec::STRIDE;
     static constexpr float FACTOR = Codec::FACTOR;
-    static constexpr uint K_TOGETHER = DIM % 32 == 0 ? 2 : 1;
-    // With 64 dimensions four warps have 16 each.
-    static constexpr uint M_TOGETHER = DIM % 32 == 0 && DIM > 64 ? 2 : 1;
+    static constexpr uint K_TOGETHER = DIM % 32 == 0 ? 2 : 1, MOST_M_TOGETHER = K_TOGETHER;
 
     static MEMBER uint piece(uint row, uint i) {
         if (STRIDE == BYTES) return row * STRIDE + 16 * i;
@@ -211,17 +209,17 @@ template <typename Codec, uint DIM> struct ByteTile {
             }
         }
     }
-    static MEMBER void dimensions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
+    template <uint TOGETHER> static MEMBER void dimensions(uint (*a)[4], const uchar *tile, uint position, uint dim, uint lane) {
         UNROLL
         for (uint i = 0; i < 2; i++) {
             const uchar *row = tile + (position + 8 * i) * STRIDE + 2 * (lane % 4) * STRIDE, *next = row + STRIDE;
-            const uint at = dim + 2 * M_TOGETHER * (lane / 4);
+            const uint at = dim + 2 * TOGETHER * (lane / 4);
             const uint scales = Codec::scale(row, dim) | Codec::scale(next, dim) << 16;
             uint x, y;
-            if (M_TOGETHER == 1) x = *(const ushort *)(row + at), y = *(const ushort *)(next + at);
+            if (TOGETHER == 1) x = *(const ushort *)(row + at), y = *(const ushort *)(next + at);
             else x = word(row + at), y = word(next + at);
             UNROLL
-            for (uint m = 0; m < M_TOGETHER; m++) {
+            for (uint m = 0; m < TOGETHER; m++) {
                 // Two dimensions of both positions.
                 const uint2 pairs = widen(__byte_perm(x, y, m == 0 ? 0x5140 : 0x7362), scales);
                 a[m][2 * i] = pairs.x, a[m][2 * i + 1] = pairs.y;
@@ -229,7 +227,7 @@ template <typename Codec, uint DIM> struct ByteTile {
         }
     }
     static MEMBER uint first_dim(uint k, uint t, uint r) { return 4 * K_TOGETHER * t + 4 * k + 2 * r; }
-    static MEMBER uint row_dim(uint m, uint g, uint half) { return 2 * M_TOGETHER * g + 2 * m + half; }
+    template <uint TOGETHER> static MEMBER uint row_dim(uint m, uint g, uint half) { return 2 * TOGETHER * g + 2 * m + half; }
 };
 
 // How a format's positions lie in shared memory.

@@ -10,9 +10,8 @@
 
 #define DECODE_WARPS 4
 #define DECODE_THREADS (32 * DECODE_WARPS)
-// Positions of a warp.
-#define WARP_SPLIT (SPLIT / DECODE_WARPS)
-#define WARP_RUNS (WARP_SPLIT / RUN)
+// Runs of a warp.
+#define WARP_RUNS (SPLIT / RUN / DECODE_WARPS)
 // In place of a run of positions that the row does not see.
 #define NOWHERE 0xffffffffu
 
@@ -61,15 +60,19 @@ struct Work {
     MEMBER bool is_old(uint n_rows) const { return split * SPLIT + SPLIT + n_rows <= span.to; }
 };
 
-template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Decode {
+// By four warps or by eight: the same bits.
+template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP, uint WARPS_ = DECODE_WARPS> struct Decode {
     typedef typename TileOf<K, K_DIM>::Tile KTile;
     typedef typename TileOf<V, V_DIM>::Tile VTile;
-    static constexpr uint HEADS = GROUP, KEYS = K_DIM, VALUES = V_DIM;
+    static constexpr uint HEADS = GROUP, KEYS = K_DIM, VALUES = V_DIM, WARPS = WARPS_, THREADS = 32 * WARPS;
+    // Runs of a split, and of a warp, which has their positions in operands of as many.
+    static constexpr uint ALL_RUNS = SPLIT / RUN, RUNS = ALL_RUNS / WARPS, POSITIONS = RUNS * RUN;
+    static_assert(RUN == 16 && RUNS > 0, "an operand A has 16 rows");
     // Columns of operand B are 4 heads and their rest.
     static constexpr uint N_TILES = (GROUP + 3) / 4, K_STEPS = K_DIM / 16;
-    // Operands A that are loaded together; a warp has every fourth of the values'.
-    static constexpr uint K_TOGETHER = KTile::K_TOGETHER, M_TOGETHER = VTile::M_TOGETHER;
-    static constexpr uint M_DIMS = 16 * M_TOGETHER, WARP_M = (V_DIM / M_DIMS + DECODE_WARPS - 1) / DECODE_WARPS;
+    // Operands A that are loaded together; of the values' a warp has every one that is its turn.
+    static constexpr uint K_TOGETHER = KTile::K_TOGETHER, M_TOGETHER = V_DIM < 32 * WARPS ? 1 : VTile::MOST_M_TOGETHER;
+    static constexpr uint M_DIMS = 16 * M_TOGETHER, WARP_M = (V_DIM / M_DIMS + WARPS - 1) / WARPS;
     static constexpr uint WARP_M_TILES = WARP_M * M_TOGETHER;
     // Keys and values that are too large together follow each other in the same place.
     static constexpr uint K_BYTES = SPLIT * KTile::STRIDE, V_BYTES = SPLIT * VTile::STRIDE;
@@ -77,8 +80,8 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     static constexpr uint TILE_BYTES = IN_TURN ? (K_BYTES > V_BYTES ? K_BYTES : V_BYTES) : K_BYTES + V_BYTES;
     // Shares [n_tile, column, position], columns apart by what spreads them over all banks.
     static constexpr uint SHARE_STRIDE = 2 * SPLIT + 16, SHARE_BYTES = N_TILES * 8 * SHARE_STRIDE;
-    // They, and what warps find of scores.
-    static constexpr uint FOUND_BYTES = SHARE_BYTES + 2 * DECODE_WARPS * N_TILES * 4 * 4, SHARED_BYTES = TILE_BYTES + FOUND_BYTES;
+    // They, and what is found of scores.
+    static constexpr uint FOUND_BYTES = SHARE_BYTES + 2 * ALL_RUNS * N_TILES * 4 * 4, SHARED_BYTES = TILE_BYTES + FOUND_BYTES;
     // Whether a lane has registers for the queries of the split that is next: what is read waits behind the copies that
     // are under way, so they are asked for before these.
     static constexpr bool ASKS_AHEAD = N_TILES * K_STEPS <= 8;
@@ -89,7 +92,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     static constexpr uint FIT = 227 * 1024 / (SHARED_BYTES + 1024), BLOCKS = FIT < 6 ? FIT : 6;
 
     uchar *k_tile, *v_tile, *shares;
-    float *maxima, *sums;  // [warp, head]
+    float *maxima, *sums;  // [warp, head], [run, head]
     uint lane, warp, g, t;
 
     // `tiles` has TILE_BYTES, `found` FOUND_BYTES.
@@ -98,21 +101,21 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         v_tile = IN_TURN ? tiles : tiles + K_BYTES;
         shares = found;
         maxima = (float *)(shares + SHARE_BYTES);
-        sums = maxima + DECODE_WARPS * N_TILES * 4;
-        lane = threadIdx.x % 32, warp = threadIdx.x / 32 % DECODE_WARPS, g = lane / 4, t = lane % 4;
+        sums = maxima + ALL_RUNS * N_TILES * 4;
+        lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS, g = lane / 4, t = lane % 4;
     }
 
-    // Waits for the four warps that do the same split.
+    // Waits for the warps that do the same split.
     MEMBER void barrier() const {
-        asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / DECODE_THREADS), "n"(DECODE_THREADS) : "memory");
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / THREADS), "n"(THREADS) : "memory");
     }
 
     // Begins to copy this warp's positions, if there are any.
     template <typename Tile> MEMBER void copy(uchar *tile, const uchar *cache, const uint *vectors) const {
         UNROLL
-        for (uint i = 0; i < WARP_RUNS; i++) {
+        for (uint i = 0; i < RUNS; i++) {
             if (vectors[i] == NOWHERE) continue;
-            copy_run<Tile, 32>(tile, (warp * WARP_RUNS + i) * RUN, cache + ulong(vectors[i]) * Tile::BYTES, lane);
+            copy_run<Tile, 32>(tile, (warp * RUNS + i) * RUN, cache + ulong(vectors[i]) * Tile::BYTES, lane);
         }
         commit_copies();
     }
@@ -144,10 +147,11 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         }
     }
 
+    typedef float Scores[N_TILES][RUNS][4];
     // Scores of this warp's positions. Of element c of an m-tile the position is g + c / 2 * 8,
     // the head 2 t % 4 + c % 2: lanes t and t + 2 have the same. `load(b, n)` gives operand B of n-tile n.
     template <typename Load>
-    MEMBER void score(float (&scores)[N_TILES][2][4], const Load &load, float softcap, Part part) const {
+    MEMBER void score(Scores &scores, const Load &load, float softcap, Part part) const {
         UNROLL
         for (uint n = 0; n < N_TILES; n++) {
             Operand b;
@@ -157,23 +161,23 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
                 else wait_for_copies<1>();
                 __syncwarp();
             }
-            const uchar *keys = k_tile + warp * WARP_SPLIT * KTile::STRIDE;
+            const uchar *keys = k_tile + warp * POSITIONS * KTile::STRIDE;
             UNROLL
-            for (uint i = 0; i < 8; i++) scores[n][i / 4][i % 4] = 0;
-            // Operands of both halves are loaded before either is multiplied: a product takes as long as a load.
+            for (uint i = 0; i < 4 * RUNS; i++) scores[n][i / 4][i % 4] = 0;
+            // Operands of all runs are loaded before any is multiplied: a product takes as long as a load.
             UNROLL
             for (uint k = 0; k < K_STEPS; k += K_TOGETHER) {
-                uint a[2][K_TOGETHER][4];
+                uint a[RUNS][K_TOGETHER][4];
                 UNROLL
-                for (uint m = 0; m < 2; m++) KTile::positions(a[m], keys, m * 16, k * 16, lane);
+                for (uint m = 0; m < RUNS; m++) KTile::positions(a[m], keys, m * RUN, k * 16, lane);
                 UNROLL
-                for (uint i = 0; i < 2 * K_TOGETHER; i++) {
-                    const uint m = i % 2, at = i / 2;
+                for (uint i = 0; i < RUNS * K_TOGETHER; i++) {
+                    const uint m = i % RUNS, at = i / RUNS;
                     KTile::Numbers::mma(scores[n][m], a[m][at], b[k + at][0], b[k + at][1]);
                 }
             }
             UNROLL
-            for (uint m = 0; m < 2; m++) {
+            for (uint m = 0; m < RUNS; m++) {
                 float (&c)[4] = scores[n][m];
                 UNROLL
                 for (uint i = 0; i < 4; i++) c[i] = (c[i] + __shfl_xor_sync(0xffffffff, c[i], 2)) * KTile::FACTOR;
@@ -183,7 +187,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
                 if (part.is_whole()) continue;
                 UNROLL
                 for (uint i = 0; i < 4; i++) {
-                    const bool is_seen = part.has(warp * WARP_SPLIT + m * 16 + g + i / 2 * 8);
+                    const bool is_seen = part.has(warp * POSITIONS + m * RUN + g + i / 2 * 8);
                     c[i] = is_seen ? c[i] : float_of_bits(0xff800000);
                 }
             }
@@ -191,11 +195,12 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     }
 
     // This warp's largest score of each head.
-    MEMBER void find_maxima(const float (&scores)[N_TILES][2][4]) const {
+    MEMBER void find_maxima(const Scores &scores) const {
         UNROLL
         for (uint i = 0; i < 2 * N_TILES; i++) {
-            const float (&c)[2][4] = scores[i / 2];
-            float most = larger(larger(c[0][i % 2], c[0][i % 2 + 2]), larger(c[1][i % 2], c[1][i % 2 + 2]));
+            const float (&c)[RUNS][4] = scores[i / 2];
+            float most = larger(c[0][i % 2], c[0][i % 2 + 2]);
+            for (uint m = 1; m < RUNS; m++) most = larger(most, larger(c[m][i % 2], c[m][i % 2 + 2]));
             for (uint step = 4; step < 32; step *= 2) most = larger(most, __shfl_xor_sync(0xffffffff, most, step));
             if (lane < 2) maxima[warp * N_TILES * 4 + i / 2 * 4 + 2 * lane + i % 2] = most;
         }
@@ -203,40 +208,39 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
 
     MEMBER float maximum(uint head) const {
         float most = LOWEST;
-        for (uint w = 0; w < DECODE_WARPS; w++) most = larger(most, maxima[w * N_TILES * 4 + head]);
+        for (uint w = 0; w < WARPS; w++) most = larger(most, maxima[w * N_TILES * 4 + head]);
         return most;
     }
     MEMBER float sum(uint head) const {
         float sum = 0;
-        for (uint w = 0; w < DECODE_WARPS; w++) sum += sums[w * N_TILES * 4 + head];
+        for (uint run = 0; run < ALL_RUNS; run++) sum += sums[run * N_TILES * 4 + head];
         return sum;
     }
 
-    // Scores to shares of the split, and this warp's sums of them.
-    MEMBER void share(const float (&scores)[N_TILES][2][4]) const {
+    // Scores to shares of the split, and the sums of them of each of this warp's runs.
+    MEMBER void share(const Scores &scores) const {
         UNROLL
         for (uint i = 0; i < 2 * N_TILES; i++) {
             const uint n = i / 2, j = i % 2, head = 4 * n + 2 * t % 4 + j;
             const float most = maximum(head);
-            float sum = 0;
-            ushort *column = (ushort *)(shares + (n * 8 + 2 * t + j) * SHARE_STRIDE) + warp * WARP_SPLIT + g;
+            ushort *column = (ushort *)(shares + (n * 8 + 2 * t + j) * SHARE_STRIDE) + warp * POSITIONS + g;
             UNROLL
-            for (uint m = 0; m < 2; m++) {
+            for (uint m = 0; m < RUNS; m++) {
                 const float p = exact_exp(scores[n][m][j] - most), p8 = exact_exp(scores[n][m][j + 2] - most);
-                sum += p + p8;
                 uint pair = VTile::Numbers::pack(p, p8);
                 if (t >= 2) pair = pack_rest<typename VTile::Numbers>(pair, p, p8);
-                column[m * 16] = ushort(pair), column[m * 16 + 8] = ushort(pair >> 16);
+                column[m * RUN] = ushort(pair), column[m * RUN + 8] = ushort(pair >> 16);
+                float sum = p + p8;
+                for (uint step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffff, sum, step);
+                if (lane < 2) sums[(warp * RUNS + m) * N_TILES * 4 + head] = sum;
             }
-            for (uint step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffff, sum, step);
-            if (lane < 2) sums[warp * N_TILES * 4 + head] = sum;
         }
     }
 
     // Nothing may come of values that are not seen, which can be anything: those of runs that have seen ones are cleared.
     MEMBER void clear_unseen(Part part) const {
         if (part.is_whole()) return;
-        const uint first = warp * WARP_SPLIT, end = first + WARP_SPLIT;
+        const uint first = warp * POSITIONS, end = first + POSITIONS;
         clear_values(max(part.from / RUN * RUN, first), min(part.from, end));
         clear_values(max(part.to, first), min((part.to + RUN - 1) / RUN * RUN, end));
     }
@@ -251,8 +255,8 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
     }
 
     // The first of this warp's `m`th dimensions, and whether there are any.
-    MEMBER uint dim_of(uint m) const { return (m * DECODE_WARPS + warp) * M_DIMS; }
-    MEMBER bool has_dims(uint m) const { return V_DIM % (M_DIMS * DECODE_WARPS) == 0 || dim_of(m) < V_DIM; }
+    MEMBER uint dim_of(uint m) const { return (m * WARPS + warp) * M_DIMS; }
+    MEMBER bool has_dims(uint m) const { return V_DIM % (M_DIMS * WARPS) == 0 || dim_of(m) < V_DIM; }
     // The values' sums, weighted by the shares, of this warp's dimensions.
     MEMBER void weigh(float (&out)[WARP_M_TILES][N_TILES][4], Part part) const {
         UNROLL
@@ -270,7 +274,7 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
                 uint a[2][M_TOGETHER][4];
                 UNROLL
                 for (uint m = first; m < first + 2 && m < WARP_M; m++) {
-                    if (has_dims(m)) VTile::dimensions(a[m - first], values, 0, dim_of(m), lane);
+                    if (has_dims(m)) VTile::template dimensions<M_TOGETHER>(a[m - first], values, 0, dim_of(m), lane);
                 }
                 UNROLL
                 for (uint m = first; m < first + 2 && m < WARP_M; m++) {
@@ -306,11 +310,11 @@ template <typename K, typename V, uint K_DIM, uint V_DIM, uint GROUP> struct Dec
         UNROLL
         for (uint i = 0; i < 2 * N_TILES * WARP_M_TILES; i++) {
             const uint pair = i / WARP_M_TILES, m = i % WARP_M_TILES, head = head_of(pair);
-            const uint dim = (m / M_TOGETHER * DECODE_WARPS + warp) * M_DIMS;
+            const uint dim = dim_of(m / M_TOGETHER);
             UNROLL
             for (uint half = 0; half < 2; half++) {
                 const float sum = out[m][pair / 2][pair % 2 + 2 * half];
-                if (t < 2 && head < GROUP && dim < V_DIM) put(head, dim + VTile::row_dim(m % M_TOGETHER, g, half), sum);
+                if (t < 2 && head < GROUP && dim < V_DIM) put(head, dim + VTile::template row_dim<M_TOGETHER>(m % M_TOGETHER, g, half), sum);
             }
         }
     }
@@ -364,7 +368,7 @@ FN void decode_attention(const AttentionArgs &args, const uint *inputs, const Ba
         const bool is_last = index >= n_work;
         if (n_begun % 32 == 0 && !is_last) ahead = Ahead(args, inputs, batch, index, n_work);
         const Work next(args, ahead, n_begun % 32);
-        float scores[D::N_TILES][2][4];
+        typename D::Scores scores;
         const float *const own = queries_of(work);
         const auto load = [&](typename D::Operand &b, uint n) {
             decode.load_queries(b, args.scale, [&](uint i) {

@@ -326,7 +326,7 @@ fn decode_in_turn(layer: &CacheLayerConfig) -> bool {
 
 /// Bytes of shares and what else comes of scores, as it has them.
 fn found_bytes(args: &AttentionArgs) -> u32 {
-    (args.n_heads / args.n_kv_heads).div_ceil(4) * 2304
+    (args.n_heads / args.n_kv_heads).div_ceil(4) * 2432
 }
 
 /// The launch's shape, as it has it.

@@ -49,9 +49,10 @@ FN void compute_step(const StepArgs &args, const StepMemory &memory) {
     allow_next();
 }
 
-// Registers of a thread: of the 96 that all begin with, who fills rings and writes leaves some to who multiplies. With 96 sums of
-// splits would lie in local memory, which is read behind weights that are under way. Who takes waits until others have left as
-// many, so that the counts must agree with `__launch_bounds__`. Only one architecture's compiler gives them out.
+// Registers of a thread: of the 96 that all begin with, who fills rings and writes leaves some to who multiplies, where blocks have
+// several splits: else what is kept from one to the next lies partly in local memory, which is slow beside weights that are under
+// way (docs/cuda.md, "A split of a long context"). Who takes waits until others have left as many, so that the counts must agree
+// with `__launch_bounds__`. Only one architecture's compiler gives them out.
 constexpr uint REGISTERS = 96, COMPUTING_REGISTERS = 104, OTHER_REGISTERS = 64, OTHER_SIMDGROUPS = STEP_FEEDERS + 1;
 static_assert((STEP_SIMDGROUPS + OTHER_SIMDGROUPS) * REGISTERS ==
                   STEP_SIMDGROUPS * COMPUTING_REGISTERS + OTHER_SIMDGROUPS * OTHER_REGISTERS,

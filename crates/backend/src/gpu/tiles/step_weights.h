@@ -54,8 +54,9 @@ typedef Maps<TILE_OF(STEP_QKV), TILE_OF(STEP_QKV_OTHER)> QkvMaps;
 typedef Maps<TILE_OF(STEP_OUTPUT), TILE_OF(STEP_OUTPUT_OTHER)> OutputMap;
 typedef Maps<TILE_OF(STEP_GATED), TILE_OF(STEP_GATED)> GatedMaps;
 typedef Maps<TILE_OF(STEP_DOWN), TILE_OF(STEP_DOWN_OTHER)> DownMap;
-// Where blocks have several splits all SIMD-groups are in teams, of one pair or two. Of one split, eight leave the others alone.
-typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP, STEP_SEVERAL ? 8 / STEP_TEAM_PAIRS : 4> Heads;
+// Where blocks have several splits their sixteen SIMD-groups make up one pair of teams or two. For a single split larger teams gain
+// nothing: there one pair takes half of them, whatever the others do.
+typedef Decode<ATTENTION_K, ATTENTION_V, ATTENTION_K_DIM, ATTENTION_V_DIM, ATTENTION_GROUP, STEP_SEVERAL ? 8 / STEP_TEAM_PAIRS : DECODE_WARPS> Heads;
 
 #define STEP_SIMDGROUPS (COMPUTING_THREADS / 32)
 

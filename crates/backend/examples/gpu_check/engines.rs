@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quarrel_backend::cuda::{Cuda, CudaOptions};
 use quarrel_backend::harness::{Case, inputs};
@@ -21,8 +21,9 @@ const PAIRS: [[usize; 2]; 4] = [[0, 1], [1, 1], [1, 2], [2, 2]];
 /// How often the second engine runs a step, and after how many logits are looked at.
 const TIMES: usize = 4000;
 const LOOKS: usize = 100;
-/// Steps of either take milliseconds.
-const MOST: Duration = Duration::from_secs(60);
+/// Steps of either take milliseconds, and who looks at logits does so every hundred of them.
+const MOST: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_millis(10);
 
 /// Both by a model whose maps have a threadgroup for almost every processor.
 pub fn check(options: &CudaOptions) -> Done {
@@ -41,44 +42,59 @@ pub fn check(options: &CudaOptions) -> Done {
         if pair[0] == pair[1] && second.expected != expected {
             return Err("an engine's bits differ with another beside it".to_owned());
         }
+        let both = [n_runs.clone(), second.n_runs.clone()];
         thread::spawn(move || second.run(&said, |n| n >= TIMES));
-        hear(&heard)?;
+        hear(&heard, &both)?;
         wait_for_runs(&n_runs, &heard)?;
         stop.store(true, Ordering::Relaxed);
-        hear(&heard)?;
-        println!("engines: {:?} rows at once have the bits of one engine", pair.map(|i| ROWS[i]));
+        hear(&heard, &both[..1])?;
+        let [first, second] = both.map(|n_runs| n_runs.load(Ordering::Relaxed));
+        let rows = pair.map(|i| ROWS[i]);
+        println!("engines: {rows:?} rows at once have the bits of one engine, {first} and {second} steps");
     }
     Ok(())
 }
 
-/// Waits for an engine to end. Where it does not, nothing can be given back to the device: so the process ends.
-fn hear(heard: &mpsc::Receiver<Done>) -> Done {
-    match heard.recv_timeout(MOST) {
-        Ok(done) => done,
-        Err(RecvTimeoutError::Disconnected) => Err("an engine's thread ended".to_owned()),
-        Err(RecvTimeoutError::Timeout) => {
-            println!("FAILED engines: two engines wait for ever");
-            process::exit(1);
+/// Waits for an engine to end, while all of them run.
+fn hear(heard: &mpsc::Receiver<Done>, n_runs: &[Arc<AtomicUsize>]) -> Done {
+    let mut seen: Vec<_> = n_runs.iter().map(|n| (n.load(Ordering::Relaxed), Instant::now())).collect();
+    loop {
+        match heard.recv_timeout(STEP) {
+            Ok(done) => return done,
+            Err(RecvTimeoutError::Disconnected) => return Err("an engine's thread ended".to_owned()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        for (nth, ((before, since), n_runs)) in seen.iter_mut().zip(n_runs).enumerate() {
+            let now = n_runs.load(Ordering::Relaxed);
+            if now != *before {
+                (*before, *since) = (now, Instant::now());
+            } else if since.elapsed() > MOST {
+                give_up(nth, n_runs);
+            }
         }
     }
+}
+
+/// Where an engine waits for ever nothing can be given back to the device: so the process ends.
+fn give_up(nth: usize, n_runs: &AtomicUsize) -> ! {
+    println!("FAILED engines: number {nth} makes no steps after {}", n_runs.load(Ordering::Relaxed));
+    process::exit(1);
 }
 
 /// Waits until an engine has looked at its logits once more.
 fn wait_for_runs(n_runs: &AtomicUsize, heard: &mpsc::Receiver<Done>) -> Done {
     let begin = n_runs.load(Ordering::Relaxed);
-    let step = Duration::from_millis(10);
-    for _ in 0..MOST.as_millis() / step.as_millis() {
+    for _ in 0..MOST.as_millis() / STEP.as_millis() {
         if n_runs.load(Ordering::Relaxed) >= begin + 2 * LOOKS {
             return Ok(());
         }
-        match heard.recv_timeout(step) {
+        match heard.recv_timeout(STEP) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(done) => return done.and(Err("an engine ended too early".to_owned())),
             Err(RecvTimeoutError::Disconnected) => return Err("an engine's thread ended".to_owned()),
         }
     }
-    println!("FAILED engines: an engine makes no steps");
-    process::exit(1);
+    give_up(0, n_runs)
 }
 
 /// An engine with a step to run again and again, and what it gave at first.

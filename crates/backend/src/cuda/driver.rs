@@ -3,14 +3,14 @@
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
 
 use super::CudaOptions;
 use super::compiler::Chip;
 use super::memory::{self, DeviceBuffer, Fetch, PinnedMemory};
 use super::modules::{Module, Modules};
 use super::nvrtc;
-use super::users::{self, User};
+use super::users::User;
 use crate::gpu::source::{Program, Source};
 use crate::gpu::{Activations, Runtime, Shape};
 use crate::host::best_fit;
@@ -28,7 +28,9 @@ pub struct CudaRuntime {
     bandwidth: Option<u64>,
     activations: Activations,
     shared_limit: u32,
-    user: User,
+    user: Arc<User>,
+    /// When the last turn is over that others may have to wait for.
+    end: Arc<CudaEvent>,
     /// Memory of fetches that have ended, to be used again.
     pinned: Vec<PinnedMemory>,
     modules: Modules,
@@ -64,13 +66,11 @@ impl CudaRuntime {
         }
         let no_device = |e: DriverError| unavailable(format!("device {}: {e}", options.device));
         let context = CudaContext::new(options.device).map_err(no_device)?;
-        // Others know of this one from now on, and have nothing under way of before. The first stream waits for the device too.
-        let alone = users::alone();
-        let user = User::of(options.device);
-        context.synchronize().map_err(no_device)?;
-        let stream = context.new_stream().map_err(no_device)?;
-        drop(alone);
+        // The first stream waits for the device too.
+        let open = || context.synchronize().and_then(|()| context.new_stream());
+        let (user, stream) = User::open(options.device, open).map_err(no_device)?;
         let second = context.new_stream().map_err(no_device)?;
+        let end = context.new_event(None).map_err(no_device)?;
         let (major, minor) = context.compute_capability().map_err(no_device)?;
         let real = u32::try_from(major * 10 + minor).map_err(|e| unavailable(e.to_string()))?;
         use sys::CUdevice_attribute as Attribute;
@@ -94,7 +94,8 @@ impl CudaRuntime {
             bandwidth,
             shared_limit,
             activations: options.activations(nvrtc::has_warpgroups(arch)),
-            user,
+            user: Arc::new(user),
+            end: Arc::new(end),
             pinned: Vec::new(),
             modules: Modules::new(context.clone(), chip, options.nvrtc.clone(), options.kernel_cache.clone()),
             context,
@@ -156,10 +157,6 @@ impl Runtime for CudaRuntime {
 
     fn shared_limit(&self) -> u32 {
         self.shared_limit
-    }
-
-    fn has_other_users(&self) -> bool {
-        self.user.is_one_of_several()
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -249,8 +246,8 @@ impl Runtime for CudaRuntime {
         } else {
             params.extend(pointers.iter_mut().map(|pointer| std::ptr::from_mut(pointer).cast::<c_void>()));
         }
-        let early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
-        let mut attributes: Vec<_> = early.into_iter().chain(shape.together.then(together)).collect();
+        let mut early = (shape.early && self.arch >= EARLY_LAUNCH_ARCH).then(early_launch);
+        let attributes = early.as_mut_slice();
         let stream = if shape.second { &self.second } else { &self.stream };
         let config = sys::CUlaunchConfig {
             gridDimX: shape.groups.0,
@@ -286,14 +283,27 @@ impl Runtime for CudaRuntime {
         self.stream.join(&self.second).map_err(failed("waiting for the second queue"))
     }
 
+    fn in_turn(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        let user = self.user.clone();
+        let mut turns = user.turns();
+        if let Some(end) = turns.end.take() {
+            self.stream.wait(&end).map_err(failed("waiting for another's step"))?;
+        }
+        let launched = launches(self);
+        // After an error too: what was launched runs.
+        if turns.has_others() {
+            self.end.record(&self.stream).map_err(failed("telling others of a step's end"))?;
+            turns.end = Some(self.end.clone());
+        }
+        launched
+    }
+
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Graph>> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        let alone = users::alone();
         self.stream.begin_capture(mode).map_err(failed("recording a graph"))?;
         let launched = launches(self);
         // Ended even where a launch failed, or the stream could not be used again.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        drop(alone);
         launched?;
         let graph = graph.map_err(failed("recording a graph"))?.map(Graph);
         graph.iter().try_for_each(|graph| self.replay(graph))?;
@@ -330,15 +340,6 @@ fn early_launch() -> sys::CUlaunchAttribute {
         id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
         pad: [0; 4],
         value,
-    }
-}
-
-/// Blocks that wait for each other.
-fn together() -> sys::CUlaunchAttribute {
-    sys::CUlaunchAttribute {
-        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
-        pad: [0; 4],
-        value: sys::CUlaunchAttributeValue { cooperative: 1 },
     }
 }
 

@@ -1,39 +1,63 @@
-//! Who of this process uses a device, and what they must not do at once.
+//! Who of this process uses a device. Their steps take turns: threadgroups of one launch wait for each other, and of two steps at
+//! once each could have processors that the other's need (docs/cuda.md, "Two models on one device").
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::CudaEvent;
 
 /// One of a device's users, as long as it lives.
 #[derive(Debug)]
-pub(super) struct User(Arc<()>);
+pub(super) struct User(Arc<Mutex<Turns>>);
 
-/// Those of each device, by its number.
-static USERS: Mutex<BTreeMap<usize, Weak<()>>> = Mutex::new(BTreeMap::new());
-
-/// Held by [`alone`].
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Nobody else of this process who asks for it has it: who records launches, and who waits for all that a device does. The
-/// driver gives up a recording while which somebody waits so, whichever thread or stream it is of.
-pub(super) fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// What users of a device share.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    n_users: usize,
+    /// When the last turn is over, if others may still have to wait for that.
+    pub end: Option<Arc<CudaEvent>>,
 }
 
+/// Those of each device, by its number.
+static DEVICES: Mutex<BTreeMap<usize, Arc<Mutex<Turns>>>> = Mutex::new(BTreeMap::new());
+
 impl User {
-    /// One more user of `device`.
-    pub fn of(device: usize) -> Self {
-        // What is half done cannot be seen: one value is replaced.
-        let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let users = users.entry(device).or_default();
-        let user = users.upgrade().unwrap_or_default();
-        *users = Arc::downgrade(&user);
-        Self(user)
+    /// One more user of `device`, and what `open` gives, which waits for all turns before: of who was alone nobody knows when
+    /// they are over. Meanwhile nobody has a turn, nor records launches, which the driver gives up while somebody waits so.
+    ///
+    /// # Errors
+    /// What `open` says.
+    pub fn open<T, E>(device: usize, open: impl FnOnce() -> Result<T, E>) -> Result<(Self, T), E> {
+        let user = Self(lock(&DEVICES).entry(device).or_default().clone());
+        let mut turns = user.turns();
+        turns.n_users += 1;
+        let opened = open();
+        drop(turns);
+        Ok((user, opened?))
     }
 
-    /// Whether there are others.
-    pub fn is_one_of_several(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+    /// This user's turn, until it is dropped.
+    pub fn turns(&self) -> MutexGuard<'_, Turns> {
+        lock(&self.0)
     }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.turns().n_users -= 1;
+    }
+}
+
+impl Turns {
+    /// Whether there are other users.
+    pub fn has_others(&self) -> bool {
+        self.n_users > 1
+    }
+}
+
+/// What panics leave behind is whole: one value is replaced at a time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -44,14 +68,17 @@ mod tests {
     fn users_of_a_device_know_of_each_other() {
         // No device has such a number.
         let (device, other) = (usize::MAX, usize::MAX - 1);
-        let first = User::of(device);
-        let elsewhere = User::of(other);
-        assert!(!first.is_one_of_several() && !elsewhere.is_one_of_several());
-        let second = User::of(device);
-        assert!(first.is_one_of_several() && second.is_one_of_several() && !elsewhere.is_one_of_several());
+        let open = |device| User::open(device, || Ok::<_, ()>(())).unwrap().0;
+        let has_others = |user: &User| user.turns().has_others();
+        let first = open(device);
+        let elsewhere = open(other);
+        assert!(!has_others(&first) && !has_others(&elsewhere));
+        let second = open(device);
+        assert!(has_others(&first) && has_others(&second) && !has_others(&elsewhere));
+        assert_eq!(User::open(device, || Err::<(), _>("no memory")).unwrap_err(), "no memory");
         drop(first);
-        assert!(!second.is_one_of_several());
+        assert!(!has_others(&second));
         drop(second);
-        assert!(!User::of(device).is_one_of_several());
+        assert!(!has_others(&open(device)));
     }
 }

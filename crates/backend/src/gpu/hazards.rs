@@ -75,7 +75,7 @@ fn are_others(a: RowsOf, b: RowsOf) -> bool {
 pub(super) mod tests {
     use super::*;
     use crate::gpu::Library;
-    use crate::gpu::lower::{Grid, Together, When};
+    use crate::gpu::lower::{Grid, When};
     use crate::gpu::product::Product;
     use crate::gpu::source::CHOOSE;
     use crate::{BufferId, CacheLayerId, Rows, WeightId};
@@ -91,7 +91,6 @@ pub(super) mod tests {
             written: written.map(<[_]>::to_vec),
             shared: 0,
             early: false,
-            together: Together::No,
             packed: false,
             batches: None,
             items: None,

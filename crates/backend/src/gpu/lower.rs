@@ -82,25 +82,6 @@ impl When {
     pub const APART: [(Self, usize); 2] = [(Self::Short, step::SHORT), (Self::Long, step::LONG)];
 }
 
-/// Whether a launch's threadgroups begin together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Together {
-    /// They need not.
-    No,
-    /// They wait for each other, but begin one by one where nobody else uses the device, so that those that are missing come: to
-    /// begin together takes longer (docs/cuda.md, "Two models on one device").
-    WithOthers,
-    /// In any case.
-    Always,
-}
-
-impl Together {
-    /// Whether they do where others use the device too, or nobody does.
-    pub fn applies(self, has_other_users: bool) -> bool {
-        self == Self::Always || self == Self::WithOthers && has_other_users
-    }
-}
-
 /// One kernel launch.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
@@ -117,8 +98,6 @@ pub(crate) struct Launch {
     pub shared: u32,
     /// Whether the kernel waits itself for the launches before it.
     pub early: bool,
-    /// Whether its threadgroups wait for each other, so that all must run side by side.
-    pub together: Together,
     /// Whether its buffers are one argument, a structure of their addresses.
     pub packed: bool,
     /// The cache group whose batches of generated rows it is for, one at a time.
@@ -457,7 +436,6 @@ impl<'a> Lowering<'a> {
             written: None,
             shared: 0,
             early: false,
-            together: Together::No,
             packed: false,
             batches: None,
             items: None,

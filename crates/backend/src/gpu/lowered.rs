@@ -43,8 +43,8 @@ pub(super) struct Lowered<R: Runtime> {
     pub bucket: Bucket,
     /// Where generated rows run beside prompts, if they can.
     pub beside: Option<Beside>,
-    /// The launches of steps of generated rows alone, once one has run: while nobody else uses the device, and while others do.
-    pub graphs: HashMap<(When, bool), R::Graph>,
+    /// The launches of steps of generated rows alone, once one has run.
+    pub graphs: HashMap<When, R::Graph>,
     /// Tokens and outputs of the last run, or of the bucket before it.
     pub rows: (usize, usize),
     pub order: RowOrder,
@@ -58,8 +58,6 @@ pub(super) struct StepMemory<'a, R: Runtime> {
     pub seen: Seen,
     /// Which of the bucket's steps it is.
     pub when: When,
-    /// Whether others use the device.
-    pub has_other_users: bool,
     pub weights: &'a HashMap<Argument, R::Buffer>,
     pub layers: &'a [(R::Buffer, R::Buffer)],
     pub arena: &'a R::Buffer,
@@ -162,7 +160,7 @@ impl<R: Runtime> Lowered<R> {
             return Ok(());
         }
         let second = order.second(runtime, launch.grid.rows)?;
-        let Launch { shared, early, together, packed, grid, .. } = *launch;
+        let Launch { shared, early, packed, grid, .. } = *launch;
         // Each expert's weights are about as much read as there are items of it.
         let readers = if launch.items.is_some() { 1 } else { groups.1 };
         let work = cost.work(grid.rows.count(rows), readers, grid.rows.seen(memory.seen));
@@ -170,9 +168,8 @@ impl<R: Runtime> Lowered<R> {
         // Who takes buffers as one structure does not ask.
         let writes = if packed { 0 } else { (0..).zip(&launch.buffers).map(writes).sum() };
         let waits = order.hazards().must_wait(launch);
-        let together = together.applies(memory.has_other_users);
         let threads = grid.threads;
-        let shape = Shape { groups, threads, shared, early, second, together, packed, waits, writes, work };
+        let shape = Shape { groups, threads, shared, early, second, packed, waits, writes, work };
         runtime.launch(kernel, shape, &launch.args, &buffers)?;
         let Some(product) = launch.product else { return Ok(()) };
         // Rows of prompts stand behind the generated ones.

@@ -257,36 +257,36 @@ impl<R: Runtime> Gpu<R> {
         let Self { runtime, device_weights, layers, lowered, arena, inputs: input_words, chosen, .. } = self;
         let lowered = &mut lowered[id.0 as usize];
         let when = lowered.when(inputs);
-        // Found once: what is recorded must be what it is kept as.
-        let has_other_users = runtime.has_other_users();
-        let graph = (when, has_other_users);
-        if let (Some(graph), true) = (lowered.graphs.get(&graph), lowered.has_one_role(inputs)) {
-            return runtime.replay(graph);
-        }
         let memory = StepMemory {
             seen: Seen::of(inputs),
             when,
-            has_other_users,
             weights: device_weights,
             layers,
             arena: &arena.as_ref().expect("lowering reserved it").0,
             inputs: &input_words.as_ref().expect("lowering reserved it").0,
             chosen: &chosen.as_ref().expect("lowering reserved it").0,
         };
-        if lowered.has_one_role(inputs) {
-            let Bucket { tokens, outputs, .. } = lowered.bucket;
-            let mut launches =
-                |runtime: &mut R| lowered.launch(runtime, &memory, (tokens, outputs, tokens), None);
-            let recorded = runtime.record(&mut launches)?;
-            lowered.graphs.extend(recorded.map(|recorded| (graph, recorded)));
-            return Ok(());
+        if !lowered.has_one_role(inputs) {
+            let rows = (inputs.tokens.len(), inputs.outputs.len(), lowered.order.n_generated);
+            let embeddings = match &inputs.tokens {
+                TokenInputs::Ids(_) => None,
+                TokenInputs::Embeddings { values, .. } => Some(&values[..]),
+            };
+            return runtime.in_turn(&mut |runtime| lowered.launch(runtime, &memory, rows, embeddings));
         }
-        let rows = (inputs.tokens.len(), inputs.outputs.len(), lowered.order.n_generated);
-        let embeddings = match &inputs.tokens {
-            TokenInputs::Ids(_) => None,
-            TokenInputs::Embeddings { values, .. } => Some(&values[..]),
-        };
-        lowered.launch(runtime, &memory, rows, embeddings)
+        if let Some(graph) = lowered.graphs.get(&when) {
+            return runtime.in_turn(&mut |runtime| runtime.replay(graph));
+        }
+        let Bucket { tokens, outputs, .. } = lowered.bucket;
+        let mut launches =
+            |runtime: &mut R| lowered.launch(runtime, &memory, (tokens, outputs, tokens), None);
+        let mut recorded = None;
+        runtime.in_turn(&mut |runtime| {
+            recorded = runtime.record(&mut launches)?;
+            Ok(())
+        })?;
+        lowered.graphs.extend(recorded.map(|recorded| (when, recorded)));
+        Ok(())
     }
 }
 

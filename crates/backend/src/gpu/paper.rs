@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use gguf::Bytes;
 
-use super::runtime::{Activations, Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
+use super::runtime::{Library, Matrices, Multiplier, PromptMaps, Runtime, Shape};
 use super::source::{Program, Source};
 use crate::{Memory, Result};
 
@@ -16,8 +16,9 @@ pub struct Paper {
     name: &'static str,
     /// Processors, where there are tiles and warpgroups.
     tile_units: Option<u32>,
-    activations: Activations,
     prompt_maps: PromptMaps,
+    /// Whether a step is being enqueued: whatever is launched is part of one.
+    has_turn: bool,
     notes: Notes,
 }
 
@@ -30,7 +31,6 @@ struct Written {
     programs: BTreeSet<(&'static str, String)>,
     preparations: usize,
     launches: Vec<PaperLaunch>,
-    has_other_users: bool,
 }
 
 /// A launch that would have been.
@@ -48,8 +48,8 @@ impl Paper {
         Self {
             name,
             tile_units: None,
-            activations: Activations::default(),
             prompt_maps: PromptMaps::default(),
+            has_turn: false,
             notes: Notes::default(),
         }
     }
@@ -63,12 +63,6 @@ impl Paper {
     #[cfg(test)]
     pub(crate) fn with_tiles(name: &'static str, units: u32) -> Self {
         Self { tile_units: Some(units), ..Self::new(name) }
-    }
-
-    /// The same where generated rows are multiplied so.
-    #[cfg(test)]
-    pub(crate) fn multiplying(self, activations: Activations) -> Self {
-        Self { activations, ..self }
     }
 
     /// A backend that has a case's weights and cache, and what is written down.
@@ -103,12 +97,6 @@ impl Notes {
     /// The launches since they were taken last.
     pub fn take_launches(&self) -> Vec<PaperLaunch> {
         std::mem::take(&mut self.written().launches)
-    }
-
-    /// Says whether others use the device from now on.
-    #[cfg(test)]
-    pub(crate) fn set_other_users(&self, has: bool) {
-        self.written().has_other_users = has;
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -152,14 +140,6 @@ impl Runtime for Paper {
 
     fn join(&mut self) -> Result<()> {
         Ok(())
-    }
-
-    fn activations(&self) -> Activations {
-        self.activations
-    }
-
-    fn has_other_users(&self) -> bool {
-        self.notes.written().has_other_users
     }
 
     fn units(&self) -> u32 {
@@ -218,6 +198,7 @@ impl Runtime for Paper {
     }
 
     fn launch(&mut self, kernel: &String, shape: Shape, _: &[u32], _: &[(&(), usize)]) -> Result<()> {
+        assert!(self.has_turn, "{kernel} is launched beside others' steps");
         self.notes.written().launches.push(PaperLaunch { entry: kernel.clone(), shape });
         Ok(())
     }
@@ -233,6 +214,13 @@ impl Runtime for Paper {
         Ok(())
     }
 
+    fn in_turn(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        self.has_turn = true;
+        let launched = launches(self);
+        self.has_turn = false;
+        launched
+    }
+
     fn record(
         &mut self,
         launches: &mut dyn FnMut(&mut Self) -> Result<()>,
@@ -243,6 +231,7 @@ impl Runtime for Paper {
     }
 
     fn replay(&mut self, graph: &Vec<PaperLaunch>) -> Result<()> {
+        assert!(self.has_turn, "a graph is launched beside others' steps");
         self.notes.written().launches.extend_from_slice(graph);
         Ok(())
     }

@@ -29,8 +29,6 @@ pub struct Shape {
     pub waits: bool,
     /// The buffers that it may write, a bit each; the others are only read. None of those that are `packed`.
     pub writes: u32,
-    /// Whether none may begin before there is room for all, as they wait for each other; only where there are warpgroups.
-    pub together: bool,
     /// Whether the kernel takes its buffers' addresses as one structure; only where there are warpgroups.
     pub packed: bool,
     /// What it takes, estimated.
@@ -152,12 +150,6 @@ pub trait Runtime: Send {
         None
     }
 
-    /// Whether others of this process launch kernels on the device: whose threadgroups wait for each other must then begin
-    /// together, or those of two launches could each have processors that the other's wait for.
-    fn has_other_users(&self) -> bool {
-        false
-    }
-
     /// Bytes of threadgroup memory that one threadgroup may have.
     fn shared_limit(&self) -> u32 {
         32 << 10
@@ -275,6 +267,15 @@ pub trait Runtime: Send {
     ) -> Result<()> {
         let reason = "there is no library that multiplies matrices".to_owned();
         Err(crate::Error::Unavailable { backend: self.name(), reason })
+    }
+
+    /// Enqueues what `launches` enqueues, a step, so that nothing that others of this process enqueue so runs beside it: of
+    /// launches whose threadgroups wait for each other each could have processors that the other's wait for.
+    ///
+    /// # Errors
+    /// What `launches` says; [`crate::Error::Device`].
+    fn in_turn(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        launches(self)
     }
 
     /// Enqueues what `launches` enqueues and, where the driver can, keeps it to be

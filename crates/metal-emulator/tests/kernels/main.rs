@@ -35,7 +35,6 @@ fn one_group(threads: u32) -> Shape {
         shared: 0,
         early: false,
         second: false,
-        together: false,
         packed: false,
         waits: true,
         writes: 1,

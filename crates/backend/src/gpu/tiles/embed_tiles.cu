@@ -1,4 +1,5 @@
-// Looking up embeddings in a table of tiles; one block a row.
+// Looking up embeddings in a table of tiles; as many blocks a row as have a part of its columns, so that a single row does not wait
+// for memory again and again.
 #include "args.h"
 #include "cuda.h"
 #include "packings.h"
@@ -76,6 +77,9 @@ typedef ElementBits<6, false, true> P6S;
 typedef Element8 P8;
 typedef Element16 P16;
 
+// Columns of a thread, all of which it asks for before it waits for any.
+constexpr uint EACH = 4;
+
 // `out[row] = scale * table[ids[row]]`
 template <typename Element>
 FN void embed_row(const EmbedArgs &args, const uint *inputs, const uchar *table, float *out) {
@@ -84,10 +88,19 @@ FN void embed_row(const EmbedArgs &args, const uint *inputs, const uchar *table,
     const uint row = blockIdx.y;
     if (row >= inputs[args.n_rows_at]) return;
     const uint id = inputs[args.ids_at + row], n_tiles = (args.cols + 63) / 64;
-    for (uint col = threadIdx.x; col < args.cols; col += blockDim.x) {
+    const uint first = blockIdx.x * EACH * blockDim.x + threadIdx.x;
+    float values[EACH];
+    UNROLL
+    for (uint i = 0; i < EACH; i++) {
+        const uint col = min(first + i * blockDim.x, args.cols - 1);
         const TileAt tile = Placed<Element>::of(table + ulong(id / 16) * n_tiles * Element::BYTES, col / 64);
         const Place place = {id % 8, id / 8 % 2, col / 32 % 2, col / 16 % 2, col % 16 / 4, col % 4};
-        out[ulong(row) * args.cols + col] = args.scale * Element::at(tile, place);
+        values[i] = args.scale * Element::at(tile, place);
+    }
+    UNROLL
+    for (uint i = 0; i < EACH; i++) {
+        const uint col = first + i * blockDim.x;
+        if (col < args.cols) out[ulong(row) * args.cols + col] = values[i];
     }
 }
 

@@ -9,7 +9,7 @@ use super::packing::{TILE_COLS, TILE_ROWS};
 use crate::check::Access;
 use crate::gpu::args::AddNormArgs;
 use crate::gpu::inputs::RowsOf;
-use crate::gpu::lower::{Argument, Lowering, Part, Together};
+use crate::gpu::lower::{Argument, Lowering, Part};
 use crate::gpu::runtime::Activations;
 use crate::gpu::source::ROUNDED_ADD_NORM;
 use crate::kernels::norm_linear::NormLinear;
@@ -107,7 +107,7 @@ impl NextNorm {
         let args = AddNormArgs { maps: args, eps: self.norm.eps };
         let suffix = format!("_{}", kernel.rows_each);
         let of_kernel = (&ROUNDED_ADD_NORM, packing(lowering, &maps[0]), &*suffix);
-        kernel.launch(lowering, of_kernel, (rows, n_blocks), args, &buffers).together = Together::WithOthers;
+        kernel.launch(lowering, of_kernel, (rows, n_blocks), args, &buffers);
         lowering.left = Some(Left { op: self.op, x: maps[0].out, norm: self.norm.weight, at });
         Ok(())
     }
@@ -132,10 +132,8 @@ fn following<'a>(lowering: &Lowering<'a>, residual: BufferId) -> Option<(usize, 
 mod tests {
     use super::super::step::tests::{GROUP, SHAPE, count, lowered};
     use super::*;
-    use crate::gpu::paper::Paper;
     use crate::gpu::source::{ACTIVATIONS, ROUNDED_LINEAR};
-    use crate::harness::{ModelShape, Random, inputs};
-    use crate::{Backend, Bucket, Role};
+    use crate::harness::{ModelShape, Random};
 
     /// Of two layers: maps of one that add to rows which the same layer or the next normalises; what still converts rows,
     /// for the first layer and the head.
@@ -165,26 +163,6 @@ mod tests {
             };
             assert_eq!(of_generated(&ROUNDED_LINEAR), 4 - left, "{why}");
             assert_eq!(of_generated(&ACTIVATIONS), 4 - left, "{why}");
-        }
-    }
-
-    /// In whatever order others come and go, and steps were recorded.
-    #[test]
-    fn threadgroups_begin_together_while_others_use_the_device() {
-        let case = SHAPE.case(&mut Random::new(1), gguf::Format::Q4_0, vec![GROUP]);
-        let (mut gpu, notes) = Paper::with_tiles("cuda", 24).multiplying(Activations::Bf16).loaded(&case);
-        let bucket = Bucket { tokens: 20, sequences: 20, outputs: 20, max_pages: 128 };
-        let id = gpu.lower(&case.step, bucket).unwrap();
-        let mut inputs = inputs(&case.cache, &[(1, 4); 20]);
-        inputs.sequences.iter_mut().for_each(|sequence| sequence.role = Role::Generated);
-        for has_others in [false, true, false, true] {
-            notes.set_other_users(has_others);
-            gpu.run(id, &inputs).unwrap();
-            let launches = notes.take_launches();
-            let waiting: Vec<_> =
-                launches.iter().filter(|launch| launch.entry.starts_with("rounded_add_norm")).collect();
-            assert_eq!(waiting.len(), 3);
-            assert!(waiting.iter().all(|launch| launch.shape.together == has_others), "{has_others}");
         }
     }
 }

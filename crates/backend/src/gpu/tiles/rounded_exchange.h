@@ -7,9 +7,9 @@
 #if MATRIX_UNIT == 90
 
 // Counts this block, and waits for all `n` that share its columns, or its rows: what they wrote before is seen after. All threads
-// do `meanwhile` what needs nobody else. The blocks of a launch are few enough to run side by side, and begin at once where others
-// use the device, or they wait for neighbours and begin in order: nobody waits for one that cannot begin. The count goes on from
-// launch to launch, and begins again at a multiple of `n`.
+// do `meanwhile` what needs nobody else. The blocks of a launch are few enough to run side by side, or they wait for neighbours and
+// begin in order; and steps of others do not run beside it: nobody waits for one that cannot begin. The count goes on from launch to
+// launch, and begins again at a multiple of `n`.
 template <typename Meanwhile> FN void wait_for_blocks(uint *arrived, uint n, const Meanwhile &meanwhile) {
     __syncthreads();
     uint before;

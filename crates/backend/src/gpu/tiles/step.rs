@@ -11,7 +11,7 @@ use super::step_packings::{DOWN, GATED, OUTPUT, Packings, QKV};
 use crate::gpu::args::{AttentionArgs, OtherArgs, StepArgs, TileShape};
 use crate::gpu::inputs::RowsOf;
 use crate::gpu::items::SPLIT;
-use crate::gpu::lower::{Grid, Lowering, Together, When};
+use crate::gpu::lower::{Grid, Lowering, When};
 use crate::gpu::source::{BF16_ACTIVATIONS, STEP};
 use crate::kernels::paged_attention::Decoding;
 use crate::kernels::rope_store;
@@ -165,7 +165,7 @@ impl<'a> WholeStep<'a> {
         }
         let launch = lowering.launch(&STEP, "step", grid, args, &buffers);
         (launch.definitions, launch.shared) = (definitions, memory.shared);
-        (launch.early, launch.together, launch.packed) = (true, Together::Always, true);
+        (launch.early, launch.packed) = (true, true);
         launch.when = when;
         Ok(())
     }

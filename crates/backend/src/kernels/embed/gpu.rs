@@ -1,4 +1,4 @@
-//! `embed` on GPUs: one threadgroup a row.
+//! `embed` on GPUs: a threadgroup a row, or from tiles for some of its columns.
 
 use super::Embed;
 use crate::gpu::args::EmbedArgs;
@@ -10,6 +10,8 @@ use crate::gpu::tiles::packing::Packing;
 use crate::{Result, Rows};
 
 const THREADS: u32 = 128;
+/// Columns of a threadgroup of `embed_tiles.cu`, four a thread.
+const TILES_COLS: u32 = 4 * THREADS;
 
 impl Embed {
     pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
@@ -27,6 +29,7 @@ impl Embed {
         let launch = match packing {
             Some(packing) => {
                 let buffers = [Argument::Tiles(self.table), out];
+                let grid = Grid { x: args.cols.div_ceil(TILES_COLS), ..grid };
                 let launch = lowering.launch_for(&EMBED_TILES, (packing.name(), ""), grid, args, &buffers);
                 launch.early = true;
                 launch

@@ -249,7 +249,7 @@ impl Kernel {
         let most = self.pipeline.maxTotalThreadsPerThreadgroup();
         let reason = if shape.threads as usize > most {
             format!("it can have {most} threads a threadgroup on this device, and is given {}", shape.threads)
-        } else if shape.shared > 0 || shape.together || shape.packed {
+        } else if shape.shared > 0 || shape.packed {
             "kernels here declare their threadgroup memory".to_owned()
         } else {
             return Ok(());

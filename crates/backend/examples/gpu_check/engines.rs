@@ -24,6 +24,8 @@ const LOOKS: usize = 100;
 /// Steps of either take milliseconds, and who looks at logits does so every hundred of them.
 const MOST: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(10);
+/// Kernels may not be there yet.
+const COMPILING: Duration = Duration::from_secs(120);
 
 /// Both by a model whose maps have a threadgroup for almost every processor.
 pub fn check(options: &CudaOptions) -> Done {
@@ -31,14 +33,14 @@ pub fn check(options: &CudaOptions) -> Done {
     for pair in PAIRS {
         let stop = Arc::new(AtomicBool::new(false));
         let (said, heard) = mpsc::channel();
-        let first = Engine::open(options, &case, ROWS[pair[0]]).map_err(text)?;
+        let first = Engine::opened(options, &case, ROWS[pair[0]])?;
         let expected = first.expected.clone();
         let n_runs = first.n_runs.clone();
         let (told, until) = (said.clone(), stop.clone());
         thread::spawn(move || first.run(&told, |_| until.load(Ordering::Relaxed)));
         wait_for_runs(&n_runs, &heard)?;
         // Opened, compiled and loaded while the first runs.
-        let second = Engine::open(options, &case, ROWS[pair[1]]).map_err(text)?;
+        let second = Engine::opened(options, &case, ROWS[pair[1]])?;
         if pair[0] == pair[1] && second.expected != expected {
             return Err("an engine's bits differ with another beside it".to_owned());
         }
@@ -108,6 +110,23 @@ struct Engine {
 }
 
 impl Engine {
+    /// As [`open`](Self::open), which itself runs a step beside another engine's: or the process ends.
+    fn opened(options: &CudaOptions, case: &Arc<Case>, n_rows: u32) -> Result<Self, String> {
+        let (options, case) = (options.clone(), case.clone());
+        let (to, opened) = mpsc::channel();
+        thread::spawn(move || {
+            // Nobody listens any more where it took too long.
+            let _ = to.send(Self::open(&options, &case, n_rows));
+        });
+        match opened.recv_timeout(COMPILING) {
+            Ok(engine) => engine.map_err(text),
+            Err(_) => {
+                println!("FAILED engines: none of {n_rows} rows is open after {COMPILING:?}");
+                process::exit(1);
+            }
+        }
+    }
+
     /// Of a step of so many generated rows from position 0 on.
     fn open(options: &CudaOptions, case: &Arc<Case>, n_rows: u32) -> Result<Self, Error> {
         let mut cuda = Cuda::open(options)?;

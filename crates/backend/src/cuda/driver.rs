@@ -286,16 +286,18 @@ impl Runtime for CudaRuntime {
     fn in_turn(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
         let user = self.user.clone();
         let mut turns = user.turns();
-        if let Some(end) = turns.end.take() {
-            self.stream.wait(&end).map_err(failed("waiting for another's step"))?;
+        if let Some(end) = &turns.end {
+            self.stream.wait(end).map_err(failed("waiting for another's step"))?;
         }
         let launched = launches(self);
-        // After an error too: what was launched runs.
-        if turns.has_others() {
-            self.end.record(&self.stream).map_err(failed("telling others of a step's end"))?;
-            turns.end = Some(self.end.clone());
+        if !turns.has_others() {
+            turns.end = None;
+            return launched;
         }
-        launched
+        // After an error too: what was launched runs.
+        let told = self.end.record(&self.stream).map_err(failed("telling others of a step's end"));
+        turns.end = Some(self.end.clone());
+        launched.and(told)
     }
 
     fn record(&mut self, launches: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<Option<Graph>> {

@@ -44,7 +44,12 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
-        self.turns().n_users -= 1;
+        let mut turns = self.turns();
+        turns.n_users -= 1;
+        if turns.n_users == 0 {
+            // Who comes next waits for the device, which events keep in use.
+            turns.end = None;
+        }
     }
 }
 
@@ -55,7 +60,7 @@ impl Turns {
     }
 }
 
-/// What panics leave behind is whole: one value is replaced at a time.
+/// Whoever panicked: values are replaced one at a time.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

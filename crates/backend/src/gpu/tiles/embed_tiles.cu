@@ -77,7 +77,7 @@ typedef ElementBits<6, false, true> P6S;
 typedef Element8 P8;
 typedef Element16 P16;
 
-// Columns of a thread, all of which it asks for before it waits for any.
+// Columns of a thread, all of which it asks for before it waits for any; the host counts blocks as this does.
 constexpr uint EACH = 4;
 
 // `out[row] = scale * table[ids[row]]`

@@ -23,7 +23,8 @@ const TIMES: usize = 4000;
 const LOOKS: usize = 100;
 /// Steps of either take milliseconds, and who looks at logits does so every hundred of them.
 const MOST: Duration = Duration::from_secs(20);
-const STEP: Duration = Duration::from_millis(10);
+/// How often it is looked at how far they are.
+const EACH: Duration = Duration::from_millis(10);
 /// Kernels may not be there yet.
 const COMPILING: Duration = Duration::from_secs(120);
 
@@ -61,7 +62,7 @@ pub fn check(options: &CudaOptions) -> Done {
 fn hear(heard: &mpsc::Receiver<Done>, n_runs: &[Arc<AtomicUsize>]) -> Done {
     let mut seen: Vec<_> = n_runs.iter().map(|n| (n.load(Ordering::Relaxed), Instant::now())).collect();
     loop {
-        match heard.recv_timeout(STEP) {
+        match heard.recv_timeout(EACH) {
             Ok(done) => return done,
             Err(RecvTimeoutError::Disconnected) => return Err("an engine's thread ended".to_owned()),
             Err(RecvTimeoutError::Timeout) => {}
@@ -86,11 +87,11 @@ fn give_up(nth: usize, n_runs: &AtomicUsize) -> ! {
 /// Waits until an engine has looked at its logits once more.
 fn wait_for_runs(n_runs: &AtomicUsize, heard: &mpsc::Receiver<Done>) -> Done {
     let begin = n_runs.load(Ordering::Relaxed);
-    for _ in 0..MOST.as_millis() / STEP.as_millis() {
+    for _ in 0..MOST.as_millis() / EACH.as_millis() {
         if n_runs.load(Ordering::Relaxed) >= begin + 2 * LOOKS {
             return Ok(());
         }
-        match heard.recv_timeout(STEP) {
+        match heard.recv_timeout(EACH) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(done) => return done.and(Err("an engine ended too early".to_owned())),
             Err(RecvTimeoutError::Disconnected) => return Err("an engine's thread ended".to_owned()),
